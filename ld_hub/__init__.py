@@ -1,0 +1,91 @@
+"""ld_hub: a timm-style hub of distilled dense object detectors.
+
+```python
+import ld_hub
+
+model = ld_hub.create_model("gfocal_r18_ld_r101")
+detections = model.predict("street.jpg", threshold=0.3)
+```
+
+Names are imported from their rooms at first use, so that ``import ld_hub`` stays light. The commands
+``python -m ld_hub.train`` and ``python -m ld_hub.distill`` are modules of the package; in Python the same work is
+done by `DetectionTrainer` and `DistillationTrainer`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ld_hub.version import __version__
+
+if TYPE_CHECKING:
+    from ld_hub.distillation import get_recipe, list_recipes
+    from ld_hub.engine import DetectionTrainer, DistillationTrainer
+    from ld_hub.errors import LdHubError
+    from ld_hub.models.convert import load_checkpoint
+    from ld_hub.models.detector import DenseDetector
+    from ld_hub.models.factory import (
+        create_model,
+        get_pretrained_cfg,
+        is_model,
+        list_models,
+        list_modules,
+        list_pretrained,
+        model_entrypoint,
+    )
+    from ld_hub.preprocessing import create_transform, resolve_data_config
+    from ld_hub.structures.detections import Detections
+
+_ROOMS = {
+    "ld_hub.distillation": ("get_recipe", "list_recipes"),
+    "ld_hub.engine": ("DetectionTrainer", "DistillationTrainer"),
+    "ld_hub.errors": ("LdHubError",),
+    "ld_hub.models.convert": ("load_checkpoint",),
+    "ld_hub.models.detector": ("DenseDetector",),
+    "ld_hub.models.factory": (
+        "create_model",
+        "get_pretrained_cfg",
+        "is_model",
+        "list_models",
+        "list_modules",
+        "list_pretrained",
+        "model_entrypoint",
+    ),
+    "ld_hub.preprocessing": ("create_transform", "resolve_data_config"),
+    "ld_hub.structures.detections": ("Detections",),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = [
+    "DenseDetector",
+    "DetectionTrainer",
+    "Detections",
+    "DistillationTrainer",
+    "LdHubError",
+    "__version__",
+    "create_model",
+    "create_transform",
+    "get_pretrained_cfg",
+    "get_recipe",
+    "is_model",
+    "list_models",
+    "list_modules",
+    "list_pretrained",
+    "list_recipes",
+    "load_checkpoint",
+    "model_entrypoint",
+    "resolve_data_config",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'ld_hub' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_ROOM_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

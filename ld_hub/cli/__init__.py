@@ -1,0 +1,1 @@
+"""The command line: `ld-hub VERB`, one module per verb, imported when it is called."""

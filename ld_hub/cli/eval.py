@@ -1,0 +1,113 @@
+"""`ld-hub eval`: COCO average precision of a model on a data set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_DESCRIPTION = """\
+Detect objects on every image of a data set in COCO format and score the detections.
+
+Prints the 12 COCO numbers and the AP of each class, times 100. --out gets metrics.json (the same numbers as fractions)
+and detections.json (a COCO results file). The numbers do not depend on the batch size."""
+
+_EPILOG = """\
+a data set is a directory such as
+  coco/annotations/instances_val2017.json      boxes, "instances_SPLIT*.json"
+  coco/val2017/000000000139.jpg ...            images, "SPLIT*"
+or two explicit paths, --images and --annotations.
+
+examples:
+  ld-hub eval runs/student/model --data coco
+  ld-hub eval runs/student/model --data coco --split train --out evaluation/train
+  ld-hub eval gfocal_r50_ld_r101.mmdet_1x_coco --images photos --annotations boxes.json --device cuda
+
+in Python:
+  metrics, evaluator = ld_hub.engine.evaluate.evaluate(model, ld_hub.data.load_coco("coco", "val"))
+  print(metrics); print(metrics["AP"], metrics.per_class)"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the parser of `ld-hub`."""
+    parser = subparsers.add_parser(
+        "eval",
+        help="COCO AP of a model on a data set",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    default = "(default: %(default)s)"
+    add("model", metavar="MODEL", help="a name that has weights (see `ld-hub list`), or a model directory")
+    add("--data", metavar="DIR", help="directory of the data set")
+    add("--split", default="val", help=f"part of the data set {default}")
+    add("--images", metavar="DIR", help="directory of the images, where --data does not lead to them")
+    add("--annotations", metavar="FILE", help="COCO annotations, where --data does not lead to them")
+    add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {default}")
+    add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {default}")
+    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {default}")
+    add("--out", default="evaluation", metavar="DIR", help=f"where the JSON files go {default}")
+    add("--backend", default="pycocotools", choices=("pycocotools", "hotcoco"), help=f"scorer, same numbers {default}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and write the results; returns the exit code."""
+    from ld_hub.data import load_coco
+    from ld_hub.engine.evaluate import evaluate
+    from ld_hub.errors import ConfigError
+    from ld_hub.evaluation.backends import check_backend
+    from ld_hub.hub.files import atomic_write
+    from ld_hub.models.factory import create_model
+    from ld_hub.models.inference import resolve_device
+
+    if args.batch_size < 1 or args.workers < 0:
+        raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
+    check_backend(args.backend)
+    device = resolve_device(args.device)
+    dataset = load_coco(args.data, args.split, images=args.images, annotations=args.annotations)
+    model = create_model(args.model, pretrained=True)
+    check_classes(args.model, model.label_names, dataset.annotation_file, dataset.label_names)
+    metrics, evaluator = evaluate(
+        model.to(device), dataset, batch_size=args.batch_size, workers=args.workers, backend=args.backend
+    )
+    out = Path(args.out)
+    evaluator.save_detections(out / "detections.json")
+    content = {
+        "model": args.model,
+        "annotations": str(dataset.annotation_file),
+        "split": args.split,
+        **metrics.to_dict(),
+    }
+    atomic_write(out / "metrics.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+    print(metrics.table())
+    print(f"\nmetrics.json and detections.json are in {out}")
+    return 0
+
+
+def check_classes(model: str, model_names: Sequence[str], data: str, data_names: Sequence[str]) -> None:
+    """Make sure that a model's classes are the data's, in the same order.
+
+    Args:
+        model: What the user calls the model.
+        model_names: Its label names.
+        data: What the user calls the data, e.g. the annotation file.
+        data_names: Its label names.
+
+    Raises:
+        ConfigError: Naming both lists briefly.
+    """
+    mine, theirs = tuple(model_names), tuple(data_names)
+    if mine == theirs:
+        return
+    both = f"The model '{model}' detects {_brief(mine)}; '{data}' has {_brief(theirs)}."
+    if sorted(mine) == sorted(theirs):
+        raise ConfigError(f"{both} These are the same classes in another order: sort the categories of the data alike.")
+    raise ConfigError(f"{both} Evaluate on data with the model's classes, or train a model on this data.")
+
+
+def _brief(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    return f"{len(names)} class{'' if len(names) == 1 else 'es'} ({shown})"

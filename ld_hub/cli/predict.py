@@ -1,0 +1,151 @@
+"""`ld-hub predict`: detect objects on pictures, draw them, and write them as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from ld_hub.structures import Detections
+
+_DESCRIPTION = """\
+Detect objects on pictures with a model of this library.
+
+Every picture is written to --out with the detections drawn on it, and all detections together go to
+--out/detections.json: under "annotations" in COCO's form (boxes x, y, width, height), and under each image in the
+form of the Hugging Face object-detection pipeline."""
+
+_EPILOG = """\
+examples:
+  ld-hub predict photo.jpg --model runs/student/model
+  ld-hub predict holiday/ more/*.png --model runs/student/model --out found --threshold 0.5
+  ld-hub predict https://example.org/street.jpg --model gfocal_r50_ld_r101.mmdet_1x_coco --device cpu
+
+in Python:
+  model = ld_hub.create_model("runs/student/model", pretrained=True)
+  detections = model.predict("photo.jpg", threshold=0.3)
+  print(detections); detections.save("found.jpg")"""
+
+_TABLES = 20  # with more pictures than this, each gets one line instead of a table
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the parser of `ld-hub`."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="detect objects on images and draw them",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    default = "(default: %(default)s)"
+    add("images", nargs="+", metavar="IMG", help="image files, URLs, or directories of image files")
+    add(
+        "--model", required=True, metavar="NAME|DIR", help="a name that has weights (see `ld-hub list`), or a directory"
+    )
+    add("--out", default="predictions", metavar="DIR", help=f"where pictures and JSON go {default}")
+    add("--threshold", type=float, default=0.3, metavar="P", help=f"take objects with a score above this {default}")
+    add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {default}")
+    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {default}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Detect on all pictures; returns the exit code."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from ld_hub.hub.files import atomic_write
+    from ld_hub.models.factory import create_model
+    from ld_hub.models.inference import iter_predict, resolve_device
+
+    sources = _expand(args.images)
+    device = resolve_device(args.device)
+    model = create_model(args.model, pretrained=True).to(device)
+    out, names = Path(args.out), _picture_names(sources)
+    found = iter_predict(model, sources, threshold=args.threshold, batch_size=args.batch_size)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    console = Console(stderr=True)
+    # A lone picture needs no progress bar, and a pipe wants none.
+    shown = track(found, "detecting", total=len(sources), console=console, disable=len(sources) == 1, transient=True)
+    for number, (source, name, detections) in enumerate(zip(sources, names, shown, strict=True), start=1):
+        detections.save(out / name)
+        images.append(_image_entry(number, str(source), name, detections))
+        rows = enumerate(detections.to_coco(number), start=len(annotations) + 1)
+        annotations += [{"id": k, **row} for k, row in rows]
+        print(_report(str(source), detections, short=len(sources) > _TABLES))
+    content = {
+        "model": args.model,
+        "threshold": args.threshold,
+        "images": images,
+        "categories": [
+            {"id": number, "name": name} for number, name in zip(model.category_ids, model.label_names, strict=True)
+        ],
+        "annotations": annotations,
+    }
+    atomic_write(out / "detections.json", json.dumps(content, indent=1, ensure_ascii=False))
+    print(f"{len(annotations)} objects on {len(images)} images; pictures and detections.json are in {out}")
+    return 0
+
+
+def _expand(given: list[str]) -> list[str | Path]:
+    """Directories become their images; what is missing is reported before a model is loaded."""
+    from ld_hub.errors import MissingFileError
+    from ld_hub.models.inference import find_images, is_directory
+
+    sources: list[str | Path] = []
+    for name in given:
+        if _is_url(name):
+            sources.append(name)
+        elif is_directory(name):
+            sources += find_images(name)
+        elif Path(name).expanduser().is_file():
+            sources.append(Path(name).expanduser())
+        else:
+            raise MissingFileError(f"No image or directory '{name}'.")
+    return sources
+
+
+def _is_url(name: str) -> bool:
+    return name.lower().startswith(("http://", "https://"))
+
+
+def _picture_names(sources: list[str | Path]) -> list[str]:
+    """A distinct file name for each drawn picture: the stem of the source, numbered where it repeats."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for source in sources:
+        path = urlsplit(str(source)).path if _is_url(str(source)) else str(source)
+        stem = name = Path(path).stem or "image"
+        number = 1
+        while name.lower() in taken:  # some file systems do not tell cases apart
+            number += 1
+            name = f"{stem}_{number}"
+        taken.add(name.lower())
+        names.append(f"{name}.jpg")
+    return names
+
+
+def _image_entry(number: int, source: str, name: str, detections: Detections) -> dict[str, Any]:
+    width, height = (0, 0) if detections.image is None else detections.image.size
+    return {
+        "id": number,
+        "file_name": source,
+        "width": width,
+        "height": height,
+        "picture": name,
+        "detections": detections.to_list(),
+    }
+
+
+def _report(source: str, detections: Detections, *, short: bool) -> str:
+    if not short:
+        return f"{source}\n{detections}\n"
+    counts: dict[str, int] = {}
+    for name in detections.names:
+        counts[name] = counts.get(name, 0) + 1
+    return f"{source}: {', '.join(f'{count} {name}' for name, count in counts.items()) or 'no objects'}"

@@ -1,0 +1,155 @@
+"""What can be wrong with a detection dataset, found all at once and named by id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ld_hub.data.annotations import Bools, CocoFile, Floats, Ints
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One kind of fault in one dataset.
+
+    Attributes:
+        kind: Short name, for the doctor's table.
+        count: How many images or annotations have it.
+        message: One sentence with file, the first ids, what was expected and the way out.
+        missing_file: It is about files that do not exist.
+    """
+
+    kind: str
+    count: int
+    message: str
+    missing_file: bool = False
+
+
+def find_problems(coco: CocoFile, image_dir: Path, *, check_files: bool = True) -> list[Problem]:
+    """Faults that make a dataset unusable; see `bad_boxes` for those that can be left out.
+
+    Args:
+        coco: The annotation file.
+        image_dir: Directory that the file names are relative to.
+        check_files: Look whether the image files exist (one directory listing, none is opened).
+    """
+    problems = list(_annotation_problems(coco))
+    if check_files:
+        problems += _missing_files(coco, image_dir)
+    return problems
+
+
+def bad_boxes(coco: CocoFile) -> dict[str, Bools]:
+    """Masks ``(K,)`` of annotations that published training leaves out without a word, by reason.
+
+    The rule is the published one: flagged ``ignore``; no common area with the image; declared area not positive, or a
+    side below 1 px. Each annotation is counted under the first reason that applies.
+    """
+    area = clip_boxes(coco)
+    inside = ((area[:, 2] - area[:, 0]).clip(min=0) * (area[:, 3] - area[:, 1]).clip(min=0)) > 0
+    tiny = (coco.areas <= 0) | (coco.boxes[:, 2] < 1) | (coco.boxes[:, 3] < 1)
+    outside = ~inside & ~tiny
+    return {"flagged ignore": coco.ignore, "no area": tiny & ~coco.ignore, "outside the image": outside & ~coco.ignore}
+
+
+def clip_boxes(coco: CocoFile) -> Floats:
+    """``(K, 4)`` xyxy px, clipped to the declared size of their image (unknown images: not clipped)."""
+    corners = np.concatenate([coco.boxes[:, :2], coco.boxes[:, :2] + coco.boxes[:, 2:]], axis=1)
+    rows = image_rows(coco)
+    limit = np.full((len(rows), 2), np.inf)
+    known = rows >= 0
+    limit[known] = coco.sizes[rows[known]][:, ::-1]
+    clipped: Floats = np.minimum(corners.clip(min=0), np.concatenate([limit, limit], axis=1))
+    return clipped
+
+
+def image_rows(coco: CocoFile) -> Ints:
+    """``(K,)`` index of each annotation's image in the list of images, -1 where there is none."""
+    return lookup(coco.image_of, coco.image_ids)
+
+
+def lookup(values: Ints, keys: Ints) -> Ints:
+    """Index into `keys` of each value, -1 where it is not among them."""
+    if len(keys) == 0:
+        return np.full(len(values), -1, dtype=np.int64)
+    order = np.argsort(keys, kind="stable")
+    place = np.searchsorted(keys, values, sorter=order).clip(max=len(keys) - 1)
+    found: Ints = np.where(keys[order[place]] == values, order[place], -1).astype(np.int64)
+    return found
+
+
+def name_some(values: Iterable[object], most: int = 5) -> str:
+    """The first few values of a list, and how many more there are."""
+    items = [str(v) for v in values]
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
+
+
+def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
+    file = coco.path
+    if len(coco.image_ids) == 0:
+        yield Problem("no images", 1, f"{file}: the list 'images' is empty.")
+    twice = _repeated(coco.image_ids)
+    if len(twice):
+        yield Problem("duplicate image ids", len(twice), f"{file}: image ids given more than once: {name_some(twice)}.")
+    twice = _repeated(coco.ids)
+    if len(twice):
+        text = f"{file}: annotation ids given more than once: {name_some(twice)}. Number the annotations anew."
+        yield Problem("duplicate annotation ids", len(twice), text)
+    flat = coco.image_ids[(coco.sizes < 1).any(axis=1)]
+    if len(flat):
+        yield Problem("images without size", len(flat), f"{file}: height or width below 1 px for image ids {name_some(flat)}.")
+    lost = image_rows(coco) < 0
+    if lost.any():
+        pairs = [f"{a} (image {i})" for a, i in zip(coco.ids[lost], coco.image_of[lost], strict=True)]
+        text = f"{file}: annotations of images that are not in the list 'images': annotation id {name_some(pairs)}."
+        yield Problem("unknown images", len(pairs), text)
+    strange = lookup(coco.category_of, np.array(coco.category_ids, dtype=np.int64)) < 0
+    if strange.any():
+        pairs = [f"{a} (category {c})" for a, c in zip(coco.ids[strange], coco.category_of[strange], strict=True)]
+        text = (
+            f"{file}: annotations with an unknown category: annotation id {name_some(pairs)}. "
+            f"Known category ids: {name_some(coco.category_ids, 12)}."
+        )
+        yield Problem("unknown categories", len(pairs), text)
+    finite = np.isfinite(coco.boxes).all(axis=1) & np.isfinite(coco.areas)
+    if not finite.all():
+        text = f"{file}: boxes or areas that are not finite numbers: annotation id {name_some(coco.ids[~finite])}."
+        yield Problem("non-finite boxes", int((~finite).sum()), text)
+    negative = finite & (coco.boxes[:, 2:] < 0).any(axis=1)
+    if negative.any():
+        text = (
+            f"{file}: boxes of negative width or height: annotation id {name_some(coco.ids[negative])}. "
+            "COCO boxes are [x, y, width, height], not corners."
+        )
+        yield Problem("negative boxes", int(negative.sum()), text)
+
+
+def _missing_files(coco: CocoFile, image_dir: Path) -> list[Problem]:
+    missing = [name for name, there in zip(coco.file_names, files_exist(coco.file_names, image_dir), strict=True) if not there]
+    if not missing:
+        return []
+    text = f"{coco.path}: {len(missing)} of {len(coco.file_names)} images are not in {image_dir}: {name_some(missing)}."
+    return [Problem("missing images", len(missing), text, missing_file=True)]
+
+
+def files_exist(names: Sequence[str], root: Path) -> NDArray[np.bool_]:
+    """Which files exist below `root`, by listing each directory once: a stat per file is slow on network disks."""
+    listed: dict[str, set[str]] = {}
+    out = np.zeros(len(names), dtype=bool)
+    for i, name in enumerate(names):
+        folder, base = os.path.split(os.path.join(root, name))
+        if folder not in listed:
+            listed[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+        out[i] = base in listed[folder]
+    return out
+
+
+def _repeated(values: Ints) -> Ints:
+    unique, counts = np.unique(values, return_counts=True)
+    repeated: Ints = unique[counts > 1]
+    return repeated

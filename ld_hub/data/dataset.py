@@ -1,0 +1,163 @@
+"""A detection dataset in memory: paths and boxes in an Arrow table, never pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ld_hub.data.annotations import Bools, Ints
+from ld_hub.preprocessing import load_image
+
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass(frozen=True, eq=False)
+class DetectionSet:
+    """Images and their boxes; what every reader makes and every loader takes.
+
+    Attributes:
+        rows: One row per image: ``image_id`` int, ``path`` str, ``width`` and ``height`` px, ``boxes`` list of
+            ``[x1, y1, x2, y2]`` px clipped to the image, ``labels`` list of 0..C-1, ``crowd`` list of bool.
+        label_names: C names.
+        category_ids: C ids of the annotation file, in the order of the labels.
+        annotation_file: Where the annotations came from; evaluation reads the ground truth from it.
+        image_dir: Directory that the annotation file's names are relative to.
+        dropped: Boxes left out on reading, by reason.
+    """
+
+    rows: datasets.Dataset
+    label_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    annotation_file: str
+    image_dir: str = ""
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.label_names)
+
+    @cached_property
+    def records(self) -> Records:
+        """The rows as flat arrays, for quick access by index."""
+        return Records.from_table(self.rows.with_format("arrow")[:])
+
+    @property
+    def sizes(self) -> Ints:
+        """``(I, 2)`` height, width of all images in px."""
+        return self.records.sizes
+
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> DetectionSet:
+        """The dataset of these rows only."""
+        return replace(self, rows=self.rows.select([int(i) for i in indices]))
+
+    def without_empty(self) -> DetectionSet:
+        """The dataset of the images that have at least one box which is no crowd."""
+        records = self.records
+        usable = np.concatenate([[0], np.cumsum(~records.crowd)])
+        counts = usable[records.offsets[1:]] - usable[records.offsets[:-1]]
+        return self.select(np.flatnonzero(counts))
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """All rows in a handful of arrays: a row costs microseconds, and forked workers share the memory.
+
+    Attributes:
+        image_ids: ``(I,)``.
+        paths: I paths, an Arrow array.
+        sizes: ``(I, 2)`` height, width in px.
+        offsets: ``(I + 1,)``; row i has the boxes ``offsets[i]:offsets[i + 1]``.
+        boxes: ``(K, 4)`` float32 xyxy px.
+        labels: ``(K,)`` int64.
+        crowd: ``(K,)``.
+    """
+
+    image_ids: Ints
+    paths: Any
+    sizes: Ints
+    offsets: Ints
+    boxes: NDArray[np.float32]
+    labels: Ints
+    crowd: Bools
+
+    def load(self, index: int) -> Image.Image:
+        """Read the image of a row, upright where the declared size says so.
+
+        Raises:
+            DataError: If the file is damaged or does not have the declared size.
+            MissingFileError: If it is gone.
+        """
+        height, width = self.sizes[index].tolist()
+        return load_image(self.paths[index].as_py(), size=(width, height))
+
+    @classmethod
+    def from_table(cls, table: Any) -> Records:
+        """Read the Arrow table of a `DetectionSet`."""
+        import pyarrow.compute as pc
+
+        def flat(name: str) -> Any:
+            return table.column(name).combine_chunks().flatten()
+
+        boxes = flat("boxes").flatten().to_numpy(zero_copy_only=False)
+        counts = pc.list_value_length(table.column("labels")).to_numpy()
+        return cls(
+            image_ids=table.column("image_id").to_numpy().astype(np.int64),
+            paths=table.column("path").combine_chunks(),
+            sizes=np.stack([table.column(n).to_numpy() for n in ("height", "width")], axis=1).astype(np.int64),
+            offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            boxes=boxes.astype(np.float32).reshape(-1, 4),
+            labels=flat("labels").to_numpy(zero_copy_only=False).astype(np.int64),
+            crowd=flat("crowd").to_numpy(zero_copy_only=False).astype(bool),
+        )
+
+
+def build_rows(
+    image_ids: Ints,
+    paths: Sequence[str],
+    sizes: Ints,
+    owner: Ints,
+    boxes: NDArray[np.floating[Any]],
+    labels: Ints,
+    crowd: Bools,
+) -> datasets.Dataset:
+    """Make the table of a `DetectionSet` without a Python loop over images or boxes.
+
+    Args:
+        image_ids: ``(I,)``.
+        paths: I absolute paths.
+        sizes: ``(I, 2)`` height, width in px.
+        owner: ``(K,)`` row of the image each box belongs to.
+        boxes: ``(K, 4)`` xyxy px.
+        labels: ``(K,)`` 0..C-1.
+        crowd: ``(K,)``.
+    """
+    import datasets
+    import pyarrow as pa
+
+    order = np.argsort(owner, kind="stable")
+    counts = np.bincount(owner, minlength=len(image_ids))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+    corners = pa.FixedSizeListArray.from_arrays(pa.array(boxes[order].astype(np.float32).reshape(-1)), 4)
+    table = pa.table(
+        {
+            "image_id": pa.array(image_ids),
+            "path": pa.array(list(paths), type=pa.string()),
+            "width": pa.array(sizes[:, 1]),
+            "height": pa.array(sizes[:, 0]),
+            "boxes": pa.ListArray.from_arrays(offsets, corners),
+            "labels": pa.ListArray.from_arrays(offsets, pa.array(labels[order])),
+            "crowd": pa.ListArray.from_arrays(offsets, pa.array(crowd[order])),
+        }
+    )
+    return datasets.Dataset(table)

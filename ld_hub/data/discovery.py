@@ -1,0 +1,84 @@
+"""Where the images and annotations of a split lie below one directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ld_hub.errors import ConfigError, MissingFileError
+
+# How people name the splits; the first name is the one used here.
+SPLITS: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation")}
+_YEARS = ("2017", "", "2014")
+
+
+def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
+    """Find a split below a directory in one of the usual layouts.
+
+    * ``train2017/`` + ``annotations/instances_train2017.json`` (COCO; also 2014 and without a year)
+    * ``images/train/`` or ``images/`` + ``annotations/instances_train.json`` or ``annotations/train.json``
+    * ``train/_annotations.coco.json`` beside its images (Roboflow, which calls the other split ``valid``)
+
+    Args:
+        data_dir: The directory.
+        split: ``"train"`` or ``"val"``.
+
+    Returns:
+        Image directory and annotation file.
+
+    Raises:
+        MissingFileError: If there is no such directory or no such layout; says what was looked for and what is there.
+    """
+    root = Path(data_dir).expanduser()
+    if split not in SPLITS:
+        raise ConfigError(f"Unknown split '{split}'; known: {', '.join(SPLITS)}.")
+    if not root.is_dir():
+        what = "is a file, not a directory" if root.exists() else "does not exist"
+        raise MissingFileError(f"The data directory {root} {what}.")
+    for annotations, folders in _layouts(root, split):
+        if annotations.is_file():
+            return find_images(folders, annotations), annotations
+    looked = [_relative(annotations, root) for annotations, _ in _layouts(root, split)]
+    raise MissingFileError(
+        f"No annotations of the split '{split}' in {root}. Looked for {', '.join(looked)}. Found {_contents(root)}. "
+        "Name the two explicitly: images=..., annotations=...."
+    )
+
+
+def find_images(folders: tuple[Path, ...], annotations: Path) -> Path:
+    """The first of `folders` that exists.
+
+    Raises:
+        MissingFileError: If none does.
+    """
+    for folder in folders:
+        if folder.is_dir():
+            return folder
+    names = ", ".join(str(folder) for folder in folders)
+    raise MissingFileError(f"{annotations} exists, but none of the image directories that go with it: {names}.")
+
+
+def _layouts(root: Path, split: str) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+    for name in SPLITS[split]:
+        for year in _YEARS:
+            own = (root / f"{name}{year}", root / "images" / f"{name}{year}")
+            plain = (root / name, root / "images" / name, root / "images", root)
+            yield root / "annotations" / f"instances_{name}{year}.json", (*own, *plain)
+        for file in (root / "annotations" / f"{name}.json", root / f"{name}.json"):
+            yield file, (root / name, root / "images" / name, root / "images", root)
+        for folder in (root / name, root / "images" / name):
+            yield folder / "_annotations.coco.json", (folder,)
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _contents(root: Path, most: int = 12) -> str:
+    names = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir())
+    inner = root / "annotations"
+    if inner.is_dir():
+        names += sorted(f"annotations/{p.name}" for p in inner.iterdir())
+    if not names:
+        return "an empty directory"
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

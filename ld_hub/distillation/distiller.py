@@ -1,0 +1,53 @@
+"""A recipe at work."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.recipes import Recipe, get_recipe
+from ld_hub.distillation.terms import TERMS
+from ld_hub.errors import ConfigError
+from ld_hub.structures import DetectorSpec
+
+
+class Distiller(nn.Module):
+    """The terms of a recipe, with whatever parameters they have.
+
+    Args:
+        recipe: Registered name or recipe.
+        reference: ``"ld"`` or ``"bckd"`` for the published computation of that code base; None for the sound
+            default, which does not depend on batch size or on how a batch is split.
+    """
+
+    def __init__(self, recipe: str | Recipe, reference: str | None = None) -> None:
+        super().__init__()
+        recipe = get_recipe(recipe)
+        self.recipe = recipe if reference is None else recipe.published(reference)
+        self.reference = reference
+        self.terms = nn.ModuleDict({name: TERMS[c.kind](c) for name, c in self.recipe.terms.items()})
+
+    def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
+        """Check the pair and make adapters; call once, before the optimizer is made.
+
+        Returns:
+            Remarks for the user.
+
+        Raises:
+            ConfigError: If the recipe cannot run between these detectors.
+        """
+        remarks = []
+        for name, term in self.terms.items():
+            try:
+                remarks += [f"{name}: {remark}" for remark in term.setup(student, teacher)]
+            except ConfigError as error:
+                raise ConfigError(f"Recipe '{self.recipe.name}', term '{name}': {error}") from None
+        return remarks
+
+    def forward(self, inputs: TermInputs, step: int = 0) -> dict[str, Tensor]:
+        """Weighted losses of the terms, ``distill_<term>``; a term outside its steps gives a connected 0."""
+        losses = {}
+        for name, term in self.terms.items():
+            active = self.recipe.terms[name].active(step)
+            losses[f"distill_{name}"] = term(inputs) if active else 0 * inputs.student.box.sum()
+        return losses

@@ -1,0 +1,132 @@
+"""Recipes: named sets of configured terms. A recipe is data; it prints itself and is stored with the student."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from ld_hub.distillation.terms import TERMS, BoxBinsKLConfig, ClassKLConfig, TermConfig
+from ld_hub.errors import ConfigError, unknown_name
+from ld_hub.registry import Registry
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A distillation method.
+
+    Attributes:
+        name: Registered name, or of the user's own.
+        terms: Configured terms by name; the losses are logged as ``distill_<name>``.
+        summary: One line for tables and cards.
+    """
+
+    name: str
+    terms: Mapping[str, TermConfig] = field(default_factory=dict)
+    summary: str = ""
+
+    def with_terms(self, **changes: Mapping[str, Any]) -> Recipe:
+        """A copy with fields of its terms changed: ``recipe.with_terms(ld={"weight": 2})``.
+
+        Raises:
+            UnknownNameError: If there is no such term or field.
+        """
+        terms = dict(self.terms)
+        for name, values in changes.items():
+            if name not in terms:
+                raise unknown_name(f"term of recipe '{self.name}'", name, terms)
+            known = [f.name for f in fields(terms[name])]
+            for key in values:
+                if key not in known:
+                    raise unknown_name(f"field of term '{name}'", key, known)
+            terms[name] = replace(terms[name], **values)
+        return replace(self, terms=terms)
+
+    def published(self, reference: str) -> Recipe:
+        """The same recipe as a published code base computes it.
+
+        Args:
+            reference: ``"ld"`` or ``"bckd"``.
+        """
+        if reference not in {"ld", "bckd"}:
+            raise ConfigError(f"reference is {reference!r}; expected 'ld', 'bckd' or None.")
+        return replace(self, terms={name: term.published(reference) for name, term in self.terms.items()})
+
+    def table(self) -> str:
+        """The terms as a text table of at most 80 columns."""
+        header = ("term", "kind", "weight", "T", "region", "steps")
+        rows = [header]
+        for name, term in self.terms.items():
+            region = f"vlr({term.criterion}, {term.gamma:g})" if term.region == "vlr" else term.region
+            last = "end" if term.last_step is None else str(term.last_step)
+            temperature = getattr(term, "temperature", None)
+            cells = (name, term.kind, f"{term.weight:g}", "-" if temperature is None else f"{temperature:g}", region)
+            rows.append((*cells, f"{term.first_step}-{last}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        title = f"recipe {self.name}" + (f": {self.summary}" if self.summary else "")
+        return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, the inverse of `from_dict`."""
+        terms = {name: {"kind": term.kind, **asdict(term)} for name, term in self.terms.items()}
+        return {"name": self.name, "summary": self.summary, "terms": terms}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
+        """Build a recipe from plain data.
+
+        Raises:
+            ConfigError: If a part is missing or of the wrong type.
+            UnknownNameError: If a kind or field is unknown.
+        """
+        if not isinstance(data, Mapping) or not isinstance(data.get("terms", {}), Mapping):
+            raise ConfigError("A recipe is a mapping with 'name' and 'terms'; each term is a mapping with 'kind'.")
+        terms: dict[str, TermConfig] = {}
+        for name, values in data.get("terms", {}).items():
+            if not isinstance(values, Mapping) or "kind" not in values:
+                raise ConfigError(f"Term '{name}' of the recipe has no 'kind'; known kinds: {', '.join(TERMS)}.")
+            config_class = TERMS[values["kind"]].config_class
+            known = [f.name for f in fields(config_class)]
+            for key in values:
+                if key not in known and key != "kind":
+                    raise unknown_name(f"field of term '{name}'", key, known)
+            terms[name] = config_class(**{k: v for k, v in values.items() if k != "kind"})
+        return cls(str(data.get("name", "custom")), terms, str(data.get("summary", "")))
+
+
+RECIPES: Registry[Recipe] = Registry("recipe")
+
+
+def register_recipe(recipe: Recipe, *, replace: bool = False) -> Recipe:
+    """Make a recipe available by name."""
+    return RECIPES.register(recipe.name, recipe, replace=replace)
+
+
+def get_recipe(recipe: str | Recipe) -> Recipe:
+    """A registered recipe, or the given one.
+
+    Raises:
+        UnknownNameError: With close matches.
+    """
+    return recipe if isinstance(recipe, Recipe) else RECIPES[recipe]
+
+
+def list_recipes() -> list[str]:
+    """Names of all registered recipes."""
+    return list(RECIPES)
+
+
+register_recipe(
+    Recipe("kd", {"kd": ClassKLConfig()}, "class KL on the positives")
+)
+register_recipe(
+    Recipe("ld", {"ld": BoxBinsKLConfig()}, "box-edge KL on the positives (published 36.5 / 39.9 / 41.0 weights)")
+)
+register_recipe(
+    Recipe(
+        "vlr",
+        {"kd": ClassKLConfig(), "ld": BoxBinsKLConfig(), "ld_vlr": BoxBinsKLConfig(weight=0.0625, region="vlr")},
+        "the LD paper's full method: main KD + main LD + VLR LD",
+    )
+)

@@ -1,0 +1,252 @@
+"""A run directory and the checkpoints in it: safetensors and JSON, whole or not there at all.
+
+    RUN/
+      config.json                 settings of the run
+      metrics.jsonl               one line per logged step and per evaluation
+      checkpoints/step_00001000/  state.json, model.safetensors, optimizer.safetensors, ema.safetensors
+      best/, model/               loadable models: best AP so far, and last
+      result.json                 written when the run is complete
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
+from ld_hub.hub import atomic_directory, atomic_write, load_safetensors, save_safetensors
+
+FORMAT = 1  # of state.json
+KEPT = 2  # checkpoints; the one before the last stays in case the last turns out bad
+
+
+@dataclass
+class Checkpoint:
+    """Everything that a continued run needs.
+
+    Attributes:
+        step: Optimizer steps made.
+        model: State dict of the task (detector and terms).
+        optimizer: ``torch.optim.Optimizer.state_dict()``.
+        ema: State dict of the average, or None.
+        state: JSON values: settings, best AP, scaler, random number generators.
+    """
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    ema: dict[str, Tensor] | None
+    state: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write to a directory that appears in one rename, when everything in it is on disk."""
+        tensors, values = flatten_optimizer(self.optimizer)
+        with atomic_directory(path) as beside:
+            save_safetensors(self.model, beside / "model.safetensors")
+            save_safetensors(tensors, beside / "optimizer.safetensors")
+            if self.ema is not None:
+                save_safetensors(self.ema, beside / "ema.safetensors")
+            content = {**self.state, "format": FORMAT, "step": self.step, "optimizer": values}
+            atomic_write(beside / "state.json", json.dumps(content))
+
+    @classmethod
+    def load(cls, path: Path) -> Checkpoint:
+        """Read what `save` wrote.
+
+        Raises:
+            MissingFileError: If it is no checkpoint directory.
+            CheckpointError: If a file cannot be read or is of another format.
+        """
+        file = path / "state.json"
+        if not file.is_file():
+            raise MissingFileError(
+                f"'{path}' is no checkpoint: it has no state.json. Checkpoints are RUN/checkpoints/step_*."
+            )
+        try:
+            state = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(f"'{file}' is not readable JSON ({error}): take another checkpoint.") from None
+        if state.get("format") != FORMAT:
+            raise CheckpointError(
+                f"'{file}' has format {state.get('format')!r}; this version of ld_hub reads format {FORMAT}."
+            )
+        ema = path / "ema.safetensors"
+        return cls(
+            step=state.pop("step"),
+            model=load_safetensors(path / "model.safetensors"),
+            optimizer=restore_optimizer(load_safetensors(path / "optimizer.safetensors"), state.pop("optimizer")),
+            ema=load_safetensors(ema) if ema.is_file() else None,
+            state=state,
+        )
+
+
+class RunDirectory:
+    """The files of one run.
+
+    Args:
+        path: The directory; made when something is written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.result_file = self.path / "result.json"
+        self.model_dir = self.path / "model"
+        self.best_dir = self.path / "best"
+        self._checkpoints = self.path / "checkpoints"
+
+    def has_run(self) -> bool:
+        """Whether a run was begun here."""
+        return any(file.exists() for file in (self.config_file, self.metrics_file, self._checkpoints))
+
+    def require_new(self) -> None:
+        """Refuse to write over a run.
+
+        Raises:
+            ConfigError: If there is one.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ConfigError(f"output_dir '{self.path}' is a file: name a directory.")
+        if self.has_run():
+            raise ConfigError(
+                f"'{self.path}' already holds a run: pass --resume (resume=True) to continue it, or another "
+                "--output_dir; nothing is overwritten."
+            )
+
+    def checkpoints(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted(path for path in self._checkpoints.glob("step_*") if (path / "state.json").is_file())
+
+    def find(self, resume: bool | str) -> Path | None:
+        """Checkpoint to continue from.
+
+        Args:
+            resume: True for the last one here, or the path of a checkpoint or of a run directory.
+
+        Returns:
+            Its path, or None where this run has saved nothing yet.
+
+        Raises:
+            MissingFileError: If a path was given and there is no checkpoint.
+        """
+        if isinstance(resume, bool):
+            found = self.checkpoints()
+            return found[-1] if found else None
+        path = Path(resume)
+        if (path / "state.json").is_file():
+            return path
+        found = RunDirectory(path).checkpoints()
+        if not found:
+            raise MissingFileError(f"resume '{resume}': neither a checkpoint (RUN/checkpoints/step_*) nor a run with one.")
+        return found[-1]
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write a checkpoint, then remove the oldest ones and whatever a killed process left behind."""
+        path = self._checkpoints / f"step_{checkpoint.step:08d}"
+        checkpoint.save(path)
+        for old in self.checkpoints()[:-KEPT]:
+            (old / "state.json").unlink()  # from here on it does not count as a checkpoint
+            shutil.rmtree(old)
+        self.clean()
+        return path
+
+    def clean(self) -> None:
+        """Remove half-written and half-removed directories of a killed process."""
+        for leftover in [*self.path.glob(".*.tmp"), *self._checkpoints.glob(".*.tmp")]:
+            shutil.rmtree(leftover, ignore_errors=True)
+        for path in self._checkpoints.glob("step_*"):
+            if not (path / "state.json").is_file():
+                shutil.rmtree(path, ignore_errors=True)
+
+    def write_json(self, file: Path, content: Mapping[str, Any]) -> None:
+        """Write one of the JSON files."""
+        atomic_write(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop what a run that continues from `step` will write again: later checkpoints, later lines of metrics.
+
+        A half-written last line goes too.
+        """
+        for path in self.checkpoints():
+            if int(path.name.removeprefix("step_")) > step:
+                (path / "state.json").unlink()
+        self.clean()
+        self.result_file.unlink(missing_ok=True)
+        if not self.metrics_file.is_file():
+            return
+        kept = []
+        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if record.get("step", 0) <= step:
+                kept.append(line + "\n")
+        atomic_write(self.metrics_file, "".join(kept))
+
+
+def flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Split an optimizer's state dict into tensors by name and JSON values."""
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{key}"] = value
+            else:
+                values.setdefault(str(index), {})[key] = value
+    return tensors, {"state": values, "param_groups": state["param_groups"]}
+
+
+def restore_optimizer(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of `flatten_optimizer`."""
+    state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in values["state"].items()}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    return {"state": state, "param_groups": values["param_groups"]}
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """State of every random number generator of this process, as JSON values."""
+    import random
+
+    import numpy as np
+
+    numpy: Any = np.random.get_state(legacy=False)
+    numpy["state"]["key"] = numpy["state"]["key"].tolist()
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes().hex(),
+        "cuda": torch.cuda.get_rng_state(device).numpy().tobytes().hex() if device.type == "cuda" else None,
+        "numpy": numpy,
+        "python": [version, list(internal), gauss],
+    }
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Inverse of `random_state`."""
+    import random
+
+    import numpy as np
+
+    torch.set_rng_state(_bytes(state["torch"]))
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(_bytes(state["cuda"]), device)
+    numpy = {**state["numpy"], "state": {**state["numpy"]["state"]}}
+    numpy["state"]["key"] = np.array(numpy["state"]["key"], dtype=np.uint32)
+    np.random.set_state(numpy)
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+
+
+def _bytes(text: str) -> Tensor:
+    return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8).clone()

@@ -1,0 +1,179 @@
+"""Everything that decides a training run, in one dataclass; the commands' flags are its fields."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ld_hub.errors import ConfigError
+
+PRESET_EPOCHS = {"1x": 12.0, "2x": 24.0}  # reference SPEC 7; both decay after 2/3 and 11/12 of the run
+BASE_BATCH = 16  # images per optimizer step that base learning rates are given for (SPEC 7: lr = batch / 16 * .01)
+BASE_LR = {"sgd": 0.01, "adamw": 1e-4}
+WARMUP_STEPS = 500
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run. The defaults are the published 1x schedule.
+
+    Attributes:
+        output_dir: Run directory: config.json, metrics.jsonl, checkpoints/, best/ and model/ are written there.
+        resume: Continue the run in output_dir from its last checkpoint, to the same weights as without the break; a
+            path continues from that checkpoint directory instead. Starts from step 0 where nothing was saved yet.
+        schedule: Published preset of the length: 1x = 12 epochs, 2x = 24 epochs. 1x where neither epochs nor steps
+            is given.
+        epochs: Length in passes over the training images, instead of schedule.
+        steps: Length in optimizer steps, instead of schedule.
+        batch_size: Images per process and micro-step.
+        accumulation: Micro-steps per optimizer step. The loss is that of one batch of accumulation x batch_size.
+        optimizer: sgd (published) or adamw.
+        lr: Learning rate for 16 images per optimizer step; 0.01 for sgd and 0.0001 for adamw where not given.
+        scale_lr: Multiply lr by (images per optimizer step over all processes) / 16, as published; false takes lr as
+            it is.
+        momentum: Momentum of sgd, beta1 of adamw.
+        weight_decay: Weight decay of all trained parameters, norms and biases included, as published.
+        lr_schedule: step multiplies lr by lr_decay at each milestone, cosine falls to 0 at the end, constant stays.
+        milestones: Fractions of the run at which lr_schedule step decays; 2/3 and 11/12 are epochs 8 and 11 of 12.
+        lr_decay: Factor of each decay of lr_schedule step.
+        warmup_steps: Optimizer steps of linear warm-up; 500 where not given, or a tenth of a run of less than 5000.
+        warmup_ratio: Fraction of the learning rate that the warm-up starts from.
+        clip_grad_norm: Largest norm of the whole gradient; not clipped where not given (as published).
+        precision: no (float32), bf16 or fp16 autocast; what `accelerate launch --mixed_precision` said where not
+            given. Losses are float32 in any case.
+        channels_last: Keep images and weights in channels-last order, faster on recent GPUs.
+        ema_decay: Keep an exponential moving average of the weights with this largest decay; the average is what is
+            evaluated and published then. 0.9998 is usual.
+        seed: Seed of the order of images, of augmentation and of every random number on the way.
+        flip: Probability of a horizontal flip.
+        short_sides: Smallest and largest length of the shorter image side in px, drawn per image (multi-scale
+            training, 480 800 as published); image_size's where not given.
+        image_size: Length of the shorter side and limit of the longer side in px, for training and evaluation;
+            becomes part of the model. The model's own where not given.
+        filter_empty: Leave training images without objects out, as the published runs do; they train as background
+            otherwise.
+        workers: Processes that load images, per training process.
+        eval_every_steps: Evaluate each so many optimizer steps; only at the end where neither this nor
+            eval_every_epochs is given.
+        eval_every_epochs: Evaluate each so many passes over the training images.
+        eval_batch_size: Images per process at evaluation; the numbers do not depend on it.
+        save_every: Write a checkpoint each so many optimizer steps, besides one at each evaluation and at the end.
+        log_every: Optimizer steps between lines of metrics.jsonl.
+        report_to: Trackers of accelerate to report to as well, e.g. tensorboard or wandb; each needs its own package.
+    """
+
+    output_dir: str = "runs/run"
+    resume: bool | str = False
+    schedule: Literal["1x", "2x"] | None = None
+    epochs: float | None = None
+    steps: int | None = None
+    batch_size: int = 2
+    accumulation: int = 1
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    lr: float | None = None
+    scale_lr: bool = True
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    lr_schedule: Literal["step", "cosine", "constant"] = "step"
+    milestones: tuple[float, ...] = (2 / 3, 11 / 12)
+    lr_decay: float = 0.1
+    warmup_steps: int | None = None
+    warmup_ratio: float = 0.001
+    clip_grad_norm: float | None = None
+    precision: Literal["no", "bf16", "fp16"] | None = None
+    channels_last: bool = False
+    ema_decay: float | None = None
+    seed: int = 0
+    flip: float = 0.5
+    short_sides: tuple[int, int] | None = None
+    image_size: tuple[int, int] | None = None
+    filter_empty: bool = False
+    workers: int = 2
+    eval_every_steps: int | None = None
+    eval_every_epochs: float | None = None
+    eval_batch_size: int = 8
+    save_every: int = 1000
+    log_every: int = 50
+    report_to: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("milestones", "short_sides", "image_size", "report_to"):
+            value = getattr(self, name)
+            if isinstance(value, list):  # from JSON or YAML
+                object.__setattr__(self, name, tuple(value))
+        _check_exclusive(self)
+        _check_choices(self)
+        _check_ranges(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, as written to config.json."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
+
+
+# What may differ between a run and its continuation: nothing of it reaches the weights.
+RESUMABLE_CHANGES = frozenset(
+    "output_dir resume batch_size workers eval_every_steps eval_every_epochs eval_batch_size save_every log_every "
+    "report_to".split()
+)
+
+
+def changed_fields(old: dict[str, Any], new: TrainConfig) -> dict[str, tuple[Any, Any]]:
+    """Fields that would make a continuation another run.
+
+    Args:
+        old: `TrainConfig.to_dict` of the run to be continued.
+        new: What is asked for now.
+
+    Returns:
+        ``{field: (old value, new value)}``.
+    """
+    now = new.to_dict()
+    names = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in RESUMABLE_CHANGES]
+    return {name: (old.get(name), now[name]) for name in names if old.get(name) != now[name]}
+
+
+def _check_exclusive(config: TrainConfig) -> None:
+    for group in (("schedule", "epochs", "steps"), ("eval_every_steps", "eval_every_epochs")):
+        given = [name for name in group if getattr(config, name) is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} exclude each other: give only one of them.")
+
+
+def _check_choices(config: TrainConfig) -> None:
+    choices: dict[str, tuple[str | None, ...]] = {
+        "schedule": (None, "1x", "2x"),
+        "optimizer": ("sgd", "adamw"),
+        "lr_schedule": ("step", "cosine", "constant"),
+        "precision": (None, "no", "bf16", "fp16"),
+    }
+    for name, allowed in choices.items():
+        value = getattr(config, name)
+        if value not in allowed:
+            shown = ", ".join(str(choice) for choice in allowed if choice is not None)
+            raise ConfigError(f"{name} is {value!r}; it can be: {shown}.")
+
+
+def _check_ranges(config: TrainConfig) -> None:
+    at_least: dict[str, float] = {
+        "steps": 1, "batch_size": 1, "accumulation": 1, "workers": 0, "warmup_steps": 0, "eval_every_steps": 1,
+        "eval_batch_size": 1, "save_every": 1, "log_every": 1, "weight_decay": 0, "seed": 0,
+    }  # fmt: skip
+    for name, low in at_least.items():
+        value = getattr(config, name)
+        if value is not None and value < low:
+            raise ConfigError(f"{name} is {value}; it must be at least {low:g}.")
+    for name in ("epochs", "lr", "clip_grad_norm", "eval_every_epochs", "lr_decay"):
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} is {value}; it must be above 0.")
+    for name in ("flip", "warmup_ratio", "momentum", "ema_decay"):
+        value = getattr(config, name)
+        if value is not None and not 0 <= value <= 1:
+            raise ConfigError(f"{name} is {value}; it must be between 0 and 1.")
+    if not all(0 < mark < 1 for mark in config.milestones) or sorted(config.milestones) != list(config.milestones):
+        raise ConfigError(f"milestones are {config.milestones}; they must be rising fractions of the run, 0 to 1.")
+    for name in ("short_sides", "image_size"):
+        sides = getattr(config, name)
+        if sides is not None and (len(sides) != 2 or not 0 < sides[0] <= sides[1]):
+            raise ConfigError(f"{name} is {sides}; it must be two lengths in px, the smaller one first.")

@@ -1,0 +1,68 @@
+"""The one place that makes an `accelerate.Accelerator`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, GradientAccumulationPlugin
+
+from ld_hub.engine.config import TrainConfig
+from ld_hub.errors import ConfigError
+
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+
+
+def make_accelerator(
+    config: TrainConfig, directory: Path, *, trackers: Sequence[Any] = (), find_unused: bool = False
+) -> Accelerator:
+    """Set devices, processes, precision and trackers up.
+
+    Args:
+        config: Settings.
+        directory: Where trackers that write files may write.
+        trackers: `accelerate.tracking.GeneralTracker` objects of the user's, besides ``config.report_to``.
+        find_unused: Let DDP look for parameters without gradient in each step (terms that are not always active).
+
+    Raises:
+        ConfigError: If a tracker is not installed, the device does not do the precision, or accelerate was launched
+            with something that shards the model (FSDP, DeepSpeed).
+    """
+    _check_trackers(config.report_to)
+    state = AcceleratorState._shared_state
+    if config.precision and state and AcceleratorState().mixed_precision != config.precision:
+        AcceleratorState._reset_state()  # an earlier run of this process had another precision; the ranks stay
+    try:
+        accelerator = Accelerator(
+            mixed_precision=config.precision,
+            log_with=[*config.report_to, *trackers] or None,
+            project_dir=str(directory),
+            # Micro-steps are counted by the trainer; a plugin outranks what `accelerate launch` may have been told.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused)],
+        )
+    except ValueError as error:
+        raise ConfigError(f"accelerate cannot run this: {error}") from None
+    if accelerator.distributed_type not in SUPPORTED:
+        raise ConfigError(
+            f"accelerate was launched as {accelerator.distributed_type}; ld_hub trains on one process or with DDP "
+            "(accelerate launch --multi_gpu, or --multi_cpu)."
+        )
+    if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
+        raise ConfigError(f"precision fp16 needs a GPU, this is '{accelerator.device.type}': use bf16 or no.")
+    return accelerator
+
+
+def _check_trackers(names: Sequence[str]) -> None:
+    available = [str(getattr(name, "value", name)) for name in get_available_trackers()]
+    for name in names:
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise ConfigError(f"report_to '{name}': accelerate knows {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}.")
+        if name not in available:
+            raise ConfigError(
+                f"report_to '{name}': its package is not installed (pip install {name}); metrics.jsonl is always written."
+            )

@@ -1,0 +1,105 @@
+"""AP of a model on a data set, on any number of ranks, whatever the batch size."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from ld_hub.data import DetectionSet, eval_loader
+from ld_hub.errors import EvaluationError
+from ld_hub.evaluation import CocoEvaluator, CocoMetrics
+from ld_hub.models.detector import DenseDetector
+from ld_hub.ops.dist import is_distributed, rank, world_size
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def evaluate(
+    model: DenseDetector,
+    dataset: DetectionSet,
+    *,
+    batch_size: int = 8,
+    workers: int = 2,
+    accelerator: Accelerator | None = None,
+    progress: bool = True,
+) -> tuple[CocoMetrics, CocoEvaluator]:
+    """Detect on every image and score the detections.
+
+    Each rank detects on its share of the images; the numbers are the same for any batch size and number of ranks.
+    The random numbers of the caller are not touched, nor is the mode (train or eval) of the model.
+
+    Args:
+        model: Detector of the data set's classes, where it is to run; not wrapped in DDP.
+        dataset: Images with annotations.
+        batch_size: Images per forward pass and rank.
+        workers: Processes that load images.
+        accelerator: Gives the precision (autocast); float32 without one.
+        progress: Show progress on the main rank, if it has a terminal.
+
+    Returns:
+        The metrics and the evaluator that holds the detections of all images, both the same on all ranks.
+
+    Raises:
+        EvaluationError: If the classes differ, or the model predicts something that cannot be scored.
+    """
+    if tuple(model.label_names) != tuple(dataset.label_names):
+        raise EvaluationError(
+            f"The model detects {len(model.label_names)} classes ({_some(model.label_names)}), {dataset.annotation_file} "
+            f"has {len(dataset.label_names)} ({_some(dataset.label_names)}): names and order must agree."
+        )
+    evaluator = CocoEvaluator(
+        dataset.annotation_file, category_ids=dataset.category_ids, label_names=dataset.label_names
+    )
+    device = next(model.parameters()).device
+    with _at_rest(model, device), torch.no_grad():  # inference_mode would spoil the priors that the model keeps
+        loader = eval_loader(
+            dataset, model.data_config, batch_size, rank=rank(), world=world_size(), workers=workers
+        )
+        for batch in _shown(loader, len(loader), progress and rank() == 0):
+            images = batch.images.to(device, non_blocking=True)
+            with accelerator.autocast() if accelerator is not None else contextlib.nullcontext():
+                output = model(images)
+            sizes, factors = batch.image_sizes.to(device), batch.scale_factors.to(device)
+            evaluator.update(batch.image_ids, model.postprocess(output, sizes, factors))
+    if is_distributed():
+        evaluator.merge(_gather(evaluator.state()))
+    return evaluator.compute(), evaluator
+
+
+@contextlib.contextmanager
+def _at_rest(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode, and no trace in the random numbers of the caller (a loader draws a seed when it starts)."""
+    was_training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        for module in was_training:
+            module.training = True
+
+
+def _shown(batches: Any, total: int, show: bool) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console()
+    if not show or not console.is_terminal:
+        return iter(batches)
+    return iter(track(batches, description="evaluating", total=total, console=console, transient=True))
+
+
+def _gather(state: Any) -> list[Any]:
+    from accelerate.utils import gather_object
+
+    states: list[Any] = gather_object([state])
+    return states
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -1,0 +1,330 @@
+"""The training loop: steps, evaluations, checkpoints, and how a run is continued."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object, set_seed
+from torch import Tensor
+
+from ld_hub.data import DetectionSet, train_loader
+from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
+from ld_hub.engine.config import changed_fields
+from ld_hub.engine.evaluate import evaluate
+from ld_hub.engine.losses import LossWatch
+from ld_hub.engine.optimizer import Average, gradient_norm, make_optimizer
+from ld_hub.engine.report import Clock, Reporter
+from ld_hub.engine.schedule import Plan
+from ld_hub.engine.tasks import DetectionTask, step_counts, total_loss
+from ld_hub.errors import CheckpointError, ConfigError
+from ld_hub.models.detector import DenseDetector
+from ld_hub.preprocessing import TrainTransform
+from ld_hub.structures import ImageBatch
+
+
+class Loop:
+    """One run on one rank, from its first or its last saved step to its end.
+
+    Args:
+        task: What is trained.
+        train_dataset: Images to train on.
+        eval_dataset: Images to evaluate on, or None.
+        plan: Length and learning rates.
+        run: Where it is written.
+        accelerator: Devices, ranks and precision.
+    """
+
+    def __init__(
+        self,
+        task: DetectionTask,
+        train_dataset: DetectionSet,
+        eval_dataset: DetectionSet | None,
+        plan: Plan,
+        run: RunDirectory,
+        accelerator: Accelerator,
+    ) -> None:
+        self.task, self.train_dataset, self.eval_dataset = task, train_dataset, eval_dataset
+        self.plan, self.config, self.run_dir, self.accelerator = plan, plan.config, run, accelerator
+        self.device: torch.device = accelerator.device
+        self.clock = Clock()
+        title = task.model.name or "training"
+        self.reporter = Reporter(run, plan.steps, title, accelerator.is_main_process, accelerator.log)
+        self.step = 0
+        self.best: dict[str, Any] = {"AP": None, "step": None}
+        self.metrics: dict[str, Any] | None = None
+        self._window: dict[str, list[float]] = {}  # loss -> [sum, steps] since the last line of metrics
+        self._watch = LossWatch(self.device)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Put the networks in place; the optimizer sees the task's parameters only, so never the teacher's."""
+        layout = torch.channels_last if self.config.channels_last else torch.preserve_format
+        self.task.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
+        for frozen in self.task.outside:
+            frozen.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.ema = None if self.config.ema_decay is None else Average(self.task.model, self.config.ema_decay)
+        optimizer = make_optimizer(self.task.parameters(), self.config)
+        self.wrapped, self.optimizer = self.accelerator.prepare(self.task, optimizer)
+
+    @property
+    def published(self) -> DenseDetector:
+        """The model that is evaluated and saved: the average where there is one."""
+        model: DenseDetector = self.task.model if self.ema is None else self.ema.module
+        return model
+
+    def run(self) -> None:
+        """Train to the end."""
+        state = self._restore()
+        set_seed(self.config.seed, device_specific=True)
+        stream = self._stream()
+        if state is not None:  # after the loader, which draws a number when it starts
+            self._restore_random(state)
+        self.task.train()
+        self.reporter.start(self.step)
+        self.clock.resume()
+        try:
+            while self.step < self.plan.steps:
+                self._train_step(stream)
+                if self.plan.saves_after(self.step):
+                    self.clock.pause()
+                    if self.plan.evaluates_after(self.step):
+                        self._evaluate()
+                    self.save()
+                    self.clock.resume()
+        finally:
+            self.reporter.stop()
+            stream.close()
+            self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        self._publish()
+
+    def _stream(self) -> Iterator[ImageBatch]:
+        """Batches of this rank from where the run stands, without end."""
+        config, transform = self.config, TrainTransform(
+            self.task.model.data_config, self.config.flip, self.config.short_sides, self.config.seed
+        )
+        loader = train_loader(
+            self.train_dataset,
+            transform,
+            config.batch_size,
+            seed=config.seed,
+            rank=self.accelerator.process_index,
+            world=self.accelerator.num_processes,
+            start_batch=self.step * config.accumulation,
+            workers=config.workers,
+            pin_memory=self.device.type == "cuda",
+        )
+        batches = iter(loader)
+        return self._placed(batches)
+
+    def _placed(self, batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
+        while True:
+            started = time.perf_counter()
+            batch = next(batches)
+            self.clock.waited(time.perf_counter() - started)
+            yield batch.to(self.device, non_blocking=True)
+
+    def _train_step(self, stream: Iterator[ImageBatch]) -> None:
+        """One optimizer step over `accumulation` micro-batches of all ranks."""
+        step, parts = self.step, self.config.accumulation
+        logged = self.plan.logs_after(step + 1)
+        batches = [self._laid_out(next(stream)) for _ in range(parts)]
+        assignments = [self.task.assign(batch) for batch in batches]
+        counts = step_counts(assignments)  # of the whole optimizer step, before the first backward pass
+        shares: dict[str, Tensor] = {}
+        for index, (batch, assignment) in enumerate(zip(batches, assignments, strict=True)):
+            last = index == parts - 1
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                losses = self.wrapped(batch, assignment, counts, step, shares=logged and index == 0)
+                shares.update({name: value for name, value in losses.items() if name.startswith("share/")})
+                self._watch.add({name: value for name, value in losses.items() if not name.startswith("share/")})
+                if last:
+                    self._watch.send()
+                self.accelerator.backward(total_loss(losses) / parts)
+        self._count(self._watch.read(step + 1))
+        norm = self._clip(logged)
+        rate = self._update()
+        if logged:
+            self._report(rate, norm, shares)
+
+    def _laid_out(self, batch: ImageBatch) -> ImageBatch:
+        if not self.config.channels_last:
+            return batch
+        from dataclasses import replace
+
+        return replace(batch, images=batch.images.to(memory_format=torch.channels_last))
+
+    def _clip(self, logged: bool) -> Tensor | None:
+        """Norm of the gradient before clipping, where it is needed."""
+        if self.config.clip_grad_norm is not None:
+            norm: Tensor = self.accelerator.clip_grad_norm_(self.task.parameters(), self.config.clip_grad_norm)
+            return norm
+        if not logged:
+            return None
+        self.accelerator.unscale_gradients(self.optimizer)  # fp16; nothing else is scaled
+        return gradient_norm(self.task.parameters())
+
+    def _update(self) -> float:
+        """Move the weights; returns the learning rate they moved with."""
+        rate = self.plan.lr(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        if self.ema is not None:
+            self.ema.update(self.task.model, self.step)
+        self.reporter.advance(self.step)
+        return rate
+
+    def _count(self, losses: dict[str, float]) -> None:
+        for name, value in losses.items():
+            entry = self._window.setdefault(name, [0.0, 0])
+            entry[0] += value
+            entry[1] += 1
+
+    def _report(self, rate: float, norm: Tensor | None, shares: dict[str, Tensor]) -> None:
+        """Write a line: means of the losses since the last one, everything else of this step."""
+        losses = {name: total / count for name, (total, count) in self._window.items()}
+        steps = max(count for _, count in self._window.values())
+        self._window.clear()
+        seconds = self.clock.lap()
+        record = {
+            "step": self.step,
+            "epoch": round(self.plan.epoch(self.step), 4),
+            "lr": rate,
+            "loss": sum(losses.values()),
+            **losses,
+            "grad_norm": None if norm is None else _finite(float(norm)),
+            **{name: _finite(float(value)) for name, value in shares.items()},
+            "images_per_second": round(steps * self.plan.global_batch / max(seconds, 1e-9), 3),
+            "seconds": round(self.clock.training, 3),
+            "data_seconds": round(self.clock.data, 3),
+        }
+        self.reporter.record(record)
+
+    def _evaluate(self) -> None:
+        """Score the published weights; keep them in best/ if they are the best so far."""
+        if self.eval_dataset is None:
+            return
+        self.reporter.stop()
+        metrics, _ = evaluate(
+            self.published,
+            self.eval_dataset,
+            batch_size=self.config.eval_batch_size,
+            workers=self.config.workers,
+            accelerator=self.accelerator,
+        )
+        self.metrics = metrics.to_dict()
+        stats = {name: value for name, value in metrics.stats.items() if value is not None}
+        epoch = round(self.plan.epoch(self.step), 4)
+        self.reporter.record({"step": self.step, "epoch": epoch, **{f"eval/{k}": v for k, v in stats.items()}})
+        shown = "  ".join(f"{name} {100 * stats[name]:.1f}" for name in ("AP", "AP50", "AP75") if name in stats)
+        self.reporter.say(f"evaluation after step {self.step}: {shown or 'no ground truth'}")
+        ap = stats.get("AP")
+        if ap is not None and (self.best["AP"] is None or ap > self.best["AP"]):
+            self.best = {"AP": ap, "step": self.step}
+            if self.accelerator.is_main_process:
+                self.published.save_pretrained(self.run_dir.best_dir)
+                self.run_dir.write_json(self.run_dir.best_dir / "metrics.json", {"step": self.step, **self.metrics})
+        if self.step < self.plan.steps:
+            self.reporter.start(self.step)
+
+    def save(self) -> None:
+        """Write a checkpoint and the published model; every rank takes part."""
+        states = gather_object([random_state(self.device)])
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            state = {
+                "config": self.config.to_dict(),
+                "batch": [self.plan.global_batch, self.config.accumulation],
+                "random": states,
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "best": self.best,
+                "metrics": self.metrics,
+                "window": self._window,
+                "clock": self.clock.state(),
+            }
+            ema = None if self.ema is None else self.ema.module.state_dict()
+            self.run_dir.save(
+                Checkpoint(self.step, self.task.state_dict(), self.optimizer.state_dict(), ema, state)
+            )
+            self.published.save_pretrained(self.run_dir.model_dir)
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self) -> dict[str, Any] | None:
+        """Load the checkpoint to continue from; None where the run begins at step 0."""
+        path = self.run_dir.find(self.config.resume) if self.config.resume else None
+        if path is None:
+            if self.config.resume:
+                self.reporter.say(f"resume: '{self.run_dir.path}' has no checkpoint yet; starting from step 0.")
+            self._forget(0)
+            return None
+        checkpoint = Checkpoint.load(path)
+        state = checkpoint.state
+        self._check_same_run(state, str(path))
+        try:
+            self.task.load_state_dict(checkpoint.model)
+            self.optimizer.load_state_dict(checkpoint.optimizer)
+            if self.ema is not None:
+                self.ema.module.load_state_dict(checkpoint.ema or {})
+        except (RuntimeError, ValueError) as error:
+            raise CheckpointError(f"'{path}' does not fit this model: {error}") from None
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.best, self.metrics = checkpoint.step, state["best"], state["metrics"]
+        self._window = {name: list(entry) for name, entry in state["window"].items()}
+        self.clock.restore(state["clock"])
+        self._forget(self.step)
+        self.reporter.say(f"resume: continuing from '{path}' at step {self.step} of {self.plan.steps}.")
+        return state
+
+    def _forget(self, step: int) -> None:
+        self.accelerator.wait_for_everyone()  # all ranks have read what is there
+        if self.accelerator.is_main_process:
+            self.run_dir.forget_after(step)
+
+    def _check_same_run(self, state: dict[str, Any], path: str) -> None:
+        changed = changed_fields(state["config"], self.config)
+        batch = [self.plan.global_batch, self.config.accumulation]
+        if state["batch"] != batch:
+            changed["images per optimizer step, micro-steps"] = (state["batch"], batch)
+        if changed:
+            shown = "; ".join(f"{name}: {old} there, {new} now" for name, (old, new) in changed.items())
+            raise ConfigError(
+                f"resume: '{path}' belongs to a run with other settings ({shown}). Resume with the same ones, or "
+                "start a new run in another output_dir from its model (--checkpoint RUN/model)."
+            )
+
+    def _restore_random(self, state: dict[str, Any]) -> None:
+        index, states = self.accelerator.process_index, state["random"]
+        if index < len(states):
+            set_random_state(states[index], self.device)
+
+    def _publish(self) -> None:
+        """End of the run: model/ and result.json say what came out, and the model in memory is the published one."""
+        if self.ema is not None:
+            self.task.model.load_state_dict(self.ema.module.state_dict())
+        self.task.model.eval()
+        if self.accelerator.is_main_process:
+            self.task.model.save_pretrained(self.run_dir.model_dir)
+            result = {
+                "steps": self.step,
+                "seconds": round(self.clock.training, 3),
+                "best": self.best,
+                "metrics": self.metrics,
+            }
+            self.run_dir.write_json(self.run_dir.result_file, result)
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        self.accelerator.wait_for_everyone()
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN and no infinity (the norm of an overflowed fp16 gradient is one)."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,51 @@
+"""Optimizer, norm of the gradient, moving average: what changes or watches the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+
+from ld_hub.engine.config import TrainConfig
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW over the parameters that are trained; weight decay on all of them (reference SPEC 7).
+
+    The learning rate is set before each step by `Plan.lr`.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(trained, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(trained, lr=0.0, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
+
+
+def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """L2 norm of the whole gradient, a scalar on the device."""
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+class Average:
+    """Exponential moving average of a model's weights and buffers (timm's `ModelEmaV3`).
+
+    The decay of step t is at most ``1 - (1 + t)^(-2/3)``, so that a short run is not averaged with its random start.
+
+    Args:
+        model: On its device already; it is copied.
+        decay: Largest decay.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._ema: Any = ModelEmaV3(model, decay=decay, use_warmup=True)
+
+    @property
+    def module(self) -> Any:
+        """The averaged model, of the same class."""
+        return self._ema.module
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after the optimizer step of this 1-based number."""
+        self._ema.update(model, step=step)

@@ -1,0 +1,157 @@
+"""What a run tells: metrics.jsonl for programs, a progress bar or plain lines for people, trackers for dashboards."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ld_hub.engine.checkpoint import RunDirectory
+
+Log = Callable[[dict[str, float], int], None]  # Accelerator.log
+
+
+class Clock:
+    """Seconds of training; evaluation and saving do not count.
+
+    Attributes:
+        training: Seconds in training steps so far, earlier parts of a resumed run included.
+        data: Seconds of them spent waiting for the loader.
+    """
+
+    def __init__(self) -> None:
+        self.training = 0.0
+        self.data = 0.0
+        self._lap = 0.0  # `training` at the last lap
+        self._since: float | None = None
+
+    def resume(self) -> None:
+        """Training goes on."""
+        self._since = time.perf_counter()
+
+    def pause(self) -> None:
+        """Training stops for a while."""
+        if self._since is not None:
+            self.training += time.perf_counter() - self._since
+        self._since = None
+
+    def waited(self, seconds: float) -> None:
+        """Count time spent waiting for the loader."""
+        self.data += seconds
+
+    def lap(self) -> float:
+        """Seconds of training since the last lap."""
+        self._tick()
+        seconds, self._lap = self.training - self._lap, self.training
+        return seconds
+
+    def state(self) -> dict[str, float]:
+        """Values for a checkpoint."""
+        return {"training": self.training, "data": self.data, "lap": self._lap}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Go on from what `state` gave."""
+        self.training, self.data, self._lap = state["training"], state["data"], state["lap"]
+
+    def _tick(self) -> None:
+        if self._since is not None:
+            self.pause()
+            self.resume()
+
+
+class Reporter:
+    """Writes the records of a run; on ranks other than the main one it does nothing.
+
+    Args:
+        run: Where metrics.jsonl lies.
+        steps: Optimizer steps of the whole run.
+        title: Shown in front of the progress bar.
+        active: Whether this is the main process.
+        log: Also told every record (trackers).
+    """
+
+    def __init__(self, run: RunDirectory, steps: int, title: str, active: bool, log: Log | None = None) -> None:
+        self._run, self._steps, self._title, self._active, self._log = run, steps, title, active, log
+        self.console = Console(soft_wrap=True, highlight=False, quiet=not active)
+        self._bar: Progress | None = None
+        self._task: Any = None
+        self._started = time.perf_counter()
+        self._first = 0
+
+    def start(self, step: int) -> None:
+        """Begin at an optimizer step; a terminal gets a bar, a file plain lines."""
+        self._started, self._first = time.perf_counter(), step
+        if self._active and self.console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[numbers]}"),
+                TextColumn("ETA"),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                console=self.console,
+            )
+            self._task = self._bar.add_task(self._title, total=self._steps, completed=step, numbers="")
+            self._bar.start()
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, markup=False)
+
+    def advance(self, step: int) -> None:
+        """An optimizer step is done."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Write one line of metrics.jsonl and show its numbers."""
+        if not self._active:
+            return
+        with open(self._run.metrics_file, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        if self._log is not None:
+            step = int(record["step"])
+            numbers = {key: float(value) for key, value in record.items() if isinstance(value, (int, float))}
+            numbers.pop("step")
+            self._log(numbers, step)
+        if "loss" in record:
+            self._show(record)
+
+    def _show(self, record: Mapping[str, Any]) -> None:
+        losses = "  ".join(f"{name} {record[name]:.3g}" for name in record if name.startswith(("loss", "distill_")))
+        numbers = f"{losses}  lr {record['lr']:.3g}  {record['images_per_second']:.3g} img/s"
+        if self._bar is not None:
+            self._bar.update(self._task, numbers=numbers)
+        else:
+            step = int(record["step"])
+            self.say(f"{self._title}  step {step}/{self._steps}  {numbers}  ETA {_clock(self._left(step))}")
+
+    def _left(self, step: int) -> float:
+        done = max(1, step - self._first)
+        return (time.perf_counter() - self._started) / done * (self._steps - step)
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """Two aligned columns of text."""
+    pairs = list(rows)
+    width = max(len(name) for name, _ in pairs)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in pairs)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,110 @@
+"""How long a run is and which learning rate each of its steps has, in closed form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ld_hub.engine.config import BASE_BATCH, BASE_LR, PRESET_EPOCHS, WARMUP_STEPS, TrainConfig
+from ld_hub.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of a run that follow from its settings, the size of its data and the number of its processes.
+
+    Attributes:
+        images: Training images, M.
+        global_batch: Images per optimizer step, over all processes and micro-steps.
+        steps: Optimizer steps in all.
+        peak_lr: Learning rate after the warm-up, before any decay.
+        warmup: Steps of warm-up.
+        decays: Steps from which on the learning rate is multiplied once more by `TrainConfig.lr_decay`.
+        eval_every: Steps between evaluations; None evaluates at the end only.
+    """
+
+    images: int
+    global_batch: int
+    steps: int
+    peak_lr: float
+    warmup: int
+    decays: tuple[int, ...]
+    eval_every: int | None
+    config: TrainConfig
+
+    @classmethod
+    def make(cls, config: TrainConfig, images: int, world: int = 1) -> Plan:
+        """Work the numbers out.
+
+        Args:
+            config: Settings.
+            images: Training images.
+            world: Processes.
+
+        Raises:
+            ConfigError: If the warm-up does not fit in the run.
+        """
+        batch = config.batch_size * config.accumulation * world
+        per_epoch = images / batch
+        epochs = config.epochs or PRESET_EPOCHS[config.schedule or "1x"]
+        steps = config.steps or max(1, math.ceil(round(epochs * per_epoch, 6)))
+        warmup = min(WARMUP_STEPS, steps // 10) if config.warmup_steps is None else config.warmup_steps
+        if warmup >= steps:
+            raise ConfigError(f"warmup_steps is {warmup}, but the run has {steps} steps: give less warm-up.")
+        every = config.eval_every_steps
+        if config.eval_every_epochs is not None:
+            every = max(1, round(config.eval_every_epochs * per_epoch))
+        rate = BASE_LR[config.optimizer] if config.lr is None else config.lr
+        return cls(
+            images=images,
+            global_batch=batch,
+            steps=steps,
+            peak_lr=rate * batch / BASE_BATCH if config.scale_lr else rate,
+            warmup=warmup,
+            decays=tuple(round(mark * steps) for mark in config.milestones) if config.lr_schedule == "step" else (),
+            eval_every=every,
+            config=config,
+        )
+
+    def lr(self, step: int) -> float:
+        """Learning rate of an optimizer step.
+
+        Args:
+            step: 0-based index; step 0 has ``warmup_ratio`` of the rate (reference SPEC 7).
+        """
+        rate = self.peak_lr
+        if self.config.lr_schedule == "cosine":
+            rate *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        else:
+            rate *= self.config.lr_decay ** sum(step >= decay for decay in self.decays)
+        if step < self.warmup:
+            rate *= 1 - (1 - step / self.warmup) * (1 - self.config.warmup_ratio)
+        return rate
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training images after `step` optimizer steps."""
+        return step * self.global_batch / self.images
+
+    def evaluates_after(self, step: int) -> bool:
+        """Whether an evaluation follows the optimizer step of this 1-based number."""
+        return step == self.steps or (self.eval_every is not None and step % self.eval_every == 0)
+
+    def saves_after(self, step: int) -> bool:
+        """Whether a checkpoint follows the optimizer step of this 1-based number."""
+        return self.evaluates_after(step) or step % self.config.save_every == 0
+
+    def logs_after(self, step: int) -> bool:
+        """Whether a line of metrics follows the optimizer step of this 1-based number; the first step has one."""
+        return step == 1 or step == self.steps or step % self.config.log_every == 0
+
+    def describe(self) -> str:
+        """One line for the table at the start."""
+        decay = {
+            "step": f"x {self.config.lr_decay:g} at steps {', '.join(map(str, self.decays)) or 'none'}",
+            "cosine": "cosine to 0",
+            "constant": "constant",
+        }[self.config.lr_schedule]
+        return (
+            f"{self.steps} steps x {self.global_batch} images ({self.epoch(self.steps):.3g} epochs), "
+            f"{self.config.optimizer} lr {self.peak_lr:.4g}, {decay}, warm-up {self.warmup} steps"
+        )

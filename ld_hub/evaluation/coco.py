@@ -1,0 +1,258 @@
+"""COCO average precision of detections that are given batch by batch, on any number of ranks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ld_hub.errors import EvaluationError
+from ld_hub.evaluation.backends import check_backend, score
+from ld_hub.evaluation.ground_truth import GroundTruth, read_ground_truth
+from ld_hub.evaluation.metrics import CocoMetrics, mean_found, summarize
+from ld_hub.hub.files import atomic_write
+from ld_hub.structures.detections import Detections
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """Detections of one image as they will be scored."""
+
+    boxes: npt.NDArray[np.float64]  # (K, 4) x, y, width, height in px
+    scores: npt.NDArray[np.float64]  # (K,)
+    labels: npt.NDArray[np.int64]  # (K,) in 0..C-1
+
+
+class CocoEvaluator:
+    """Collects detections and scores them against COCO annotations.
+
+    It refuses what would be scored wrongly without a word: NaN, unknown images and classes, an image given twice, a
+    forgotten image. Its numbers are pycocotools' (checked in the tests, bit for bit), whatever the order, the batch
+    size or the number of ranks the detections came in.
+
+    Args:
+        annotations: COCO instances file, its content, or a ground truth read before.
+        category_ids: C category ids of the annotations, one per label of the model.
+        label_names: C class names, in the same order.
+        backend: ``"pycocotools"``, or ``"hotcoco"`` (extra ``fast-eval``): the same numbers, faster.
+
+    Raises:
+        EvaluationError: If a category id is unknown to the annotations, belongs to another class name there, or is
+            given twice, or if the annotations have boxes of a category that is not given.
+        DataError: If the annotations are not usable; MissingFileError if they do not exist.
+        ConfigError: If the backend is unknown or not installed.
+    """
+
+    def __init__(
+        self,
+        annotations: str | Path | dict[str, Any] | GroundTruth,
+        *,
+        category_ids: Sequence[int],
+        label_names: Sequence[str],
+        backend: str = "pycocotools",
+    ) -> None:
+        check_backend(backend)
+        self.truth = annotations if isinstance(annotations, GroundTruth) else read_ground_truth(annotations)
+        self.category_ids, self.label_names, self.backend = tuple(category_ids), tuple(label_names), backend
+        self._scored: dict[int, _Scored] = {}
+        self._check_classes()
+
+    def __len__(self) -> int:
+        """Number of images given so far."""
+        return len(self._scored)
+
+    def update(self, image_ids: Iterable[int], detections: Sequence[Detections]) -> None:
+        """Add the detections of some images. Either all of them are added or, on an error, none.
+
+        Args:
+            image_ids: Id of each image in the annotations.
+            detections: Of each image, in px of the original image; ``label_names`` must be the evaluator's.
+
+        Raises:
+            EvaluationError: Naming the image, for an unknown id, an image that was given before, a box or score that is
+                not finite, a box whose sides are swapped, or a label that is no class.
+        """
+        ids = [int(image_id) for image_id in image_ids]
+        if len(ids) != len(detections):
+            raise EvaluationError(f"{len(ids)} image ids came with detections of {len(detections)} images.")
+        added: dict[int, _Scored] = {}
+        for image_id, found in zip(ids, detections, strict=True):
+            self._check_image(image_id, added)
+            added[image_id] = self._checked(image_id, found)
+        self._scored.update(added)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """What was given so far, as plain arrays to send to another rank or to store; see `merge`."""
+        ids = sorted(self._scored)
+        parts = [self._scored[image_id] for image_id in ids]
+        return {
+            "image_ids": np.array(ids, dtype=np.int64),
+            "counts": np.array([len(part.scores) for part in parts], dtype=np.int64),
+            "boxes": np.concatenate([np.zeros((0, 4)), *(part.boxes for part in parts)]),
+            "scores": np.concatenate([np.zeros(0), *(part.scores for part in parts)]),
+            "labels": np.concatenate([np.zeros(0, dtype=np.int64), *(part.labels for part in parts)]),
+        }
+
+    def merge(self, states: Iterable[dict[str, npt.NDArray[Any]]]) -> None:
+        """Replace the content by the union of the states of all ranks, this rank's own among them.
+
+        Args:
+            states: As `state` gave them on each rank.
+
+        Raises:
+            EvaluationError: If two states hold the same image, one holds an unknown image, or the content of this
+                evaluator is in none of them.
+        """
+        merged: dict[int, _Scored] = {}
+        for state in states:
+            ends = np.cumsum(state["counts"])
+            for image_id, start, end in zip(state["image_ids"].tolist(), ends - state["counts"], ends, strict=True):
+                if image_id not in self.truth.image_ids or image_id in merged:
+                    why = "was scored by two ranks" if image_id in merged else f"is not in {self.truth.source}"
+                    raise EvaluationError(f"Image id {image_id} {why}; each image is to be scored exactly once.")
+                rows = slice(int(start), int(end))
+                merged[image_id] = _Scored(state["boxes"][rows], state["scores"][rows], state["labels"][rows])
+        lost = self._scored.keys() - merged.keys()
+        if lost:
+            raise EvaluationError(
+                f"merge() got no state with this rank's own {len(lost)} images (for example {min(lost)}); "
+                "pass the states of all ranks, this one's included."
+            )
+        self._scored = merged
+
+    def compute(self, *, allow_partial: bool = False) -> CocoMetrics:
+        """Score everything given so far.
+
+        Args:
+            allow_partial: Score a subset of the annotated images, as if the others did not exist.
+
+        Returns:
+            The metrics. Without any detection they are 0.0; without ground truth they are None.
+
+        Raises:
+            EvaluationError: If images are missing and `allow_partial` is False, or if there are no images at all.
+        """
+        ids = sorted(self._scored)
+        missing = sorted(self.truth.image_ids - self._scored.keys())
+        if missing and not allow_partial:
+            raise EvaluationError(
+                f"{len(missing)} of the {len(self.truth.image_ids)} images of {self.truth.source} were not scored "
+                f"(image ids {_some(missing)}); evaluate them too, or pass allow_partial=True to score the rest alone."
+            )
+        if not ids:
+            raise EvaluationError(f"No image was scored against {self.truth.source}; call update() first.")
+        categories = sorted(self.category_ids)
+        # The scorers write into the rows they are given, hence the copies.
+        content = {
+            "images": self.truth.images,
+            "categories": self.truth.categories,
+            "annotations": [dict(row) for row in self.truth.annotations],
+        }
+        detections = self.results()
+        curves = score(self.backend, content, detections, ids, categories)
+        boxes = self.truth.boxes_per_category(ids)
+        classes = list(zip(self.label_names, self.category_ids, strict=True))
+        return CocoMetrics(
+            stats=summarize(curves.precision, curves.recall),
+            per_class={name: mean_found(curves.precision[:, :, categories.index(c), 0, 2]) for name, c in classes},
+            boxes={name: boxes[c] for name, c in classes},
+            images=len(ids),
+            detections=len(detections),
+        )
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return everything given so far as rows of a COCO results file, by image id."""
+        rows = []
+        for image_id in sorted(self._scored):
+            part = self._scored[image_id]
+            triples = zip(part.boxes.tolist(), part.scores.tolist(), part.labels.tolist(), strict=True)
+            rows += [
+                {"image_id": image_id, "category_id": self.category_ids[label], "bbox": box, "score": score}
+                for box, score, label in triples
+            ]
+        return rows
+
+    def save_detections(self, path: str | Path) -> Path:
+        """Write `results` as JSON, in full precision, replacing an existing file in one step."""
+        return atomic_write(path, json.dumps(self.results(), allow_nan=False))
+
+    def _check_classes(self) -> None:
+        names, ids, known = self.label_names, self.category_ids, self.truth.category_names
+        source = self.truth.source
+        if len(names) != len(ids):
+            raise EvaluationError(f"{len(names)} label names came with {len(ids)} category ids; one each is needed.")
+        for kind, values in (("category id", ids), ("label name", names)):
+            twice = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+            if twice:
+                raise EvaluationError(f"The {kind} {twice[0]!r} is given twice; classes must be distinct.")
+        ids_by_name = {name: number for number, name in known.items()}
+        for name, number in zip(names, ids, strict=True):
+            if number not in known:
+                raise EvaluationError(
+                    f"Label '{name}' has category id {number}, which {source} does not know; "
+                    f"its categories are {_some([f'{k} {v}' for k, v in known.items()])}."
+                )
+            if ids_by_name.get(name, number) != number and known[number] != name:
+                raise EvaluationError(
+                    f"Label '{name}' has category id {number}, but in {source} {number} is '{known[number]}' and "
+                    f"'{name}' is {ids_by_name[name]}; take the category ids from that file."
+                )
+        unseen = self.truth.boxes_per_category(self.truth.image_ids).keys() - set(ids)
+        if unseen:
+            raise EvaluationError(
+                f"{source} has boxes of {_some([known[c] for c in sorted(unseen)])}, which the labels "
+                f"{_some(list(names))} lack; leaving them out would raise AP. Give all categories."
+            )
+
+    def _check_image(self, image_id: int, added: dict[int, _Scored]) -> None:
+        if image_id not in self.truth.image_ids:
+            raise EvaluationError(
+                f"Image id {image_id} is not among the {len(self.truth.image_ids)} images of {self.truth.source} "
+                f"({_some(sorted(self.truth.image_ids))})."
+            )
+        if image_id in self._scored or image_id in added:
+            raise EvaluationError(
+                f"Image id {image_id} is given a second time; each image is to be scored exactly once "
+                "(a sampler that fills up its last batch by repeating images does this)."
+            )
+
+    def _checked(self, image_id: int, found: Detections) -> _Scored:
+        """Detections of one image on the CPU, in float64, after all checks."""
+        if found.label_names != self.label_names:
+            raise EvaluationError(
+                f"Image id {image_id}: the detections are of classes {_some(found.label_names)}, "
+                f"the evaluator's are {_some(self.label_names)}; names and order must agree."
+            )
+        boxes = found.boxes.detach().to("cpu", torch.float64).numpy()
+        scores = found.scores.detach().to("cpu", torch.float64).numpy()
+        labels = found.labels.detach().to("cpu", torch.int64).numpy()
+        checks = (
+            (np.isfinite(boxes).all(axis=1), "a box that is not finite", "did the model diverge?"),
+            (np.isfinite(scores), "a score that is not finite", "did the model diverge?"),
+            ((labels >= 0) & (labels < len(self.label_names)), "a label that is no class", "labels are 0..C-1"),
+            ((boxes[:, 2:] >= boxes[:, :2]).all(axis=1), "a box with x2 < x1 or y2 < y1", "boxes are x1, y1, x2, y2"),
+        )
+        for passed, what, hint in checks:
+            if not passed.all():
+                k = int(np.flatnonzero(~passed)[0])
+                raise EvaluationError(
+                    f"Image id {image_id} has {what}: detection {k} is label {labels[k]}{self._name(int(labels[k]))}, "
+                    f"score {scores[k]:.6g}, box {boxes[k].tolist()} ({hint})."
+                )
+        boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+        return _Scored(boxes, np.array(scores), np.array(labels))
+
+    def _name(self, label: int) -> str:
+        return f" '{self.label_names[label]}'" if 0 <= label < len(self.label_names) else ""
+
+
+def _some(values: Sequence[Any]) -> str:
+    """The first few values of a list, for a message."""
+    shown = ", ".join(str(value) for value in values[:5])
+    return f"{shown}, … ({len(values)} in all)" if len(values) > 5 else shown or "none"

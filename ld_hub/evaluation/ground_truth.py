@@ -1,0 +1,149 @@
+"""The annotation file an evaluation answers to, checked and cleaned of what trips the scorers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ld_hub.errors import DataError, MissingFileError
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """Images, categories and boxes to evaluate against.
+
+    Attributes:
+        source: Where it came from, for messages.
+        images: ``{"id", "width", "height"}`` per image, sorted by id.
+        categories: ``{"id", "name"}`` per category, sorted by id.
+        annotations: ``{"id", "image_id", "category_id", "bbox", "area", "iscrowd"}`` in the order of the file; ids
+            are issued anew as 1, 2, ..., because the scorers treat id 0 as "matched nothing" and repeated ids as one.
+    """
+
+    source: str
+    images: list[dict[str, Any]]
+    categories: list[dict[str, Any]]
+    annotations: list[dict[str, Any]]
+
+    @cached_property
+    def image_ids(self) -> frozenset[int]:
+        """Ids of all images."""
+        return frozenset(image["id"] for image in self.images)
+
+    @cached_property
+    def category_names(self) -> dict[int, str]:
+        """Category id to name."""
+        return {category["id"]: category["name"] for category in self.categories}
+
+    def boxes_per_category(self, image_ids: Iterable[int]) -> Counter[int]:
+        """Count the boxes, crowds aside, of each category id on these images."""
+        wanted = frozenset(image_ids)
+        return Counter(
+            row["category_id"] for row in self.annotations if row["image_id"] in wanted and not row["iscrowd"]
+        )
+
+
+def read_ground_truth(annotations: str | Path | dict[str, Any]) -> GroundTruth:
+    """Read COCO annotations for evaluation.
+
+    Args:
+        annotations: A COCO instances JSON file, or its content. Missing annotation ids, areas (then width x height)
+            and crowd flags (then 0) are filled in; segmentations are not needed.
+
+    Returns:
+        The checked ground truth; the argument is not changed.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it is not COCO JSON, an image or category id repeats, or an annotation names an unknown image or
+            category or has no finite box.
+    """
+    if isinstance(annotations, dict):
+        source, content = "the annotations", annotations
+    else:
+        source, content = str(annotations), _load(Path(annotations))
+    images = [
+        {"id": row["id"], "width": row.get("width", 0), "height": row.get("height", 0)}
+        for row in _rows(content, "images", source)
+    ]
+    categories = [
+        {"id": row["id"], "name": str(row.get("name", row["id"]))} for row in _rows(content, "categories", source)
+    ]
+    known_images, known_categories = {row["id"] for row in images}, {row["id"] for row in categories}
+    rows = content.get("annotations")
+    if not isinstance(rows, list):
+        raise DataError(f"{source} has no list 'annotations'; a test file without boxes cannot be evaluated against.")
+    checked = [_annotation(row, k, known_images, known_categories, source) for k, row in enumerate(rows)]
+    return GroundTruth(source, _by_id(images), _by_id(categories), checked)
+
+
+def _by_id(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(rows, key=lambda row: row["id"])
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise MissingFileError(f"No annotation file '{path}'.")
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:  # JSONDecodeError, or bytes that are no text
+        raise DataError(f"'{path}' is not JSON: {error}. Is the file complete?") from error
+    if not isinstance(content, dict):
+        raise DataError(f"'{path}' holds a {type(content).__name__}; COCO annotations are an object with 'images'.")
+    return content
+
+
+def _rows(content: dict[str, Any], key: str, source: str) -> list[dict[str, Any]]:
+    """Rows of a section whose ids must be distinct integers."""
+    rows = content.get(key)
+    if not isinstance(rows, list):
+        raise DataError(f"{source} has no list '{key}'; COCO annotations have images, annotations and categories.")
+    seen: set[int] = set()
+    for k, row in enumerate(rows):
+        number = row.get("id") if isinstance(row, dict) else None
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise DataError(f"{source}: {key}[{k}] has id {number!r}; ids are integers.")
+        if number in seen:
+            raise DataError(f"{source}: id {number} appears twice in '{key}'; ids must be distinct.")
+        seen.add(number)
+    return rows
+
+
+def _annotation(row: Any, index: int, images: set[int], categories: set[int], source: str) -> dict[str, Any]:
+    """One annotation with the fields the scorers read, and its new id."""
+    where = f"{source}: annotations[{index}]"
+    if not isinstance(row, dict):
+        raise DataError(f"{where} is a {type(row).__name__}, not an object.")
+    where += f" (id {row.get('id')}, image {row.get('image_id')})"
+    if row.get("image_id") not in images:
+        raise DataError(f"{where} names image id {row.get('image_id')!r}, which is not in 'images'.")
+    if row.get("category_id") not in categories:
+        raise DataError(f"{where} names category id {row.get('category_id')!r}, which is not in 'categories'.")
+    box = row.get("bbox")
+    if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(_finite(side) for side in box):
+        raise DataError(f"{where} has bbox {box!r}; expected four finite numbers x, y, width, height.")
+    if box[2] < 0 or box[3] < 0:
+        raise DataError(f"{where} has bbox {box!r} of negative size; expected x, y, width, height in px.")
+    area = row.get("area")
+    if area is None:
+        area = box[2] * box[3]
+    if not _finite(area):
+        raise DataError(f"{where} has area {area!r}; expected a finite number of square px.")
+    return {
+        "id": index + 1,
+        "image_id": row["image_id"],
+        "category_id": row["category_id"],
+        "bbox": [float(side) for side in box],
+        "area": float(area),
+        "iscrowd": int(bool(row.get("iscrowd", 0))),
+    }
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -1,0 +1,125 @@
+"""The numbers of one evaluation, to read and to store."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+NONE = "–"  # shown where there was nothing to find
+
+
+@dataclass(frozen=True)
+class CocoMetrics:
+    """COCO box metrics of one set of detections, as fractions 0..1.
+
+    A number is None where nothing could be found: no ground truth of that class or size on the scored images.
+    None never enters a mean. Printing shows `table`.
+
+    Attributes:
+        stats: The 12 COCO numbers: AP (mean over IoU 0.50:0.95), AP50, AP75, AP of small (< 32² px), medium and large
+            (> 96² px) objects, and average recall with 1, 10, 100 detections per class and image and by size.
+        per_class: AP of each class by name, in the order of the model's classes.
+        boxes: Ground-truth boxes of each class by name, crowds aside.
+        images: Number of images scored.
+        detections: Number of detections scored.
+    """
+
+    stats: Mapping[str, float | None]
+    per_class: Mapping[str, float | None]
+    boxes: Mapping[str, int] = field(default_factory=dict)
+    images: int = 0
+    detections: int = 0
+
+    def __getitem__(self, name: str) -> float | None:
+        return self.stats[name]
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values; fractions 0..1, None where nothing could be found."""
+        return {
+            "stats": dict(self.stats),
+            "per_class": dict(self.per_class),
+            "boxes": dict(self.boxes),
+            "images": self.images,
+            "detections": self.detections,
+        }
+
+    def table(self, per_class: bool = True) -> str:
+        """Text of at most 80 columns, numbers times 100 as papers print them.
+
+        Args:
+            per_class: Whether to list the classes too, best AP first; classes without ground truth come last.
+        """
+        lines = [f"COCO box metrics, x100: {self.images} images, {self.detections} detections"]
+        for names in (STAT_NAMES[:6], STAT_NAMES[6:]):
+            lines.append("  ".join(f"{name:>6}" for name in names))
+            lines.append("  ".join(f"{_percent(self.stats.get(name)):>6}" for name in names))
+        if per_class and self.per_class:
+            lines += ["", *self._class_lines()]
+        return "\n".join(lines)
+
+    def _class_lines(self) -> list[str]:
+        """The classes in one column, or in two where there are many."""
+        ordered = sorted(self.per_class, key=self._class_key)
+        columns = 2 if len(ordered) > 12 else 1
+        wide = max(5, min(22 if columns == 2 else 60, max(_width(name) for name in ordered)))
+        head = f"{_fit('class', wide)}  {'AP':>5}  {'boxes':>6}"
+        cells = [
+            f"{_fit(name, wide)}  {_percent(self.per_class[name]):>5}  {self.boxes.get(name, NONE):>6}"
+            for name in ordered
+        ]
+        rows = -(-len(cells) // columns)
+        parts = [cells[start : start + rows] for start in range(0, len(cells), rows)]
+        lines = ["    ".join([head] * len(parts))]
+        lines += ["    ".join(part[k] for part in parts if k < len(part)) for k in range(rows)]
+        return lines
+
+    def _class_key(self, name: str) -> tuple[bool, float, str]:
+        ap = self.per_class[name]
+        return ap is None, 0.0 if ap is None else -ap, name
+
+
+def summarize(precision: npt.NDArray[np.float64], recall: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    """The 12 COCO numbers from the scorer's arrays, in which -1 marks "no ground truth".
+
+    Args:
+        precision: ``(10, 101, K, 4, 3)``: IoU thresholds, recall levels, classes, sizes (all, s, m, l), 1/10/100
+            detections.
+        recall: ``(10, K, 4, 3)``, same axes.
+    """
+    ap, ar = precision[..., 2], recall
+    slices = (ap[..., 0], ap[0, ..., 0], ap[5, ..., 0], ap[..., 1], ap[..., 2], ap[..., 3])
+    recalls = (ar[..., 0, 0], ar[..., 0, 1], ar[..., 0, 2], ar[..., 1, 2], ar[..., 2, 2], ar[..., 3, 2])
+    return {name: mean_found(part) for name, part in zip(STAT_NAMES, slices + recalls, strict=True)}
+
+
+def mean_found(values: npt.NDArray[np.float64]) -> float | None:
+    """Mean of the entries that are not -1; None if there are none."""
+    found = values[values > -1]
+    return float(np.mean(found)) if found.size else None
+
+
+def _percent(value: float | None) -> str:
+    return NONE if value is None else f"{100 * value:.1f}"
+
+
+def _width(text: str) -> int:
+    """Terminal columns of a text; East Asian wide letters take two."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _fit(text: str, width: int) -> str:
+    """Cut or fill a text to exactly `width` terminal columns."""
+    if _width(text) > width:
+        while _width(text) > width - 1:
+            text = text[:-1]
+        text += "…"
+    return text + " " * (width - _width(text))

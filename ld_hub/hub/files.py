@@ -1,0 +1,161 @@
+"""Writing that never leaves half a file: write beside the target, sync to disk, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from ld_hub.errors import ConfigError, MissingFileError
+
+
+def atomic_write(path: str | Path, data: str | bytes) -> Path:
+    """Write a whole file so that a reader sees the old one or the new one, never a part.
+
+    Args:
+        path: Target; missing parent directories are made, symbolic links are followed.
+        data: The new content; text is written as UTF-8.
+
+    Returns:
+        `path` as a `Path`.
+
+    Raises:
+        OSError: If the disk refuses (full, read-only); the target is then as it was.
+    """
+    with atomic_file(path) as beside:
+        beside.write_bytes(data.encode() if isinstance(data, str) else data)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """Give a path to write to, and put what was written in the place of `path` when the block ends well.
+
+    For writers that want a file name (safetensors, ``torch.save``, Pillow). The name keeps the suffix of `path`.
+    When the block raises, the temporary file is removed and `path` is as it was.
+
+    Args:
+        path: Target; missing parent directories are made, symbolic links are followed.
+
+    Yields:
+        The temporary path, in the directory of `path`.
+    """
+    target = Path(os.path.realpath(path))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = _beside(target)
+    try:
+        yield beside
+        _sync(beside)
+        beside.replace(target)
+        _sync_directory(target.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: str | Path) -> Iterator[Path]:
+    """Give an empty directory to fill, and put its content in the place of `path` when the block ends well.
+
+    A new `path` appears in one rename. In a directory that exists already every file is written and synced
+    first, then renamed over its namesake; files of other names stay (a README of the user's, for example).
+    When the block raises, nothing of it remains.
+
+    Args:
+        path: Target directory; missing parents are made.
+
+    Yields:
+        The temporary directory, beside `path`.
+
+    Raises:
+        ConfigError: If `path` is a file.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_file():
+        raise ConfigError(f"'{path}' is a file, and a directory is to be written there: name another place.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = _beside(target)
+    beside.mkdir()
+    try:
+        yield beside
+        for file in _files_of(beside):
+            _sync(file)
+        _move_into_place(beside, target)
+        _sync_directory(target.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def describe_bytes(path: str | Path) -> str:
+    """Say what a file that is not what it should be seems to be, from its first bytes.
+
+    Args:
+        path: An existing file.
+
+    Returns:
+        A phrase for an error message, e.g. ``"a Git LFS pointer (the real file was never fetched)"``;
+        the empty string where nothing is recognised.
+
+    Raises:
+        MissingFileError: If there is no such file.
+    """
+    if not Path(path).is_file():
+        raise MissingFileError(f"No file '{path}'.")
+    with open(path, "rb") as stream:
+        head = stream.read(256)
+    if not head:
+        return "an empty file"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer (the real file was never fetched: run `git lfs pull`, or download it again)"
+    text = head.lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
+        return "a web page (the download gave an error page or needs a login)"
+    if head.startswith(b"PK\x03\x04"):
+        return "a zip archive, which is what torch.save writes"
+    if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
+        return "a Python pickle"
+    if len(head) > 9 and head[8:9] == b"{":
+        return "a safetensors file"
+    return ""
+
+
+def _beside(target: Path) -> Path:
+    """A fresh hidden name in the directory of `target`; not tempfile's, whose files only the owner may read."""
+    return target.with_name(f".{target.stem[:80]}-{secrets.token_hex(4)}.tmp{target.suffix[:20]}")
+
+
+def _files_of(directory: Path) -> list[Path]:
+    return sorted(file for file in directory.rglob("*") if file.is_file())
+
+
+def _move_into_place(beside: Path, target: Path) -> None:
+    if not target.exists():
+        try:
+            beside.rename(target)
+            return
+        except OSError:
+            if not target.is_dir():  # else another process was faster: treat it as a directory that existed
+                raise
+    for file in _files_of(beside):
+        place = target / file.relative_to(beside)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(place)
+    _sync_directory(target)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb+") as stream:
+        os.fsync(stream.fileno())
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the rename itself durable; only POSIX systems can open a directory."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,122 @@
+"""safetensors in and out, with errors that say what a bad file is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ld_hub.errors import CheckpointError, MissingFileError
+from ld_hub.hub.files import atomic_file, describe_bytes
+
+WEIGHTS_NAME = "model.safetensors"
+
+
+def save_safetensors(
+    state_dict: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
+) -> Path:
+    """Write tensors atomically, bit for bit.
+
+    Tensors that share memory (tied weights, views) are each written in full, so that every key of the state
+    dict is in the file and a strict load needs no table of ties.
+
+    Args:
+        state_dict: Tensors by name, on any device.
+        path: Target file.
+        metadata: Strings for the file's header; ``{"format": "pt"}`` is always there.
+
+    Returns:
+        `path` as a `Path`.
+
+    Raises:
+        CheckpointError: If a tensor is not finite; a model with NaN weights is of no use to anyone.
+    """
+    _refuse_non_finite(state_dict, f"'{path}' was not written: ")
+    own = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    seen: set[int] = set()
+    for name, tensor in own.items():
+        address = tensor.untyped_storage().data_ptr()
+        if address in seen:
+            own[name] = tensor.clone()
+        seen.add(address)
+    with atomic_file(path) as beside:
+        save_file(own, beside, metadata={**(metadata or {}), "format": "pt"})
+    return Path(path)
+
+
+def load_safetensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
+    """Read all tensors of a file.
+
+    Args:
+        path: A ``.safetensors`` file.
+        device: Where the tensors go.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        CheckpointError: If it is truncated, a Git LFS pointer, a web page, a pickle or anything else that is not
+            safetensors, or if a tensor holds NaN or infinity.
+    """
+    _require(path)
+    try:
+        with safe_open(str(path), framework="pt", device=device) as file:
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+    _refuse_non_finite(tensors, f"'{path}': ")
+    return tensors
+
+
+def tensor_shapes(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Names, shapes and types in a file, from its header alone: no tensor is read.
+
+    Args:
+        path: A ``.safetensors`` file.
+
+    Returns:
+        ``{name: (shape, dtype)}`` with safetensors' type names (``"F32"``, ``"I64"``).
+
+    Raises:
+        MissingFileError: If there is no such file.
+        CheckpointError: As `load_safetensors`.
+    """
+    _require(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _require(path: str | Path) -> None:
+    if not Path(path).is_file():
+        raise MissingFileError(f"No weights file '{path}'.")
+
+
+def _unreadable(path: str | Path, error: Exception) -> CheckpointError:
+    what = describe_bytes(path)
+    if what == "a safetensors file":
+        what = "truncated or damaged: copy or download it again"
+    elif "pickle" in what or "torch.save" in what:
+        what += "; convert it with `ld-hub convert FILE DIR --model NAME`, or pass it as checkpoint_path="
+    return CheckpointError(f"'{path}' cannot be read as safetensors ({error}){f'. It is {what}' if what else ''}.")
+
+
+def _refuse_non_finite(tensors: Mapping[str, Tensor], prefix: str) -> None:
+    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)]
+    if bad:
+        shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+        raise CheckpointError(
+            f"{prefix}{len(bad)} tensor(s) hold NaN or infinity: {shown}. The run that made them diverged."
+        )
+
+
+def _finite(tensor: Tensor) -> bool:
+    return bool(torch.isfinite(tensor).all())

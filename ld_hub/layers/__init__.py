@@ -1,0 +1,1 @@
+"""Parts that detectors are composed of: pyramid, towers, box coders, post-processing."""

@@ -1,0 +1,112 @@
+"""From dense predictions to detections: pre-filter, decode, NMS (reference SPEC 5). Inference only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ld_hub.ops.nms import class_aware_nms
+from ld_hub.structures import DenseOutput
+
+
+@dataclass(frozen=True)
+class PostprocessConfig:
+    """Inference settings, stored with a model.
+
+    Attributes:
+        score_threshold: A (location, class) pair counts if its score is larger.
+        nms_iou: Boxes of a class that overlap a better one by more are dropped.
+        nms_pre: Pre-filter per level.
+        max_detections: Per image.
+        prefilter: ``"location"``: the `nms_pre` locations with the best class score keep all their classes (LD);
+            ``"pair"``: the `nms_pre` best (location, class) pairs above the threshold (OpenMMLab since 2.14, BCKD).
+    """
+
+    score_threshold: float = 0.05
+    nms_iou: float = 0.6
+    nms_pre: int = 1000
+    max_detections: int = 100
+    prefilter: Literal["location", "pair"] = "location"
+
+
+@dataclass(frozen=True, eq=False)
+class RawDetections:
+    """Detections of one image before they get names: boxes ``(K, 4)`` xyxy px, scores and labels ``(K,)``."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+def _kept_locations(ranking: Tensor, level_sizes: tuple[int, ...], most: int) -> Tensor:
+    """Indices ``(N, M)`` into A of the best `most` locations of each level; ``ranking`` is ``(N, A)``."""
+    kept, start = [], 0
+    for size in level_sizes:
+        level = ranking[:, start : start + size]
+        if size > most:
+            kept.append(level.topk(most, dim=1).indices + start)
+        else:
+            kept.append(torch.arange(start, start + size, device=ranking.device).expand(len(ranking), -1))
+        start += size
+    return torch.cat(kept, dim=1)
+
+
+def _best_pairs(scores: Tensor, levels: Tensor, most: int, threshold: float) -> tuple[Tensor, Tensor]:
+    """(location, class) pairs of one image above the threshold, the best `most` of each level; scores ``(M, C)``."""
+    location, label = (scores > threshold).nonzero(as_tuple=True)
+    order = scores[location, label].argsort(descending=True, stable=True)
+    location, label = location[order], label[order]
+    level = levels[location]
+    rank = torch.zeros_like(level)
+    for index in range(int(levels.max()) + 1 if len(levels) else 0):
+        here = level == index
+        rank[here] = torch.arange(int(here.sum()), device=level.device)
+    keep = rank < most
+    return location[keep], label[keep]
+
+
+def postprocess(
+    output: DenseOutput, image_sizes: Tensor, scale_factors: Tensor | None, config: PostprocessConfig
+) -> list[RawDetections]:
+    """Decode, filter and suppress the predictions of a batch.
+
+    Locations on the padding of an image beyond its own padded size take no part, so that the batch an image came
+    in does not matter.
+
+    Args:
+        output: Raw predictions.
+        image_sizes: ``(N, 2)`` height, width in px before padding; boxes are clipped to it.
+        scale_factors: ``(N, 2)`` resized / original along x and y; boxes are divided by it. None keeps resized px.
+        config: Settings.
+
+    Returns:
+        N results, best score first.
+    """
+    ranking = output.cls_logits.amax(dim=2)
+    if output.quality is not None:
+        ranking = ranking.sigmoid() * output.quality.sigmoid()
+    ranking = ranking.masked_fill(~output.priors.valid(image_sizes), -torch.inf)
+    by_location = config.prefilter == "location"
+    keep = _kept_locations(ranking, output.priors.level_sizes, config.nms_pre if by_location else ranking.shape[1])
+    results = []
+    for n in range(len(keep)):  # inference is exempt from the rule of batched code: NMS is per image by nature
+        index = keep[n][ranking[n, keep[n]] > -torch.inf]
+        scores = output.cls_logits[n, index].sigmoid()
+        if by_location:
+            location, label = (scores > config.score_threshold).nonzero(as_tuple=True)
+        else:
+            location, label = _best_pairs(scores, output.priors.levels[index], config.nms_pre, config.score_threshold)
+        box = output.coder.decode_rows(output.box[n, index], output.priors, index)
+        height, width = image_sizes[n].to(box.dtype)
+        box = torch.minimum(box.clamp(min=0), torch.stack([width, height, width, height]))
+        if scale_factors is not None:
+            box = box / scale_factors[n].to(box.dtype).repeat(2)
+        score = scores[location, label]
+        if output.quality is not None:
+            score = score * output.quality[n, index].sigmoid()[location]
+        best = class_aware_nms(box[location], score, label, config.nms_iou, config.max_detections)
+        results.append(RawDetections(box[location[best]], score[best], label[best]))
+    return results

@@ -1,0 +1,49 @@
+"""Convolution towers and scales shared by the levels of a dense head."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvNormReLU(nn.Sequential):
+    """3x3 convolution without bias, GroupNorm with 32 groups (or the largest divisor below), ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+        self.norm = nn.GroupNorm(math.gcd(32, out_channels), out_channels)
+        self.act = nn.ReLU(inplace=True)
+        nn.init.normal_(self.conv.weight, std=0.01)
+
+
+def conv_tower(in_channels: int, width: int, depth: int) -> nn.Sequential:
+    """`depth` times `ConvNormReLU`: ``(N, in_channels, H, W)`` to ``(N, width, H, W)``."""
+    return nn.Sequential(*(ConvNormReLU(in_channels if i == 0 else width, width) for i in range(depth)))
+
+
+class Scale(nn.Module):
+    """A learned scalar factor, one per pyramid level."""
+
+    def __init__(self, init: float = 1.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply."""
+        return x * self.scale
+
+
+def predictor(in_channels: int, out_channels: int, bias: float = 0.0) -> nn.Conv2d:
+    """3x3 convolution with bias, initialised as RetinaNet's (normal, standard deviation 0.01)."""
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+    nn.init.normal_(conv.weight, std=0.01)
+    if conv.bias is None:
+        raise AssertionError("unreachable: nn.Conv2d has a bias by default")
+    nn.init.constant_(conv.bias, bias)
+    return conv
+
+
+PRIOR_BIAS = -math.log((1 - 0.01) / 0.01)  # every class starts at a score of 0.01 (focal loss, arXiv 1708.02002, sec. 4.1)

@@ -1,0 +1,192 @@
+"""timm backbones as feature extractors at strides 8, 16, 32.
+
+Short names start from the weights the papers used, which are not always timm's default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ld_hub.errors import CheckpointError, ConfigError, MissingFileError, unknown_name
+from ld_hub.hub.weights import load_safetensors
+
+REDUCTIONS = (8, 16, 32)
+
+SHORT_NAMES = {
+    "r18": "resnet18.tv_in1k",
+    "r34": "resnet34.tv_in1k",
+    "r50": "resnet50.tv_in1k",
+    "r101": "resnet101.tv_in1k",
+    "x101_32x4d": "resnext101_32x4d.gluon_in1k",
+    "r10t": "resnet10t.c3_in1k",
+}
+
+
+def timm_name(backbone: str) -> str:
+    """timm's name of a backbone given by a short or a full name.
+
+    Raises:
+        UnknownNameError: If timm has no such model.
+    """
+    full = SHORT_NAMES.get(backbone, backbone)
+    if not timm.is_model(full):
+        known = [*SHORT_NAMES, *timm.list_models()]
+        raise unknown_name("backbone", backbone, known, "Any timm model with features at strides 8, 16, 32 fits.")
+    return full
+
+
+class Backbone(nn.Module):
+    """A timm model that returns its maps at strides 8, 16 and 32.
+
+    Args:
+        name: Short name or any timm name with an optional ``.tag``.
+        in_chans: Input channels.
+        pretrained: Load timm's weights (downloads once).
+        checkpoint: Local safetensors file under timm's key names; wins over `pretrained`.
+        frozen_stages: Freeze the stem and this many stages (1: up to stride 4), parameters and batch statistics.
+        norm_eval: Keep all batch norms on their running statistics while training.
+        cache_dir: Cache of downloads instead of huggingface_hub's own.
+
+    Raises:
+        ConfigError: If the model has no features at these strides.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        in_chans: int = 3,
+        pretrained: bool = False,
+        checkpoint: str | Path | None = None,
+        frozen_stages: int = 0,
+        norm_eval: bool = False,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.name, self.norm_eval = name, norm_eval
+        self.timm_name = timm_name(name)
+        self.body = _create_body(self.timm_name, in_chans, pretrained and checkpoint is None, cache_dir)
+        self.channels_last_output = getattr(self.body, "output_fmt", None) == "NHWC"
+        self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
+        self.pretrained_cfg: dict[str, Any] = dict(timm.get_pretrained_cfg(self.timm_name).to_dict())
+        if checkpoint is not None:
+            self._load(Path(checkpoint))
+        self._frozen = list(self._stages(frozen_stages)) if frozen_stages else []
+        for parameter in self._frozen_parameters():
+            parameter.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """``(N, in_chans, H, W)`` to three maps ``(N, C_l, H/s, W/s)`` for s = 8, 16, 32."""
+        maps: list[Tensor] = self.body(images)
+        return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if self.channels_last_output else maps
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Set training mode, except for frozen stages and (`norm_eval`) batch norms."""
+        super().train(mode)
+        if mode:
+            for module in self._frozen:
+                module.eval()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
+        return self
+
+    def _stages(self, count: int) -> Iterator[nn.Module]:
+        """Top modules of the stem and the first `count` stages, in the order of the forward pass."""
+        reduction = 2 ** (count + 1)
+        ends = [i["module"] for i in _feature_info(self.timm_name) if i["reduction"] == reduction]
+        if not ends:
+            raise ConfigError(f"frozen_stages: backbone '{self.name}' has no stage that ends at stride {reduction}.")
+        last = _flat(ends[-1])
+        for name, module in self.body.named_children():
+            if not last.startswith(_flat(name)):
+                yield module
+            elif last == _flat(name):
+                yield module
+                return
+            else:  # stages inside one container, as EfficientNet's `blocks`
+                for child, block in module.named_children():
+                    yield block
+                    if _flat(f"{name}.{child}") == last:
+                        return
+
+    def _frozen_parameters(self) -> Iterator[nn.Parameter]:
+        for module in self._frozen:
+            yield from module.parameters()
+
+    def _load(self, path: Path) -> None:
+        if not path.is_file():
+            raise MissingFileError(f"backbone_checkpoint: no file '{path}'.")
+        state = load_safetensors(path)
+        expected = self.body.state_dict()
+        missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
+        wrong = [k for k, v in expected.items() if k in state and state[k].shape != v.shape]
+        if missing or wrong:
+            raise CheckpointError(
+                f"backbone_checkpoint '{path}' does not fit '{self.timm_name}': {len(missing)} tensors missing "
+                f"(first: {missing[:3]}), {len(wrong)} of another shape (first: {wrong[:3]}). "
+                "Expected a safetensors file of this timm model under timm's key names."
+            )
+        self.body.load_state_dict({k: state.get(k, v) for k, v in expected.items()})
+
+
+def _create_body(full_name: str, in_chans: int, pretrained: bool, cache_dir: str | Path | None) -> Any:
+    """The timm feature extractor; errors name what would fit."""
+    reductions = [info["reduction"] for info in _feature_info(full_name)]
+    wanted = [max((i for i, r in enumerate(reductions) if r == s), default=-1) for s in REDUCTIONS]
+    if -1 in wanted:
+        raise ConfigError(
+            f"backbone '{full_name}' has features at strides {reductions}, expected {list(REDUCTIONS)} among them. "
+            "Fitting models: resnet*, resnext*, convnext*, efficientnet*, mobilenetv*, swin*, regnet*."
+        )
+    options: dict[str, Any] = {"features_only": True, "in_chans": in_chans, "out_indices": tuple(wanted)}
+    if pretrained:
+        options |= {"pretrained": True, "cache_dir": cache_dir}
+    try:
+        return _with_any_input_size(full_name, options)
+    except (OSError, RuntimeError, ValueError) as error:
+        if not pretrained:
+            raise
+        raise CheckpointError(
+            f"The ImageNet weights of backbone '{full_name}' could not be loaded: {str(error).splitlines()[0]} "
+            "Without a network, pass backbone_checkpoint=FILE.safetensors (timm's weights under timm's names) "
+            "or pretrained_backbone=False."
+        ) from error
+
+
+def _with_any_input_size(full_name: str, options: dict[str, Any]) -> Any:
+    """Create the model with its fixed input size lifted where it has one (Swin, ViT)."""
+    for lift in ({"strict_img_size": False}, {"dynamic_img_size": True}, {}):
+        try:
+            return timm.create_model(full_name, **options, **lift)
+        except TypeError:
+            continue
+    raise ConfigError(f"timm cannot build '{full_name}' as a feature extractor.")
+
+
+def _flat(module_name: str) -> str:
+    """timm names a stage ``stages.0`` in its table and ``stages_0`` in a flattened extractor."""
+    return module_name.replace(".", "_")
+
+
+@lru_cache(maxsize=64)
+def _feature_info(full_name: str) -> tuple[dict[str, Any], ...]:
+    """timm's table of all feature maps, read from a model without weights."""
+    for device in ("meta", "cpu"):  # a few models compute with values while they are built
+        try:
+            with torch.device(device):
+                return tuple(timm.create_model(full_name, features_only=True).feature_info.get_dicts())
+        except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+            reason = f"{type(error).__name__}: {error}"
+    raise ConfigError(
+        f"backbone '{full_name}' cannot give features ({reason}). "
+        "Any timm model with features at strides 8, 16, 32 fits, e.g. resnet50, convnext_tiny, efficientnet_b0."
+    )

@@ -1,0 +1,253 @@
+"""What all families share: the way from images to rows, losses and detections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ld_hub.errors import ConfigError
+from ld_hub.layers.postprocess import PostprocessConfig, postprocess
+from ld_hub.models.backbones import Backbone
+from ld_hub.models.labels import default_labels
+from ld_hub.preprocessing import DataConfig
+from ld_hub.structures import (
+    Assignment,
+    BoxCoder,
+    DenseOutput,
+    Detections,
+    DetectorSpec,
+    Priors,
+    StepCounts,
+    Targets,
+)
+
+STRIDES = (8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """Structure of a detector; what every family has.
+
+    Attributes:
+        backbone: Short name (``r50``) or any timm model with features at strides 8, 16, 32.
+        num_classes: C.
+        in_chans: Input channels.
+        frozen_stages: Stages of the backbone that stay as they are, stem included.
+        norm_eval: Whether the backbone's batch norms keep their running statistics in training.
+        fpn_channels: F, width of the pyramid.
+        head_width: Channels of the head's towers.
+        head_depth: Convolutions per tower.
+    """
+
+    backbone: str = "r50"
+    num_classes: int = 80
+    in_chans: int = 3
+    frozen_stages: int = 0
+    norm_eval: bool = False
+    fpn_channels: int = 256
+    head_width: int = 256
+    head_depth: int = 4
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("num_classes", 1, 100_000),
+            ("in_chans", 1, 64),
+            ("frozen_stages", 0, 4),
+            ("fpn_channels", 1, 8192),
+            ("head_width", 1, 8192),
+            ("head_depth", 0, 64),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ConfigError(f"{name} is {value!r}; expected a whole number from {least} to {most}.")
+
+    @classmethod
+    def field_names(cls) -> tuple[str, ...]:
+        """Names of all fields."""
+        return tuple(f.name for f in fields(cls))
+
+
+class DenseDetector(nn.Module):
+    """Backbone, pyramid and head, with an assigner, a criterion and post-processing.
+
+    A family composes these in its ``__init__`` and nothing else; the reader of its file sees the whole detector.
+
+    Args:
+        config: Structure.
+        name: Registered name; goes into the saved configuration.
+        label_names: C names in the order of the logits.
+        category_ids: C ids of the data set, used when detections are written in COCO format.
+        data_config: How images become input; by default, as the backbone's weights expect.
+        postprocess_config: Inference settings.
+        pretrained_backbone: Start from timm's weights (downloads once).
+        backbone_checkpoint: Local safetensors file under timm's key names.
+        cache_dir: Cache of downloads instead of huggingface_hub's own.
+
+    Raises:
+        ConfigError: If a field cannot work.
+    """
+
+    config_class: ClassVar[type[DetectorConfig]] = DetectorConfig
+    family: ClassVar[str] = ""
+    neck: nn.Module
+    head: nn.Module
+    coder: BoxCoder
+    assigner: Any
+    criterion: Any
+
+    def __init__(
+        self,
+        config: DetectorConfig,
+        *,
+        name: str = "",
+        label_names: Sequence[str] | None = None,
+        category_ids: Sequence[int] | None = None,
+        data_config: DataConfig | None = None,
+        postprocess_config: PostprocessConfig | None = None,
+        pretrained_backbone: bool = False,
+        backbone_checkpoint: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.name = config, name or self.family
+        self.set_labels(label_names, category_ids)
+        self.backbone = Backbone(
+            config.backbone,
+            in_chans=config.in_chans,
+            pretrained=pretrained_backbone,
+            checkpoint=backbone_checkpoint,
+            frozen_stages=config.frozen_stages,
+            norm_eval=config.norm_eval,
+            cache_dir=cache_dir,
+        )
+        self.data_config = data_config or DataConfig.from_timm(self.backbone.pretrained_cfg)
+        self.postprocess_config = postprocess_config or PostprocessConfig()
+        self._priors: dict[tuple[Any, ...], Priors] = {}
+
+    def set_labels(self, label_names: Sequence[str] | None, category_ids: Sequence[int] | None = None) -> None:
+        """Name the classes; None for the defaults.
+
+        Raises:
+            ConfigError: If the number of names or ids is not C.
+        """
+        names, ids = default_labels(self.config.num_classes)
+        if label_names is not None:
+            names, ids = tuple(label_names), tuple(range(len(label_names)))
+        if category_ids is not None:
+            ids = tuple(category_ids)
+        for field, values in (("label_names", names), ("category_ids", ids)):
+            if len(values) != self.config.num_classes:
+                raise ConfigError(f"{field} has {len(values)} entries, but num_classes is {self.config.num_classes}.")
+        self.label_names, self.category_ids = names, ids
+
+    @property
+    def spec(self) -> DetectorSpec:
+        """The facts that distillation compares."""
+        return DetectorSpec(
+            name=self.name,
+            family=self.family,
+            num_classes=self.config.num_classes,
+            label_names=self.label_names,
+            reg_max=self.coder.reg_max,
+            strides=STRIDES,
+            anchors_per_cell=1,
+            feature_channels=self.config.fpn_channels,
+            mean=self.data_config.mean,
+            std=self.data_config.std,
+        )
+
+    def forward(self, images: Tensor, *, features: bool = False, towers: bool = False) -> DenseOutput:
+        """Predict.
+
+        Args:
+            images: ``(N, in_chans, H, W)``, normalised (`data_config`) and padded.
+            features: Also hand over the pyramid maps.
+            towers: Also hand over the head's tower maps.
+
+        Returns:
+            Raw predictions of all levels as rows, float32.
+        """
+        pyramid = self.neck(self.backbone(images))
+        cls_levels, box_levels, tower_maps = self.head(pyramid)
+        height, width = images.shape[-2:]
+        priors = self.make_priors(height, width, images.device, images.dtype)
+        output = DenseOutput.from_levels(cls_levels, box_levels, None, priors, self.coder)
+        return replace(output, features=pyramid if features else None, towers=tower_maps if towers else None)
+
+    def make_priors(
+        self, height: int, width: int, device: torch.device | str, dtype: torch.dtype = torch.float32
+    ) -> Priors:
+        """The grid of rows for an input of height x width px; made once per size."""
+        dtype = torch.float64 if dtype == torch.float64 else torch.float32
+        if torch.compiler.is_compiling():
+            return self.build_priors(height, width, torch.device(device), dtype)
+        key = (height, width, str(device), dtype)
+        if key not in self._priors:
+            if len(self._priors) >= 64:  # multi-scale training sees many sizes
+                self._priors.pop(next(iter(self._priors)))
+            self._priors[key] = self.build_priors(height, width, torch.device(device), dtype)
+        return self._priors[key]
+
+    def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
+        """A new grid; each family says which."""
+        raise AssertionError(f"{type(self).__name__} defines no grid")
+
+    def assign(self, priors: Priors, targets: Targets) -> Assignment:
+        """Which row answers for which ground truth; independent of predictions."""
+        assignment: Assignment = self.assigner(priors, targets, self.config.num_classes)
+        return assignment
+
+    def loss(
+        self,
+        output: DenseOutput,
+        targets: Targets,
+        *,
+        assignment: Assignment | None = None,
+        counts: StepCounts | None = None,
+    ) -> dict[str, Tensor]:
+        """Detection losses of a batch; their sum is the training loss.
+
+        Args:
+            output: Of `forward` on the same batch.
+            targets: Ground truths.
+            assignment: Of `assign`, if it was made already.
+            counts: Normalisers of the whole optimizer step; None means this batch, over all ranks.
+        """
+        if assignment is None:
+            assignment = self.assign(output.priors, targets)
+        losses: dict[str, Tensor] = self.criterion(output, assignment, counts)
+        return losses
+
+    @torch.no_grad()
+    def postprocess(
+        self,
+        output: DenseOutput,
+        image_sizes: Tensor,
+        scale_factors: Tensor | None = None,
+        *,
+        config: PostprocessConfig | None = None,
+    ) -> list[Detections]:
+        """Detections of each image, best first.
+
+        Args:
+            output: Of `forward`.
+            image_sizes: ``(N, 2)`` height, width in px before padding.
+            scale_factors: ``(N, 2)`` resized / original along x, y; given, boxes are in px of the originals.
+            config: Other settings than the model's own.
+        """
+        raw = postprocess(output, image_sizes, scale_factors, config or self.postprocess_config)
+        return [
+            Detections(
+                boxes=r.boxes,
+                scores=r.scores,
+                labels=r.labels,
+                label_names=self.label_names,
+                category_ids=self.category_ids,
+            )
+            for r in raw
+        ]

@@ -1,0 +1,219 @@
+"""`create_model`: a name does everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ld_hub.errors import ConfigError, HubError, UnknownNameError
+from ld_hub.hub import CONFIG_NAME, download
+from ld_hub.models.convert import load_checkpoint
+from ld_hub.models.detector import DenseDetector
+from ld_hub.models.names import (
+    find,
+    get_pretrained_cfg,
+    is_model,
+    list_models,
+    list_modules,
+    list_pretrained,
+    parse_source,
+    split_tag,
+)
+from ld_hub.models.pretrained import load_pretrained, make_config
+from ld_hub.registry import PretrainedCfg
+
+__all__ = [
+    "create_model",
+    "get_pretrained_cfg",
+    "is_model",
+    "list_models",
+    "list_modules",
+    "list_pretrained",
+    "model_entrypoint",
+]
+
+
+def create_model(
+    model_name: str | Path,
+    pretrained: bool = False,
+    *,
+    num_classes: int | None = None,
+    label_names: Sequence[str] | None = None,
+    category_ids: Sequence[int] | None = None,
+    in_chans: int | None = None,
+    backbone: str | None = None,
+    reg_max: int | None = None,
+    anchor_scale: float | None = None,
+    fpn_channels: int | None = None,
+    head_width: int | None = None,
+    head_depth: int | None = None,
+    pretrained_backbone: bool = False,
+    backbone_checkpoint: str | Path | None = None,
+    checkpoint_path: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    **config_overrides: Any,
+) -> DenseDetector:
+    """Make a detector.
+
+    Args:
+        model_name: One of
+
+            * a registered name, ``"gfocal_r50"``, or ``"name.tag"`` for certain weights; see `list_models`;
+            * ``"local-dir:PATH"`` or ``"hf-hub:org/name@revision"``: a saved model, as in timm: its architecture,
+              and its weights if `pretrained`;
+            * a directory that `save_pretrained` wrote: always with its weights.
+        pretrained: Load the weights of the name. The backbone's own weights are then not needed, nor fetched.
+        num_classes: C; 80 unless `label_names` says otherwise.
+        label_names: Names of the classes, in the order of the logits.
+        category_ids: The data set's ids of the classes, for results in COCO format.
+        in_chans: Input channels.
+        backbone: Short name (``"r50"``) or any timm model with features at strides 8, 16 and 32.
+        reg_max: R, largest box-edge distance in strides.
+        anchor_scale: Side of the anchors in strides.
+        fpn_channels: F, width of the pyramid.
+        head_width: Channels of the head's towers.
+        head_depth: Convolutions per tower.
+        pretrained_backbone: Start the backbone from timm's weights (fetched once). False never downloads anything.
+        backbone_checkpoint: safetensors file with the backbone's weights under timm's names; no download.
+        checkpoint_path: Weights of the whole detector: ours (``.safetensors`` or a model directory) or an
+            OpenMMLab, LD or BCKD ``.pth`` file.
+        cache_dir: Cache of downloads instead of huggingface_hub's own.
+        **config_overrides: Other fields of the family's configuration (``frozen_stages``, ``norm_eval``, ...).
+
+    Returns:
+        The detector; in eval mode if weights were loaded, in training mode otherwise.
+
+    Raises:
+        UnknownNameError: If the model or tag does not exist; names close ones.
+        ConfigError: If an argument does not exist, cannot work or contradicts another.
+        CheckpointError: If weights do not fit.
+        HubError: If weights are asked for that cannot be had.
+    """
+    named = {
+        "in_chans": in_chans,
+        "backbone": backbone,
+        "reg_max": reg_max,
+        "anchor_scale": anchor_scale,
+        "fpn_channels": fpn_channels,
+        "head_width": head_width,
+        "head_depth": head_depth,
+    }
+    overrides = {**{name: value for name, value in named.items() if value is not None}, **config_overrides}
+    classes = _count_classes(num_classes, label_names, category_ids)
+    labels: dict[str, Any] = {"label_names": label_names, "category_ids": category_ids}
+    fresh = {
+        "pretrained_backbone": pretrained_backbone,
+        "backbone_checkpoint": backbone_checkpoint,
+        "cache_dir": cache_dir,
+    }
+    place, revision, weights = _locate(model_name, pretrained and checkpoint_path is None, cache_dir)
+    if checkpoint_path is not None:
+        fresh = {}  # full weights follow: the backbone's own are not needed
+        weights = False
+    if place is not None:
+        loaded: DenseDetector = load_pretrained(
+            place,
+            revision=revision,
+            download_dir=cache_dir,
+            weights=weights,
+            num_classes=classes,
+            config_overrides=overrides,
+            **labels,
+            **fresh,
+        )
+        return _with_checkpoint(loaded, checkpoint_path)
+    entry = find(split_tag(str(model_name))[0])
+    if classes is not None:
+        overrides["num_classes"] = classes
+    model: DenseDetector = entry.build(make_config(entry, overrides), name=entry.name, **labels, **fresh)
+    return _with_checkpoint(model, checkpoint_path)
+
+
+def model_entrypoint(model_name: str, module_filter: str | None = None) -> Callable[..., DenseDetector]:
+    """A function that builds one architecture, as timm's entry points do; a tag is ignored.
+
+    Args:
+        model_name: Registered name.
+        module_filter: Family it has to belong to.
+
+    Returns:
+        ``function(pretrained=False, **arguments of create_model)``, whose ``__name__`` is the model's.
+
+    Raises:
+        UnknownNameError: If there is no such model in that family.
+    """
+    entry = find(split_tag(model_name)[0])
+    if module_filter and entry.family != module_filter:
+        raise UnknownNameError(f"Model '{entry.name}' belongs to the family '{entry.family}', not '{module_filter}'.")
+
+    def entrypoint(pretrained: bool = False, **arguments: Any) -> DenseDetector:
+        return create_model(entry.name, pretrained, **arguments)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = entry.name
+    entrypoint.__doc__ = f"`create_model('{entry.name}', pretrained, ...)`."
+    return entrypoint
+
+
+def _locate(
+    model_name: str | Path, pretrained: bool, cache_dir: str | Path | None
+) -> tuple[str | Path | None, str | None, bool]:
+    """Where a saved model lies: ``(directory or Hub id, revision, load its weights)``; None for fresh weights."""
+    if (Path(model_name) / CONFIG_NAME).is_file() and not is_model(str(model_name)):
+        return model_name, None, True
+    if isinstance(model_name, Path):
+        raise ConfigError(f"'{model_name}' is not a model directory: it holds no '{CONFIG_NAME}'.")
+    source, place = parse_source(model_name)
+    if source == "local-dir":
+        if not Path(place).is_dir():
+            raise ConfigError(f"'{model_name}': there is no directory '{place}'.")
+        return Path(place), None, pretrained
+    if source == "hf-hub":
+        repo, _, revision = place.partition("@")
+        return repo, revision or None, pretrained
+    cfg = get_pretrained_cfg(model_name)  # also refuses unknown names and tags
+    if not pretrained:
+        return None, None, False
+    return _published(model_name, cfg, cache_dir), None, True
+
+
+def _published(model_name: str, cfg: PretrainedCfg | None, cache_dir: str | Path | None) -> Path:
+    """The model directory behind a tag."""
+    if cfg is not None and cfg.file:
+        return Path(cfg.file)
+    if cfg is not None and cfg.hf_hub_id:
+        return download(cfg.hf_hub_id, cache_dir=cache_dir)
+    name = split_tag(model_name)[0]
+    ways = (
+        "Weights of your own: checkpoint_path=FILE, or create_model('local-dir:PATH', pretrained=True). "
+        f"A published .pth file: `ld-hub convert FILE.pth DIR --model {name}`. To train it: pretrained=False, "
+        "with pretrained_backbone=True or backbone_checkpoint=FILE."
+    )
+    if cfg is not None and cfg.url:
+        raise HubError(f"The weights of '{model_name}' lie at {cfg.url}; fetch them and convert them. {ways}")
+    raise HubError(f"There are no published weights for '{name}' in this version. {ways}")
+
+
+def _with_checkpoint(model: DenseDetector, path: str | Path | None) -> DenseDetector:
+    if path is not None:
+        load_checkpoint(model, path)
+        model.eval()
+    return model
+
+
+def _count_classes(
+    num_classes: int | None, label_names: Sequence[str] | None, category_ids: Sequence[int] | None
+) -> int | None:
+    """C, from whichever argument tells it; all that do must agree."""
+    if isinstance(label_names, str):
+        raise ConfigError(f"label_names is the text {label_names!r}; expected a list of names.")
+    told = {"num_classes": num_classes}
+    told |= {"label_names": None if label_names is None else len(label_names)}
+    told |= {"category_ids": None if category_ids is None else len(category_ids)}
+    counts = {name: count for name, count in told.items() if count is not None}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{name}: {count}" for name, count in counts.items())
+        raise ConfigError(f"The number of classes is not clear ({found}); they must agree.")
+    if category_ids is not None and len(set(category_ids)) != len(category_ids):
+        raise ConfigError("category_ids holds an id twice.")
+    return next(iter(counts.values()), None)

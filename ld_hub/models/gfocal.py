@@ -1,0 +1,221 @@
+"""GFocal: Generalized Focal Loss detectors (GFL, arXiv 2006.04388), the family that LD was made for.
+
+Boxes are four distributions over R+1 bins each; the class score is trained to be the IoU of its box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ld_hub.assigners import ATSSAssigner
+from ld_hub.errors import ConfigError
+from ld_hub.layers.coders import DistributionCoder
+from ld_hub.layers.fpn import FPN
+from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
+from ld_hub.losses import box_loss, distribution_focal_loss, quality_focal_loss_sum
+from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig
+from ld_hub.ops.boxes import overlap
+from ld_hub.ops.dist import mean_over_ranks
+from ld_hub.ops.distribution import boxes_to_distances
+from ld_hub.ops.priors import level_shapes, square_anchor_grid
+from ld_hub.registry import MODELS, Distilled, ModelEntry
+from ld_hub.structures import Assignment, DenseOutput, Priors, StepCounts
+
+Reference = Literal["ld", "bckd"]
+
+
+@dataclass(frozen=True)
+class GFocalConfig(DetectorConfig):
+    """Structure of a GFocal detector.
+
+    Attributes:
+        reg_max: R; the largest box-edge distance is R strides.
+        anchor_scale: Side of the anchors in strides. Smaller ones suit small objects.
+        box_loss: ``"giou"`` as the paper, ``"ciou"`` as the LD repository's plain GFL and VOC configurations.
+    """
+
+    reg_max: int = 16
+    anchor_scale: float = 8.0
+    box_loss: Literal["giou", "ciou"] = "giou"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.reg_max, int) or not 1 <= self.reg_max <= 256:
+            raise ConfigError(f"reg_max is {self.reg_max!r}; expected a whole number from 1 to 256.")
+        if not 0 < self.anchor_scale <= 64:
+            raise ConfigError(f"anchor_scale is {self.anchor_scale!r}; expected a number in (0, 64].")
+        if self.box_loss not in {"giou", "ciou"}:
+            raise ConfigError(f"box_loss is {self.box_loss!r}; expected 'giou' or 'ciou'.")
+
+
+class GFocalHead(nn.Module):
+    """Two towers shared by all levels; one scale per level on the box logits.
+
+    Args:
+        config: Structure.
+        box_channels: Regression channels, 4 * (R + 1).
+    """
+
+    def __init__(self, config: GFocalConfig, box_channels: int) -> None:
+        super().__init__()
+        width = config.head_width if config.head_depth else config.fpn_channels
+        self.cls_tower = conv_tower(config.fpn_channels, width, config.head_depth)
+        self.box_tower = conv_tower(config.fpn_channels, width, config.head_depth)
+        self.cls = predictor(width, config.num_classes, bias=PRIOR_BIAS)
+        self.box = predictor(width, box_channels)
+        self.scales = nn.ModuleList(Scale() for _ in STRIDES)
+
+    def forward(
+        self, pyramid: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], tuple[tuple[Tensor, Tensor], ...]]:
+        """L maps ``(N, F, H, W)`` to class logits ``(N, C, H, W)``, bin logits ``(N, 4(R+1), H, W)`` and towers."""
+        towers = tuple((self.cls_tower(level), self.box_tower(level)) for level in pyramid)
+        cls_levels = [self.cls(cls_map) for cls_map, _ in towers]
+        box_levels = [scale(self.box(box_map)) for scale, (_, box_map) in zip(self.scales, towers, strict=True)]
+        return cls_levels, box_levels, towers
+
+
+@dataclass(frozen=True)
+class GFocalCriterion:
+    """QFL + IoU loss + DFL (GFL, eq. 8; weights of the published configurations).
+
+    Every positive row is weighted by its best class score w_i, and box losses are divided by their sum W over the
+    rows of all ranks. The defaults are sound on any batch; `reference` reproduces a published code base.
+
+    Attributes:
+        coder: Decodes boxes.
+        box_loss: Kind of the IoU loss.
+        box_weight: Weight of the IoU loss.
+        dfl_weight: Weight of the DFL.
+        score_sum: How W guards against batches without positives: ``"eps"`` W + 1e-6; ``"plain"`` W, as LD's GFL
+            head (NaN without positives); ``"floor"`` max(W, 1), as BCKD's GFL head (weakens early training).
+        score_offset: Added to w_i inside and outside its maximum, 1e-4 in BCKD's distillation head.
+        count_eps: Added to every row count that a loss is divided by, float32 epsilon in BCKD.
+        reference: The preset this was made from; also selects that code base's CIoU.
+    """
+
+    coder: DistributionCoder
+    box_loss: Literal["giou", "ciou"] = "giou"
+    box_weight: float = 2.0
+    dfl_weight: float = 0.25
+    score_sum: Literal["eps", "plain", "floor"] = "eps"
+    score_offset: float = 0.0
+    count_eps: float = 0.0
+    reference: str = ""
+
+    @classmethod
+    def published(
+        cls, coder: DistributionCoder, reference: Reference, *, distilling: bool = False, box_loss: Any = "giou"
+    ) -> GFocalCriterion:
+        """The exact computation of a code base's plain (GFLHead) or distilling (LDHead) detector."""
+        eps = torch.finfo(torch.float32).eps if reference == "bckd" else 0.0
+        plain: Literal["plain", "floor"] = "plain" if reference == "ld" else "floor"
+        return cls(
+            coder=coder,
+            box_loss=box_loss,
+            score_sum="eps" if distilling else plain,
+            score_offset=1e-4 if distilling and reference == "bckd" else 0.0,
+            count_eps=eps,
+            reference=reference,
+        )
+
+    def __call__(
+        self, output: DenseOutput, assignment: Assignment, counts: StepCounts | None = None
+    ) -> dict[str, Tensor]:
+        """Losses ``loss_cls``, ``loss_bbox``, ``loss_dfl`` of a batch, scalars.
+
+        Args:
+            output: Predictions with bins.
+            assignment: Of the same batch.
+            counts: Normalisers of the whole optimizer step.
+        """
+        rows = assignment.rows
+        logits = rows.gather(output.cls_logits)  # (K, C)
+        box = rows.gather(output.box)  # (K, 4, R+1)
+        labels = rows.gather(assignment.labels).clamp(max=output.num_classes - 1)
+        stride = output.priors.strides[rows.priors][:, None]
+        target = rows.gather(assignment.boxes) / stride
+        pred = self.coder.decode_rows(box, output.priors, rows.priors) / stride
+
+        with torch.no_grad():
+            quality = overlap(pred, target, "iou")
+            score = (logits.sigmoid().amax(dim=1) if len(logits) else logits.new_zeros(0)) * rows.weight
+            if self.score_offset:
+                score = score + 2 * self.score_offset * rows.weight
+            score_sum = self._guard(mean_over_ranks(score.sum()))
+        samples = (counts or self.reduced(assignment)).samples.clamp(min=1)
+
+        loss_cls = quality_focal_loss_sum(
+            output.cls_logits.flatten(0, 1), assignment.weights.flatten(), rows.index, rows.weight, labels, quality
+        )
+        loss_box = (score * box_loss(pred, target, self.box_loss, reference=self.reference)).sum()
+        distances = boxes_to_distances(output.priors.centers[rows.priors] / stride, target)
+        distances = distances.clamp(min=0, max=box.shape[-1] - 1 - 0.1)
+        loss_dfl = (score[:, None] * distribution_focal_loss(box, distances)).sum()
+        if self.score_sum == "plain":  # without positives the published gradient is NaN as well, for every row
+            loss_box, loss_dfl = (loss + 0 * output.box.sum() for loss in (loss_box, loss_dfl))
+        return {
+            "loss_cls": loss_cls / (samples + self.count_eps),
+            "loss_bbox": self.box_weight * loss_box / (1 + self.count_eps) / score_sum,
+            "loss_dfl": self.dfl_weight * loss_dfl / (4 + self.count_eps) / score_sum,
+        }
+
+    @staticmethod
+    def reduced(assignment: Assignment) -> StepCounts:
+        """Normalisers of this batch alone, over all ranks."""
+        local = StepCounts.local(assignment)
+        return StepCounts(*(mean_over_ranks(v) for v in (local.images, local.samples, local.positives)))
+
+    def _guard(self, score_sum: Tensor) -> Tensor:
+        if self.score_sum == "eps":
+            return score_sum + 1e-6
+        return score_sum.clamp(min=1) if self.score_sum == "floor" else score_sum
+
+
+class GFocal(DenseDetector):
+    """timm backbone, FPN, GFocal head; ATSS, QFL + GIoU + DFL. See `DenseDetector` for arguments."""
+
+    config_class = GFocalConfig
+    family = "gfocal"
+
+    def __init__(self, config: GFocalConfig, **options: Any) -> None:
+        super().__init__(config, **options)
+        self.neck = FPN(self.backbone.channels, config.fpn_channels, len(STRIDES))
+        self.coder = DistributionCoder(config.reg_max)
+        self.head = GFocalHead(config, self.coder.channels)
+        self.assigner = ATSSAssigner(topk=9)
+        self.criterion = GFocalCriterion(self.coder, box_loss=config.box_loss)
+        self.anchor_scale = config.anchor_scale
+
+    def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
+        """One square anchor per cell."""
+        shapes = level_shapes(height, width, STRIDES)
+        return square_anchor_grid(shapes, STRIDES, scale=self.anchor_scale, device=device, dtype=dtype, size_divisor=self.data_config.size_divisor)
+
+
+def _register() -> None:
+    resnet = {"frozen_stages": 1, "norm_eval": True}  # as all published configurations
+    small = {"fpn_channels": 64, "head_width": 64, "anchor_scale": 4.0}  # half-scale anchors: small images
+    architectures: dict[str, dict[str, Any]] = {
+        "gfocal": {},
+        **{f"gfocal_{b}": {"backbone": b, **resnet} for b in ("r18", "r34", "r50", "r101", "x101_32x4d")},
+        "gfocal_r10t": {"backbone": "r10t", "head_depth": 2, **small},
+        "gfocal_tiny": {"backbone": "test_resnet", "head_depth": 2, **small},
+    }
+    for name, config in architectures.items():
+        MODELS.register(name, ModelEntry(name, "gfocal", GFocal, config))
+    distilled = [(s, r, "r101") for s in ("r18", "r34", "r50") for r in ("ld", "vlr")]
+    distilled += [(b, "ld", b) for b in ("r18", "r50", "x101_32x4d")]  # self-distillation
+    distilled += [("tiny", r, "r10t") for r in ("ld", "vlr")]
+    for student, recipe, teacher in distilled:
+        name = f"gfocal_{student}_{recipe}_{teacher}"
+        entry = Distilled(f"gfocal_{student}", f"gfocal_{teacher}", recipe)
+        MODELS.register(name, ModelEntry(name, "gfocal", GFocal, architectures[f"gfocal_{student}"], entry))
+
+
+_register()

@@ -1,0 +1,193 @@
+"""From pictures to detections: what `DenseDetector.predict` and `ld-hub predict` do."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ld_hub.errors import ConfigError, DataError, MissingFileError
+from ld_hub.preprocessing import ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
+from ld_hub.structures import Detections
+
+if TYPE_CHECKING:
+    from ld_hub.models.detector import DenseDetector
+
+Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+READ_AHEAD = 2  # batches of images read at once, to find some of one shape among them
+
+
+def predict(
+    model: DenseDetector,
+    images: Images,
+    *,
+    threshold: float | None = None,
+    batch_size: int = 8,
+    keep_images: bool = True,
+) -> Detections | list[Detections]:
+    """Detect objects on one image or on many.
+
+    Args:
+        model: Stays on its device and, afterwards, in its mode.
+        images: A path, URL, Pillow image, array, tensor or encoded bytes; or several of them; or a directory, whose
+            image files (not those of its subdirectories) are taken sorted by name.
+        threshold: Least score, exclusive, 0..1; by default the model's own ``postprocess_config.score_threshold``.
+        batch_size: Most images in one forward pass. Does not change the result.
+        keep_images: Whether each result keeps its image, so that ``.draw()`` needs no argument.
+
+    Returns:
+        `Detections` (on the CPU, px of the upright original image) of the single image, or a list of them.
+
+    Raises:
+        MissingFileError: If a file does not exist, or a directory has no images.
+        DataError: If an image cannot be read; it is named.
+        ConfigError: If `threshold` or `batch_size` is out of range.
+    """
+    sources, single = _sources(images)
+    found = list(iter_predict(model, sources, threshold=threshold, batch_size=batch_size, keep_images=keep_images))
+    return found[0] if single else found
+
+
+def iter_predict(
+    model: DenseDetector,
+    sources: Iterable[ImageSource],
+    *,
+    threshold: float | None = None,
+    batch_size: int = 8,
+    keep_images: bool = True,
+) -> Iterator[Detections]:
+    """Detect on images one after the other, holding only a few in memory.
+
+    Only images of the same padded size share a batch. More padding would change an image's features near its right
+    and bottom edges (and the statistics of group norms), hence its detections: so a batch of one is as a batch of many.
+
+    Args:
+        model: See `predict`.
+        sources: Images, without directories.
+        threshold: See `predict`.
+        batch_size: See `predict`.
+        keep_images: See `predict`.
+
+    Yields:
+        The detections of each image, in the order of `sources`. Errors as in `predict`.
+    """
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ConfigError(f"threshold is a score from 0 to 1; found {threshold}.")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is at least 1; found {batch_size}.")
+    preprocess = Preprocessor(model.data_config)
+    rest = iter(sources)
+    while window := [load_image(source) for source in islice(rest, READ_AHEAD * batch_size)]:
+        samples = [preprocess(image) for image in window]
+        found: dict[int, Detections] = {}
+        for group in _groups(samples, batch_size):
+            found.update(zip(group, _detect(model, [samples[k] for k in group], threshold), strict=True))
+        for k, image in enumerate(window):
+            yield replace(found[k], image=image if keep_images else None)
+
+
+def _sources(images: Any) -> tuple[Iterable[Any], bool]:
+    """What to read one after the other, and whether a single image was meant."""
+    if isinstance(images, (str, Path)) and is_directory(images):
+        return find_images(images), False
+    if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4:
+        return list(images), False
+    if isinstance(images, (str, Path, bytes, Image.Image, np.ndarray, Tensor)):
+        return [images], True
+    if isinstance(images, Iterable):
+        return images, False
+    kind = type(images).__name__
+    raise DataError(f"Cannot detect on a {kind}; give a path, image, array, tensor or a list of them.")
+
+
+def find_images(directory: str | Path) -> list[Path]:
+    """Image files of a directory, sorted by name; hidden files and subdirectories are left out.
+
+    Raises:
+        MissingFileError: If there is no such directory, or no image in it.
+    """
+    folder = Path(directory).expanduser()
+    if not folder.is_dir():
+        raise MissingFileError(f"No directory '{directory}'.")
+    files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != "." and f.is_file()]
+    if not files:
+        raise MissingFileError(f"No images in '{directory}'; files ending in {' '.join(IMAGE_SUFFIXES)} are taken.")
+    return sorted(files)
+
+
+def is_directory(source: str | Path) -> bool:
+    """Whether an image source names a directory of this machine."""
+    try:
+        return Path(source).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long, unknown "~user", null bytes: no path at all
+        return False
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device of a ``--device`` flag.
+
+    Args:
+        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` ...; ``"auto"`` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: If torch does not know the device or this machine does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"Device '{name}' cannot be used here ({reason}); try auto or cpu.") from error
+    return device
+
+
+def _groups(samples: list[Sample], batch_size: int) -> Iterator[list[int]]:
+    """Indices of samples that share a padded size, at most `batch_size` at a time."""
+    by_shape: dict[tuple[int, int], list[int]] = {}
+    for k, sample in enumerate(samples):
+        by_shape.setdefault(padded_shape(*sample.image_size, sample.config.size_divisor), []).append(k)
+    for indices in by_shape.values():
+        for start in range(0, len(indices), batch_size):
+            yield indices[start : start + batch_size]
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards every submodule is in the mode it was in.
+
+    Not `torch.inference_mode`: the model keeps its priors, and those made there could not be used in training.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _detect(model: DenseDetector, samples: list[Sample], threshold: float | None) -> list[Detections]:
+    """One forward pass."""
+    weight = next(model.parameters())
+    batch = collate(samples).to(weight.device)
+    config = model.postprocess_config
+    if threshold is not None:  # heads with a quality score multiply after the first filter, hence a second one
+        config = replace(config, score_threshold=min(threshold, config.score_threshold))
+    with _evaluating(model):
+        output = model(batch.images.to(weight.dtype))
+        found = model.postprocess(output, batch.image_sizes, batch.scale_factors, config=config)
+    found = [detections.to("cpu") for detections in found]
+    return found if threshold is None else [detections.filter(threshold) for detections in found]

@@ -1,0 +1,227 @@
+"""Which models there are: the questions timm's registry answers, and the right name for a near miss."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import timm
+
+from ld_hub.errors import ConfigError, UnknownNameError, unknown_name
+from ld_hub.registry import MODELS, ModelEntry, PretrainedCfg
+
+Filters = str | Iterable[str]
+
+SOURCES = ("hf-hub", "local-dir")
+
+
+def list_models(
+    filter: Filters = "",
+    module: Filters = "",
+    pretrained: bool = False,
+    exclude_filters: Filters = "",
+    *,
+    include_tags: bool | None = None,
+) -> list[str]:
+    """Names of registered models, in natural order.
+
+    Args:
+        filter: Shell wildcards; a name is listed if one of them fits. A filter without a tag fits all tags.
+        module: Only these families, e.g. ``"gfocal"``.
+        pretrained: Only names with weights.
+        exclude_filters: Shell wildcards of names to leave out.
+        include_tags: List ``name.tag`` instead of ``name``; None means: as `pretrained`.
+
+    Example:
+        >>> list_models("gfocal_r18*")  # doctest: +SKIP
+        ['gfocal_r18', 'gfocal_r18_ld_r18', 'gfocal_r18_ld_r101', 'gfocal_r18_vlr_r101']
+    """
+    modules = _strings(module)
+    tagged = pretrained if include_tags is None else include_tags
+    names = []
+    for name in MODELS:
+        if modules and MODELS[name].family not in modules:
+            continue
+        tags = MODELS[name].pretrained
+        names += [f"{name}.{tag}" for tag in tags] if tagged and tags else [name]
+    wanted, unwanted = _expanded(filter, tagged), _expanded(exclude_filters, tagged)
+    if wanted:
+        names = [name for name in names if _fits(name, wanted)]
+    names = [name for name in names if not _fits(name, unwanted) and (not pretrained or _has_weights(name))]
+    return sorted(names, key=_natural)
+
+
+def list_pretrained(filter: Filters = "", exclude_filters: Filters = "") -> list[str]:
+    """All ``name.tag`` that have weights; arguments as in `list_models`."""
+    return list_models(filter, pretrained=True, exclude_filters=exclude_filters, include_tags=True)
+
+
+def list_modules() -> list[str]:
+    """Families, i.e. the modules of `ld_hub.models` that hold detectors."""
+    return sorted({MODELS[name].family for name in MODELS})
+
+
+def is_model(model_name: str) -> bool:
+    """Whether an architecture is registered; a tag is ignored."""
+    return split_tag(model_name)[0] in MODELS
+
+
+def get_pretrained_cfg(model_name: str, allow_unregistered: bool = True) -> PretrainedCfg | None:
+    """Where the weights of a name come from.
+
+    Args:
+        model_name: ``name`` (its default tag: the first one with weights) or ``name.tag``.
+        allow_unregistered: Return None instead of raising for a name without any weights.
+
+    Raises:
+        UnknownNameError: If the model or the tag does not exist, or there are no weights and
+            `allow_unregistered` is False.
+    """
+    name, tag = split_tag(model_name)
+    entry = find(name)
+    if tag:
+        if tag not in entry.pretrained:
+            tags = ", ".join(f"{name}.{known}" for known in entry.pretrained)
+            have = f"Its tags: {tags}." if tags else f"'{name}' has no published weights in this version."
+            raise UnknownNameError(f"Model '{name}' has no weights with the tag '{tag}'. {have}")
+        return entry.pretrained[tag]
+    with_weights = [cfg for cfg in entry.pretrained.values() if available(cfg)]
+    chosen = next(iter([*with_weights, *entry.pretrained.values()]), None)
+    if chosen is None and not allow_unregistered:
+        raise UnknownNameError(f"Model '{name}' has no published weights in this version.")
+    return chosen
+
+
+def split_tag(model_name: str) -> tuple[str, str]:
+    """``"name.tag"`` to ``("name", "tag")``; the tag is empty where there is none."""
+    name, _, tag = model_name.partition(".")
+    return name, tag
+
+
+def parse_source(model_name: str) -> tuple[str, str]:
+    """``"hf-hub:org/name"`` to ``("hf-hub", "org/name")``; the source is empty for registered names.
+
+    Raises:
+        ConfigError: If the prefix is unknown, nothing follows it, or a name without prefix looks like a path.
+    """
+    source, colon, rest = model_name.partition(":")
+    if not colon or len(source) < 2:  # one letter is a drive of Windows
+        if any(mark in model_name for mark in "/\\:"):
+            raise ConfigError(
+                f"'{model_name}' is neither a registered model nor a directory with a config.json. "
+                f"From the Hub it is 'hf-hub:{model_name}', from a directory 'local-dir:PATH'."
+            )
+        return "", model_name
+    source = source.lower().replace("_", "-")
+    if source not in SOURCES:
+        raise ConfigError(f"Unknown source '{source}:' in '{model_name}'; known: {', '.join(f'{s}:' for s in SOURCES)}.")
+    if not rest:
+        raise ConfigError(f"Nothing follows '{source}:' in '{model_name}'.")
+    return source, rest
+
+
+def find(name: str) -> ModelEntry:
+    """The entry of an architecture.
+
+    Raises:
+        UnknownNameError: With the right name, where a habit from elsewhere can be recognised, else close ones.
+    """
+    if name in MODELS:
+        return MODELS[name]
+    right = right_name(name)
+    if right is not None:
+        raise UnknownNameError(f"Unknown model '{name}'. Did you mean {right}?")
+    family = _normal(name).split("_")[0]
+    known = list_modules()
+    hint = MODELS.hint if family in known else f"Families in this version: {', '.join(known)}. {MODELS.hint}"
+    raise unknown_name("model", name, MODELS, hint)
+
+
+def right_name(name: str) -> str | None:
+    """The registered name, or the call, that somebody with other habits meant; None where it is not clear.
+
+    Knows spellings of other libraries (``gfl_r50``, ``GFocal-R50``, ``gfocal_resnet50``), configuration names of
+    OpenMMLab and LD (``ld_r18_gflv1_r101_fpn_coco_1x``), unfinished distilled names (``gfocal_r18_ld``) and
+    timm backbones behind a family (``gfocal_convnext_tiny``).
+    """
+    normal = _normal(name)
+    if normal in MODELS:
+        return f"'{normal}'"
+    longer = [known for known in list_models() if known.startswith(normal + "_")]
+    if longer and "_" in normal:
+        return " or ".join(f"'{known}'" for known in longer[:4])
+    family, _, rest = name.partition("_")
+    family = _normal(family)
+    if family in list_modules() and timm.is_model(rest):
+        return f"create_model('{family}', backbone='{rest}')"
+    return None
+
+
+def available(cfg: PretrainedCfg) -> bool:
+    """Whether weights stand behind a tag."""
+    return bool(cfg.url or cfg.hf_hub_id or cfg.file)
+
+
+def close_field(name: str, known: Iterable[str], owner: str) -> ConfigError:
+    """The error for an argument that `owner` does not have; lists what it has."""
+    fields = sorted(known)
+    message = str(unknown_name("argument", name, fields))
+    return ConfigError(f"{owner}: {message} Fields of its configuration: {', '.join(fields)}.")
+
+
+_FAMILY_HABITS = {
+    "gfl": "gfocal",
+    "gflv1": "gfocal",
+    "gfocalv1": "gfocal",
+    "gfocalnet": "gfocal",
+    "generalizedfocalloss": "gfocal",
+    "retina": "retinanet",
+}
+_NOISE = {"fpn", "coco", "1x", "2x", "mstrain", "ms2x", "1333x800", "detector"}
+_MMDET_DISTILLED = re.compile(r"(ld|vlr|bckd|crosskd|kd)_(\w+?)_(gfl|gflv1|gfocal|atss|fcos|retinanet|retina)_(r\w+|x\w+)")
+
+
+def _normal(name: str) -> str:
+    """A name as this library would spell it; not necessarily a registered one."""
+    text = re.sub(r"[\s\-]+", "_", name.strip().lower())
+    text = re.sub(r"resnext_?(\d+)", r"x\1", text)
+    text = re.sub(r"res_?net_?(\d+)", r"r\1", text)
+    text = re.sub(r"(?<![a-z0-9])([rx])_(\d+)", r"\1\2", text)
+    parts = [part for part in text.split("_") if part and part not in _NOISE]
+    text = "_".join(parts)
+    published = _MMDET_DISTILLED.fullmatch(text)
+    if published:
+        recipe, student, family, teacher = published.groups()
+        parts = [family, *student.split("_"), recipe, *teacher.split("_")]
+    if parts:
+        parts[0] = _FAMILY_HABITS.get(parts[0], parts[0])
+    return "_".join(parts)
+
+
+def _strings(value: Filters) -> list[str]:
+    if not value:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _expanded(filters: Filters, tagged: bool) -> list[str]:
+    """Filters without a tag fit every tag of the names they fit."""
+    listed = _strings(filters)
+    return listed + [f"{one}.*" for one in listed if tagged and "." not in one]
+
+
+def _fits(name: str, filters: list[str]) -> bool:
+    return any(fnmatch.fnmatchcase(name, one) for one in filters)
+
+
+def _has_weights(name: str) -> bool:
+    plain, tag = split_tag(name)
+    tags = MODELS[plain].pretrained
+    return any(available(cfg) for known, cfg in tags.items() if tag in ("", known))
+
+
+def _natural(name: str) -> list[tuple[int, Any]]:
+    """Sort key that puts r18 before r101."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]

@@ -1,0 +1,119 @@
+"""Comparing the tensors of a file with those of a model, name by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ld_hub.errors import CheckpointError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a weights file and a model have in common.
+
+    Attributes:
+        source: The file, for messages.
+        matched: Names that are in both, with the same shape.
+        missing: Names of the model that the file lacks.
+        unexpected: Names of the file that the model has no place for.
+        wrong_shape: ``(name, shape in the file, shape in the model)``.
+        dropped: Names of the file left out on purpose, with the reason.
+    """
+
+    source: str
+    matched: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    wrong_shape: tuple[tuple[str, Shape, Shape], ...] = ()
+    dropped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every tensor of the model is in the file and nothing is left over."""
+        return not (self.missing or self.unexpected or self.wrong_shape)
+
+    def table(self, most: int = 10) -> str:
+        """The report as text, one line per group and at most `most` names of each."""
+        shapes = [f"{name}: {list(found)} in the file, {list(own)} in the model" for name, found, own in self.wrong_shape]
+        groups = [
+            ("matched", list(self.matched), 0),
+            ("missing", list(self.missing), most),
+            ("unexpected", list(self.unexpected), most),
+            ("wrong shape", shapes, most),
+            *((f"dropped ({reason})", names, 3) for reason, names in self._dropped_by_reason().items()),
+        ]
+        lines = []
+        for title, names, shown in groups:
+            lines.append(f"{title:<12} {len(names):>5}")
+            lines += [f"    {name}" for name in names[:shown]]
+            if 0 < shown < len(names):
+                lines.append(f"    ... and {len(names) - shown} more")
+        return "\n".join(lines)
+
+    def require(self, num_classes: int) -> LoadReport:
+        """Return the report, or refuse the file.
+
+        Args:
+            num_classes: C of the model; a file that differs in nothing else is told as such.
+
+        Raises:
+            CheckpointError: If anything is missing, left over or of another shape. The message holds the table.
+        """
+        if self.ok:
+            return self
+        classes = self._classes_of_file(num_classes)
+        if classes is not None:
+            raise CheckpointError(
+                f"'{self.source}' has weights for {classes} classes, the model has {num_classes}. "
+                f"Create the model with num_classes={classes} (and the label_names of that file)."
+            )
+        raise CheckpointError(f"'{self.source}' does not fit the model.\n{self.table()}")
+
+    def _classes_of_file(self, num_classes: int) -> int | None:
+        """C of the file, if only class counts differ: every wrong shape has its own C where the model has C."""
+        if self.missing or self.unexpected or not self.wrong_shape:
+            return None
+        counts = set()
+        for _, found, own in self.wrong_shape:
+            if not found or len(found) != len(own) or own[0] != num_classes or found[1:] != own[1:]:
+                return None
+            counts.add(found[0])
+        return counts.pop() if len(counts) == 1 else None
+
+    def _dropped_by_reason(self) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = {}
+        for name, reason in self.dropped:
+            groups.setdefault(reason, []).append(name)
+        return groups
+
+
+def compare(
+    source: str,
+    found: Mapping[str, Shape],
+    own: Mapping[str, Tensor],
+    dropped: tuple[tuple[str, str], ...] = (),
+    unexpected: tuple[str, ...] = (),
+) -> LoadReport:
+    """Compare names and shapes.
+
+    Args:
+        source: The file, for messages.
+        found: Shapes in the file, under the model's names.
+        own: The model's state dict; may lie on the meta device.
+        dropped: Names that were left out on purpose, with reasons.
+        unexpected: Names of the file that could not even be translated.
+    """
+    wrong = tuple((name, found[name], tuple(own[name].shape)) for name in own if name in found)
+    return LoadReport(
+        source=source,
+        matched=tuple(name for name, there, here in wrong if there == here),
+        missing=tuple(name for name in own if name not in found),
+        unexpected=(*(name for name in found if name not in own), *unexpected),
+        wrong_shape=tuple(item for item in wrong if item[1] != item[2]),
+        dropped=dropped,
+    )

@@ -1,0 +1,1 @@
+"""Tensor operations without state: boxes, bin distributions, grids of priors, NMS, sums over ranks."""

@@ -1,0 +1,35 @@
+"""Sums and means over the ranks of a distributed run; identities in a single process."""
+
+from __future__ import annotations
+
+import torch.distributed as distributed
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    """Whether a process group of more than one rank is up."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def world_size() -> int:
+    """Number of ranks."""
+    return distributed.get_world_size() if is_distributed() else 1
+
+
+def rank() -> int:
+    """Index of this process."""
+    return distributed.get_rank() if is_distributed() else 0
+
+
+def sum_over_ranks(value: Tensor) -> Tensor:
+    """Sum of a tensor without gradient over all ranks; the same on every rank."""
+    if not is_distributed():
+        return value
+    total = value.detach().clone()
+    distributed.all_reduce(total)
+    return total
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a tensor without gradient over all ranks; the same on every rank."""
+    return sum_over_ranks(value) / world_size()

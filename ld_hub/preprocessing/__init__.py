@@ -1,0 +1,22 @@
+"""Images on their way into a model: reading, resizing, flipping, normalising, batching."""
+
+from ld_hub.preprocessing.config import DataConfig, resolve_data_config
+from ld_hub.preprocessing.geometry import padded_shape, resize_shape
+from ld_hub.preprocessing.loading import ImageSource, load_image
+from ld_hub.preprocessing.normalize import renormalize
+from ld_hub.preprocessing.transforms import Preprocessor, Sample, TrainTransform, collate, create_transform
+
+__all__ = [
+    "DataConfig",
+    "ImageSource",
+    "Preprocessor",
+    "Sample",
+    "TrainTransform",
+    "collate",
+    "create_transform",
+    "load_image",
+    "padded_shape",
+    "renormalize",
+    "resize_shape",
+    "resolve_data_config",
+]

@@ -1,0 +1,174 @@
+"""One way in for every kind of image: a file, an address, bytes, an array, a tensor or a Pillow image."""
+
+from __future__ import annotations
+
+import io
+import struct
+import urllib.error
+import urllib.request
+import zlib
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ld_hub.errors import DataError, MissingFileError
+
+ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor"
+
+MAX_DOWNLOAD = 128 * 2**20  # bytes; no photograph is larger
+_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPS_SIDES = (5, 6, 7, 8)
+# What Pillow's decoders raise on damaged files, by format.
+_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+def load_image(source: ImageSource, *, size: tuple[int, int] | None = None, timeout: float = 30.0) -> Image.Image:
+    """Read an image as 8-bit RGB, upright.
+
+    Palettes, transparency (dropped, as OpenCV does), grey, 16-bit and CMYK images are converted.
+
+    Args:
+        source: Path, ``http(s)://`` address, encoded bytes, Pillow image, or pixels: uint8 0..255 or float 0..1, as
+            ``(h, w)``, ``(h, w, K)`` or ``(K, h, w)`` with K = 1, 3 or 4. Arrays are taken as ``(h, w, K)`` and tensors
+            as ``(K, h, w)`` where both readings are possible.
+        size: Width and height in px that annotations declare. The EXIF orientation is then applied only where the
+            turned image has that size: some datasets were annotated on unturned files. None always applies it.
+        timeout: Seconds without an answer until a download fails.
+
+    Raises:
+        MissingFileError: If a file does not exist.
+        DataError: If the image cannot be read, is cut short, or does not have the declared size; the file is named.
+    """
+    if isinstance(source, (Tensor, np.ndarray)):
+        return _from_pixels(source)
+    if isinstance(source, Image.Image):
+        return _finish(source, getattr(source, "filename", "") or "image", size)
+    name, stream = _open(source, timeout)
+    try:
+        with Image.open(stream) as image:
+            return _finish(image, name, size)
+    except UnidentifiedImageError:
+        raise DataError(f"{name}: not an image, or of a kind that Pillow cannot read.") from None
+    except _DECODE_ERRORS as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(
+            f"{name}: the image is damaged or cut short ({error}). Fetch it again or leave it out."
+        ) from None
+
+
+def _open(source: str | Path | bytes, timeout: float) -> tuple[str, Path | io.BytesIO]:
+    """A name for messages, and what Pillow can open."""
+    if isinstance(source, bytes):
+        return f"<{len(source)} bytes>", io.BytesIO(source)
+    if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
+        return source, io.BytesIO(_download(source, timeout))
+    if not isinstance(source, (str, Path)):
+        raise DataError(
+            f"Cannot read an image from {type(source).__name__}; "
+            "give a path, URL, bytes, Pillow image, array or tensor."
+        )
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise DataError(f"{path} is a directory, not an image.")
+    if not path.exists():
+        raise MissingFileError(f"No image file {path}.")
+    return str(path), path
+
+
+def _download(url: str, timeout: float) -> bytes:
+    request = urllib.request.Request(url, headers={"User-Agent": "ld_hub"})  # noqa: S310 - scheme checked by the caller
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:  # noqa: S310
+            content: bytes = response.read(MAX_DOWNLOAD + 1)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise DataError(f"Could not download {url}: {error}.") from None
+    if len(content) > MAX_DOWNLOAD:
+        raise DataError(f"{url} is larger than {MAX_DOWNLOAD // 2**20} MiB; download it yourself and give the path.")
+    return content
+
+
+def _finish(image: Image.Image, name: str, size: tuple[int, int] | None) -> Image.Image:
+    """Decode, turn upright and convert to RGB."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    transpose = _TRANSPOSE.get(orientation)
+    if size is not None:
+        turned = (image.height, image.width) if orientation in _SWAPS_SIDES else image.size
+        if tuple(size) not in (turned, image.size):
+            raise DataError(
+                f"{name}: the file is {image.width}x{image.height} px, but its annotations declare {size[0]}x{size[1]} "
+                "(width x height). Correct the declared size, or put the file back that was annotated."
+            )
+        if tuple(size) != turned:
+            transpose = None
+    rgb = _to_rgb(image)
+    if orientation == 1:
+        return rgb
+    upright = rgb.copy() if transpose is None else rgb.transpose(transpose)
+    upright.info = {}  # else the orientation would be applied again to the image we return
+    return upright
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip these at 255
+        return Image.fromarray(_wide_to_u8(np.asarray(image))).convert("RGB")
+    return image.convert("RGB")
+
+
+def _wide_to_u8(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """16-bit, 32-bit or float grey levels to 8 bit: float up to 1 is a fraction, anything above 255 is 16-bit."""
+    values = np.nan_to_num(pixels.astype(np.float64))
+    if pixels.dtype.kind == "f" and values.max(initial=0) <= 1:
+        values = values * 255
+    elif pixels.dtype.itemsize == 2 or values.max(initial=0) > 255:
+        values = values / 257
+    grey: np.ndarray[Any, Any] = (values.clip(0, 255) + 0.5).astype(np.uint8)
+    return grey
+
+
+def _from_pixels(source: np.ndarray[Any, Any] | Tensor) -> Image.Image:
+    channels_first = isinstance(source, Tensor)
+    pixels = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
+    shape = tuple(pixels.shape)
+    if len(shape) == 2:
+        pixels = pixels[:, :, None]
+    elif len(shape) == 3:
+        first, last = shape[0] in (1, 3, 4), shape[2] in (1, 3, 4)
+        if first and (channels_first or not last):
+            pixels = pixels.transpose(1, 2, 0)
+        elif not last:
+            raise DataError(f"An image array needs 1, 3 or 4 channels first or last; got shape {shape}.")
+    else:
+        raise DataError(f"An image array has 2 or 3 dimensions, got shape {shape}; give a batch as a list of images.")
+    if 0 in pixels.shape:
+        raise DataError(f"An image array of shape {shape} has no pixels.")
+    grey = _pixels_to_u8(pixels[:, :, :3])
+    return Image.fromarray(np.ascontiguousarray(np.broadcast_to(grey, (*grey.shape[:2], 3))))
+
+
+def _pixels_to_u8(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind != "f":
+        raise DataError(f"An image array is uint8 (0..255) or float (0..1), got {pixels.dtype}.")
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):  # also refuses NaN
+        raise DataError(
+            f"A float image array lies in 0..1, got {low:g}..{high:g}; give raw pixels, not normalised ones."
+        )
+    return (pixels * 255 + 0.5).astype(np.uint8)

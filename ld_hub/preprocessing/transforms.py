@@ -1,0 +1,236 @@
+"""From a Pillow image to a batch: resize, flip, and one place where pixels become floats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ld_hub.errors import ConfigError
+from ld_hub.preprocessing.config import DataConfig
+from ld_hub.preprocessing.geometry import flip_boxes, flip_image, padded_shape, resize, resize_boxes, resize_shape
+from ld_hub.preprocessing.normalize import normalize_into
+from ld_hub.structures import ImageBatch, Targets
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One image on its way into a batch, still in 8 bit.
+
+    Attributes:
+        image: ``(h, w, K)`` uint8, resized, RGB where K = 3.
+        original_size: Height and width of the source in px.
+        config: How `collate` will normalise it.
+        boxes: ``(G, 4)`` float32 xyxy px of `image`, or None at inference.
+        labels: ``(G,)`` int64 in 0..C-1, or None.
+        crowd: ``(G,)`` bool, or None where no box is a crowd.
+        image_id: Id in the dataset, or None.
+    """
+
+    image: Tensor
+    original_size: tuple[int, int]
+    config: DataConfig
+    boxes: Tensor | None = None
+    labels: Tensor | None = None
+    crowd: Tensor | None = None
+    image_id: int | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of `image` in px."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+class Preprocessor:
+    """The inference transform: keep-ratio resize.
+
+    Args:
+        config: Preprocessing of the model.
+    """
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+
+    def __call__(self, image: Image.Image) -> Sample:
+        """Resize an RGB image."""
+        return _resized(image, self.config, self.config.image_size)
+
+
+class TrainTransform:
+    """The training transform: keep-ratio resize to a fixed or random size, then a random horizontal flip.
+
+    What an image gets depends on (`seed`, epoch, image id) alone: not on the number of workers, the batch or the rank.
+
+    Args:
+        config: Preprocessing of the model.
+        flip: Probability of the flip, 0..1.
+        short_sides: ``(low, high)`` px: the short side is drawn from all integers in this range, both ends included;
+            None takes it from `config`. The longest long side is always `config`'s.
+        seed: Seed of all draws.
+
+    Raises:
+        ConfigError: If an argument has a value that cannot work.
+    """
+
+    def __init__(
+        self, config: DataConfig, flip: float = 0.5, short_sides: tuple[int, int] | None = None, seed: int = 0
+    ) -> None:
+        if not 0 <= flip <= 1:
+            raise ConfigError(f"flip is a probability in 0..1, got {flip}.")
+        if short_sides is not None and not 1 <= short_sides[0] <= short_sides[1] <= config.image_size[1]:
+            raise ConfigError(
+                f"short_sides must be (low, high) px with 1 <= low <= high <= {config.image_size[1]} "
+                f"(the longest long side), got {tuple(short_sides)}."
+            )
+        if seed < 0:
+            raise ConfigError(f"seed must not be negative, got {seed}.")
+        self.config, self.flip, self.short_sides, self.seed = config, flip, short_sides, seed
+
+    def __call__(
+        self,
+        image: Image.Image,
+        boxes: Tensor | None = None,
+        labels: Tensor | None = None,
+        crowd: Tensor | None = None,
+        *,
+        key: tuple[int, int] = (0, 0),
+    ) -> Sample:
+        """Transform one image.
+
+        Args:
+            image: RGB.
+            boxes: ``(G, 4)`` float32 xyxy px of `image`; None means no boxes.
+            labels: ``(G,)`` int64; None means class 0 for all.
+            crowd: ``(G,)`` bool; None means no crowds.
+            key: Epoch and image id.
+        """
+        mirrored, short = self.draw(key)
+        sample = _resized(image, self.config, (short, self.config.image_size[1]))
+        boxes = torch.zeros(0, 4) if boxes is None else boxes
+        boxes = resize_boxes(boxes, sample.original_size, sample.image_size)
+        pixels = sample.image
+        if mirrored:
+            pixels, boxes = flip_image(pixels), flip_boxes(boxes, sample.image_size[1])
+        if labels is None:
+            labels = torch.zeros(len(boxes), dtype=torch.int64)
+        return replace(sample, image=pixels, boxes=boxes, labels=labels, crowd=crowd, image_id=key[1])
+
+    def draw(self, key: tuple[int, int]) -> tuple[bool, int]:
+        """What the image of this epoch gets: whether it is mirrored, and its short side in px."""
+        epoch, image_id = key
+        # Image ids may be negative in foreign files; a seed may not.
+        sequence = np.random.SeedSequence((self.seed, epoch, image_id & 0xFFFFFFFFFFFFFFFF))
+        random = np.random.Generator(np.random.Philox(sequence))
+        mirrored = bool(random.random() < self.flip)
+        if self.short_sides is None:
+            return mirrored, self.config.image_size[0]
+        return mirrored, int(random.integers(self.short_sides[0], self.short_sides[1], endpoint=True))
+
+
+def collate(samples: Sequence[Sample]) -> ImageBatch:
+    """Normalise images and zero-pad them to one size; pad their boxes to one number.
+
+    Args:
+        samples: At least one; all with boxes or all without, all of one `DataConfig`.
+
+    Raises:
+        ConfigError: If there are no samples, or they do not go together.
+    """
+    if not samples:
+        raise ConfigError("collate needs at least one sample.")
+    config = samples[0].config
+    if any(s.config != config for s in samples):
+        raise ConfigError("The samples of one batch must share their DataConfig.")
+    height, width = padded_shape(
+        max(s.image.shape[0] for s in samples), max(s.image.shape[1] for s in samples), config.size_divisor
+    )
+    images = torch.zeros(len(samples), config.channels, height, width)
+    for out, sample in zip(images, samples, strict=True):
+        normalize_into(out[:, : sample.image.shape[0], : sample.image.shape[1]], sample.image, config)
+    image_sizes = torch.tensor([s.image_size for s in samples])
+    original_sizes = torch.tensor([s.original_size for s in samples])
+    return ImageBatch(
+        images=images,
+        image_sizes=image_sizes,
+        scale_factors=(image_sizes / original_sizes).flip(1),
+        original_sizes=original_sizes,
+        targets=_collate_targets(samples, image_sizes),
+        image_ids=tuple(s.image_id for s in samples if s.image_id is not None),
+    )
+
+
+def create_transform(
+    mean: Sequence[float] = DataConfig.mean,
+    std: Sequence[float] = DataConfig.std,
+    channel_order: str = DataConfig.channel_order,
+    image_size: Sequence[int] = DataConfig.image_size,
+    size_divisor: int = DataConfig.size_divisor,
+    *,
+    pad: bool = False,
+) -> Callable[[Image.Image], Tensor]:
+    """A plain image-to-tensor function, for use by hand: ``model(transform(image)[None])``.
+
+    Takes the keywords of `resolve_data_config`, as timm's function of this name does.
+
+    Args:
+        mean: See `DataConfig`.
+        std: See `DataConfig`.
+        channel_order: See `DataConfig`.
+        image_size: See `DataConfig`.
+        size_divisor: See `DataConfig`.
+        pad: Zero-pad to multiples of `size_divisor`, as a batch of this image alone would be. Without padding the
+            tensor's own height and width are what `postprocess` needs as image size.
+
+    Returns:
+        A function from an RGB Pillow image to a normalised ``(K, h, w)`` float32 tensor.
+    """
+    config = DataConfig.from_dict(
+        {
+            "mean": mean,
+            "std": std,
+            "channel_order": channel_order,
+            "image_size": image_size,
+            "size_divisor": size_divisor,
+        }
+    )
+    preprocess = Preprocessor(config)
+
+    def transform(image: Image.Image) -> Tensor:
+        sample = preprocess(image)
+        padded = collate([sample]).images[0]
+        return padded if pad else padded[:, : sample.image_size[0], : sample.image_size[1]]
+
+    return transform
+
+
+def _resized(image: Image.Image, config: DataConfig, image_size: tuple[int, int]) -> Sample:
+    modes = {1: "L", 3: "RGB"}
+    if config.channels not in modes:
+        raise ConfigError(
+            f"The model takes {config.channels} channels and images have 1 or 3; "
+            "normalise yourself and call model(tensor)."
+        )
+    mode = modes[config.channels]
+    pixels: np.ndarray[Any, Any] = np.array(image if image.mode == mode else image.convert(mode))
+    original = pixels.shape[0], pixels.shape[1]
+    tensor = torch.from_numpy(pixels.reshape(*original, config.channels))
+    return Sample(resize(tensor, resize_shape(*original, image_size)), original, config)
+
+
+def _collate_targets(samples: Sequence[Sample], image_sizes: Tensor) -> Targets | None:
+    boxes = [s.boxes for s in samples if s.boxes is not None]
+    labels = [s.labels for s in samples if s.labels is not None]
+    if not boxes and not labels:
+        return None
+    if len(boxes) != len(samples) or len(labels) != len(samples):
+        raise ConfigError("The samples of one batch must all have boxes and labels, or none of them.")
+    crowd = [
+        torch.zeros(len(b), dtype=torch.bool) if s.crowd is None else s.crowd
+        for s, b in zip(samples, boxes, strict=True)
+    ]
+    return Targets.pad(boxes, labels, image_sizes, crowd)

@@ -1,0 +1,114 @@
+"""Names to things: the one registry type, used for models, recipes, terms and regions."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from ld_hub.errors import ConfigError, unknown_name
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A dictionary that refuses to overwrite silently and answers near misses.
+
+    Args:
+        kind: What is registered, for messages, e.g. ``"recipe"``.
+        hint: Appended to the error for unknown names, e.g. how to list them.
+    """
+
+    def __init__(self, kind: str, hint: str = "") -> None:
+        self.kind, self.hint = kind, hint
+        self._entries: dict[str, T] = {}
+
+    def register(self, name: str, entry: T, *, replace: bool = False) -> T:
+        """Add an entry.
+
+        Raises:
+            ConfigError: If the name is taken and `replace` is False.
+        """
+        if name in self._entries and not replace:
+            raise ConfigError(f"The {self.kind} '{name}' is already registered; pass replace=True to overwrite it.")
+        self._entries[name] = entry
+        return entry
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._entries:
+            raise unknown_name(self.kind, name, self._entries, self.hint)
+        return self._entries[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def match(self, pattern: str = "*") -> list[str]:
+        """Names that fit a shell wildcard, sorted."""
+        return [name for name in self if fnmatch.fnmatch(name, pattern)]
+
+
+@dataclass(frozen=True)
+class PretrainedCfg:
+    """Weights that exist for a model name, under one tag.
+
+    Attributes:
+        url: Where the original file lies; the empty string where there is none.
+        sha256: Leading hex digits of its sha256, as published in the file name.
+        hf_hub_id: ``org/name`` on the Hub; goes first when set.
+        file: Local file or directory; goes before everything.
+        num_classes: C of the weights.
+        ap: Published COCO box AP, or None.
+        source: Who made the weights.
+        paper: Address of the paper.
+        license: SPDX id of the weights.
+    """
+
+    url: str = ""
+    sha256: str = ""
+    hf_hub_id: str = ""
+    file: str = ""
+    num_classes: int = 80
+    ap: float | None = None
+    source: str = ""
+    paper: str = ""
+    license: str = ""
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a distilled name stands for: this student, taught by that teacher, by that recipe."""
+
+    student: str
+    teacher: str
+    recipe: str
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One registered architecture name.
+
+    Attributes:
+        name: ``family_backbone`` or ``student_recipe_teacherbackbone``.
+        family: Module of `ld_hub.models` that builds it.
+        build: Called with the configuration fields as keywords; returns the detector.
+        config: Configuration fields that differ from the family's defaults.
+        distilled: Set for distilled names.
+        pretrained: Weights by tag; the first tag is the default.
+    """
+
+    name: str
+    family: str
+    build: Callable[..., Any]
+    config: dict[str, Any] = field(default_factory=dict)
+    distilled: Distilled | None = None
+    pretrained: dict[str, PretrainedCfg] = field(default_factory=dict)
+
+
+MODELS: Registry[ModelEntry] = Registry("model", "List them with `ld-hub list` or ld_hub.list_models().")

@@ -1,0 +1,24 @@
+"""The data that flows through the library; every other room speaks in these.
+
+Shape letters: N images, A locations x anchors of all levels, C classes, G padded ground truths,
+R = reg_max (R+1 bins per box side), L pyramid levels, K rows or detections, F channels.
+"""
+
+from ld_hub.structures.detections import Detections
+from ld_hub.structures.outputs import BoxCoder, DenseOutput, DetectorSpec
+from ld_hub.structures.priors import Priors
+from ld_hub.structures.rows import Rows
+from ld_hub.structures.targets import Assignment, ImageBatch, StepCounts, Targets
+
+__all__ = [
+    "Assignment",
+    "BoxCoder",
+    "DenseOutput",
+    "Detections",
+    "DetectorSpec",
+    "ImageBatch",
+    "Priors",
+    "Rows",
+    "StepCounts",
+    "Targets",
+]

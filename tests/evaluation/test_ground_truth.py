@@ -1,0 +1,75 @@
+"""Annotation files: what is filled in and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from ld_hub.errors import DataError, MissingFileError
+from ld_hub.evaluation import read_ground_truth
+
+GOOD = {
+    "images": [{"id": 7, "width": 10, "height": 10}, {"id": 3}],
+    "categories": [{"id": 2, "name": "b"}, {"id": 1, "name": "a"}],
+    "annotations": [
+        {"id": 0, "image_id": 3, "category_id": 1, "bbox": [1, 2, 3, 4]},
+        {"id": 0, "image_id": 7, "category_id": 2, "bbox": [0, 0, 5, 0], "area": 9.5, "iscrowd": True},
+    ],
+}
+
+
+def test_missing_fields_are_filled_in():
+    truth = read_ground_truth(copy.deepcopy(GOOD))
+    assert [row["id"] for row in truth.annotations] == [1, 2]
+    assert [row["area"] for row in truth.annotations] == [12.0, 9.5]
+    assert [row["iscrowd"] for row in truth.annotations] == [0, 1]
+    assert [row["id"] for row in truth.images] == [3, 7]
+    assert truth.category_names == {1: "a", 2: "b"}
+    assert truth.boxes_per_category({3, 7}) == {1: 1}
+
+
+def change(path, value):
+    content = copy.deepcopy(GOOD)
+    *parents, last = path
+    place = content
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (change(("images", 1, "id"), 7), "id 7 appears twice in 'images'"),
+        (change(("images", 1, "id"), "x"), r"images\[1\] has id 'x'"),
+        (change(("categories", 0, "id"), 1), "id 1 appears twice in 'categories'"),
+        (change(("annotations", 0, "image_id"), 4), r"annotations\[0\].*names image id 4"),
+        (change(("annotations", 1, "category_id"), 8), r"annotations\[1\].*names category id 8"),
+        (change(("annotations", 0, "bbox"), [1, 2, float("nan"), 4]), r"annotations\[0\].*bbox"),
+        (change(("annotations", 0, "bbox"), [1, 2, 3]), "four finite numbers"),
+        (change(("annotations", 0, "bbox"), [1, 2, -3, 4]), "negative size"),
+        (change(("annotations", 0, "area"), float("inf")), "area inf"),
+        (change(("annotations",), None), "no list 'annotations'"),
+        ({"annotations": []}, "no list 'images'"),
+    ],
+)
+def test_unusable_annotations_are_refused(content, message):
+    with pytest.raises(DataError, match=message):
+        read_ground_truth(content)
+
+
+def test_files_are_named(tmp_path):
+    with pytest.raises(MissingFileError, match=r"nowhere\.json"):
+        read_ground_truth(tmp_path / "nowhere.json")
+    (tmp_path / "cut.json").write_text(json.dumps(GOOD)[:50])
+    with pytest.raises(DataError, match=r"cut\.json.*not JSON"):
+        read_ground_truth(tmp_path / "cut.json")
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(DataError, match="holds a list"):
+        read_ground_truth(tmp_path / "list.json")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe\x00\xff")
+    with pytest.raises(DataError, match=r"bytes\.json"):
+        read_ground_truth(tmp_path / "bytes.json")

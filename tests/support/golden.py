@@ -1,0 +1,107 @@
+"""Golden data: inputs, outputs and gradients of the official LD and BCKD code, found by file name."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ld_hub.layers.coders import DistributionCoder
+from ld_hub.ops.priors import square_anchor_grid
+from ld_hub.structures import DenseOutput, Priors, Targets
+
+DIRECTORY = Path(os.environ.get("LD_HUB_REFERENCE_DATA") or Path(__file__).parents[1] / "golden")
+DTYPES = {"f32": torch.float32, "f64": torch.float64}
+TOLERANCE = {"f32": 1e-5, "f64": 1e-9}
+STRIDES = (8, 16, 32, 64, 128)
+
+
+def find(pattern: str) -> list[str]:
+    """Stems of the golden cases that match a wildcard."""
+    return sorted(p.stem for p in DIRECTORY.glob(f"{pattern}.json"))
+
+
+def load(stem: str) -> tuple[dict[str, Any], Any]:
+    """The description and the arrays of a case (no arrays for key lists)."""
+    info = json.loads((DIRECTORY / f"{stem}.json").read_text())
+    arrays = DIRECTORY / f"{stem}.npz"
+    return info, np.load(arrays) if arrays.exists() else {}
+
+
+def error(actual: Any, expected: Any) -> float:
+    """``|a - b| / |b|`` of whole tensors; NaN equals NaN.
+
+    A stored tensor whose norm is below 1e-6 (the gradient of a divergence between equal distributions) holds rounding
+    noise only; it is compared as if its norm were 1e-6.
+    """
+    a, b = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert a.shape == b.shape, (a.shape, b.shape)
+    if np.isnan(b).any():
+        assert np.array_equal(np.isnan(a), np.isnan(b))
+        a, b = np.nan_to_num(a), np.nan_to_num(b)
+    size = np.linalg.norm(b)
+    return float(np.linalg.norm(a - b) / max(size, 1e-6))
+
+
+def sums_error(actual: Tensor, expected: Any) -> float:
+    """Worst deviation of stored [sum, abs sum, square sum], relative to the abs sum (square sum: to itself)."""
+    a = actual.detach().double()
+    mine = np.array([float(a.sum()), float(a.abs().sum()), float(a.square().sum())])
+    expected = np.asarray(expected[:3], np.float64)
+    if np.isnan(expected).any():
+        assert np.array_equal(np.isnan(mine), np.isnan(expected))
+        return 0.0
+    scale = np.array([expected[1], expected[1], expected[2]])
+    return float(np.max(np.abs(mine - expected) / np.where(scale == 0, 1.0, scale)))
+
+
+def priors_of(geometry: dict[str, Any], shapes: Any, dtype: torch.dtype) -> Priors:
+    """The GFL grid of a case; its padded sizes are given outright, hence the divisor of 1."""
+    return square_anchor_grid([tuple(s) for s in shapes], STRIDES, dtype=dtype, size_divisor=1)
+
+
+def targets_of(geometry: dict[str, Any], arrays: Any, dtype: torch.dtype) -> Targets:
+    """Ground truths of a head case."""
+    number = len(geometry["pad"])
+    boxes = [torch.as_tensor(arrays[f"gt_boxes{i}"]).reshape(-1, 4).to(dtype) for i in range(number)]
+    labels = [torch.as_tensor(arrays[f"gt_labels{i}"]).reshape(-1) for i in range(number)]
+    return Targets.pad(boxes, labels, torch.tensor(geometry["pad"], dtype=dtype))
+
+
+def levels_of(arrays: Any, prefix: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+    """Class and box maps per level of a head case."""
+    number = sum(1 for k in arrays.files if k.startswith(f"{prefix}_cls"))
+    cls = [torch.as_tensor(arrays[f"{prefix}_cls{i}_q16"]).to(dtype) / 2048 for i in range(number)]
+    box = [torch.as_tensor(arrays[f"{prefix}_reg{i}_q8"]).to(dtype) / 16 for i in range(number)]
+    return cls, box
+
+
+def head_case(stem: str, precision: str) -> SimpleNamespace:
+    """Everything a head replay needs: leaf maps, outputs, targets."""
+    info, arrays = load(stem)
+    dtype = DTYPES[precision]
+    priors = priors_of(info["geometry"], info["feature_sizes"], dtype)
+    coder = DistributionCoder(16)
+    case = SimpleNamespace(info=info, arrays=arrays, targets=targets_of(info["geometry"], arrays, dtype), coder=coder)
+    if not arrays.files or "s_cls0_q16" not in arrays.files:  # the official code raised: only the geometry was stored
+        number, shapes, classes = len(info["geometry"]["pad"]), info["feature_sizes"], info["num_classes"]
+        random = torch.Generator().manual_seed(info["seed"])
+        maps = [
+            [torch.randn(number, c, *s, generator=random, dtype=dtype) for s in shapes] for c in (classes, 68, classes, 68)
+        ]
+        case.cls, case.box = maps[:2]
+        case.teacher = DenseOutput.from_levels(*maps[2:], None, priors, coder)
+    else:
+        case.cls, case.box = levels_of(arrays, "s", dtype)
+    for leaf in (*case.cls, *case.box):
+        leaf.requires_grad_(True)
+    case.student = DenseOutput.from_levels(case.cls, case.box, None, priors, coder)
+    if any(k.startswith("t_cls") for k in arrays.files):
+        case.teacher = DenseOutput.from_levels(*levels_of(arrays, "t", dtype), None, priors, coder)
+    return case
