@@ -28,7 +28,8 @@ WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc", "Arial Unic
 def class_color(label: int) -> Color:
     """RGB colour of a class: always the same, and far from the colours of the classes next to it."""
     hue = (0.02 + label * GOLDEN_RATIO) % 1.0
-    lightness, saturation = ((0.52, 0.95), (0.66, 0.90), (0.40, 0.85))[label // 16 % 3]
+    # Hues come close again after 5, 8, 13, 21 classes; those then differ in lightness.
+    lightness, saturation = ((0.52, 0.95), (0.38, 0.90), (0.66, 0.90))[(label + label // 16) % 3]
     red, green, blue = colorsys.hls_to_rgb(hue, lightness, saturation)
     return round(red * 255), round(green * 255), round(blue * 255)
 

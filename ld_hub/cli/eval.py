@@ -8,26 +8,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_DESCRIPTION = """\
-Detect objects on every image of a data set in COCO format and score the detections.
+from ld_hub.errors import ConfigError
 
-Prints the 12 COCO numbers and the AP of each class, times 100. --out gets metrics.json (the same numbers as fractions)
-and detections.json (a COCO results file). The numbers do not depend on the batch size."""
+_DESCRIPTION = """\
+Detect objects on every image of a data set in COCO format and score them.
+
+Prints the 12 COCO numbers and the AP of each class, times 100. --out gets
+metrics.json (the same numbers as fractions) and detections.json (a COCO results
+file). The numbers do not depend on the batch size."""
 
 _EPILOG = """\
 a data set is a directory such as
-  coco/annotations/instances_val2017.json      boxes, "instances_SPLIT*.json"
-  coco/val2017/000000000139.jpg ...            images, "SPLIT*"
+  coco/annotations/instances_val2017.json     boxes: instances_SPLIT*.json
+  coco/val2017/000000000139.jpg ...           images: SPLIT*
 or two explicit paths, --images and --annotations.
 
 examples:
   ld-hub eval runs/student/model --data coco
-  ld-hub eval runs/student/model --data coco --split train --out evaluation/train
-  ld-hub eval gfocal_r50_ld_r101.mmdet_1x_coco --images photos --annotations boxes.json --device cuda
+  ld-hub eval runs/student/model --data coco --split train --out train_ap
+  ld-hub eval NAME --images photos --annotations boxes.json --device cuda
 
 in Python:
-  metrics, evaluator = ld_hub.engine.evaluate.evaluate(model, ld_hub.data.load_coco("coco", "val"))
-  print(metrics); print(metrics["AP"], metrics.per_class)"""
+  from ld_hub.data import load_coco
+  from ld_hub.engine.evaluate import evaluate
+  metrics, evaluator = evaluate(model, load_coco("coco", "val"))
+  print(metrics)
+  print(metrics["AP"], metrics.per_class)"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and write the results; returns the exit code."""
     from ld_hub.data import load_coco
     from ld_hub.engine.evaluate import evaluate
-    from ld_hub.errors import ConfigError
     from ld_hub.evaluation.backends import check_backend
     from ld_hub.hub.files import atomic_write
     from ld_hub.models.factory import create_model

@@ -14,20 +14,22 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Detect objects on pictures with a model of this library.
 
-Every picture is written to --out with the detections drawn on it, and all detections together go to
---out/detections.json: under "annotations" in COCO's form (boxes x, y, width, height), and under each image in the
-form of the Hugging Face object-detection pipeline."""
+Every picture is written to --out with its detections drawn on it. All
+detections together go to --out/detections.json: under "annotations" in COCO's
+form (boxes are x, y, width, height), and under each image in the form of the
+Hugging Face object-detection pipeline."""
 
 _EPILOG = """\
 examples:
   ld-hub predict photo.jpg --model runs/student/model
-  ld-hub predict holiday/ more/*.png --model runs/student/model --out found --threshold 0.5
-  ld-hub predict https://example.org/street.jpg --model gfocal_r50_ld_r101.mmdet_1x_coco --device cpu
+  ld-hub predict holiday/ *.png --model runs/student/model --threshold 0.5
+  ld-hub predict https://example.org/street.jpg --model NAME --device cpu
 
 in Python:
   model = ld_hub.create_model("runs/student/model", pretrained=True)
   detections = model.predict("photo.jpg", threshold=0.3)
-  print(detections); detections.save("found.jpg")"""
+  print(detections)
+  detections.save("found.jpg")"""
 
 _TABLES = 20  # with more pictures than this, each gets one line instead of a table
 

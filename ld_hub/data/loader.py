@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -114,8 +114,7 @@ def train_loader(
         start_batch=start_batch,
         accumulation=accumulation,
     )
-    rows = _TrainRows(dataset.records, transform)
-    return _Loader(rows, batch_sampler=batches, collate_fn=_collate, num_workers=workers, pin_memory=pin_memory)
+    return _loader(_TrainRows(dataset.records, transform), batches, workers, pin_memory)
 
 
 def eval_loader(
@@ -145,8 +144,18 @@ def eval_loader(
     batches = eval_batches(
         dataset.sizes, batch_size, config.image_size, config.size_divisor, rank=rank, world=world
     )
-    rows = _EvalRows(dataset.records, Preprocessor(config))
-    return _Loader(rows, batch_sampler=batches, collate_fn=_collate, num_workers=workers, pin_memory=pin_memory)
+    return _loader(_EvalRows(dataset.records, Preprocessor(config)), batches, workers, pin_memory)
+
+
+def _loader(rows: Dataset[Any], batches: Iterable[list[Any]], workers: int, pin_memory: bool) -> _Loader:
+    return _Loader(
+        rows,
+        batch_sampler=batches,
+        collate_fn=_collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # worker seeds, which nothing uses; else they would be drawn from the global generator
+    )
 
 
 def _collate(samples: Sequence[Sample | _Failure]) -> ImageBatch | _Failure:

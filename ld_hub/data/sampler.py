@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,6 +16,14 @@ from ld_hub.errors import ConfigError
 from ld_hub.preprocessing import padded_shape, resize_shape
 
 _EPOCHS_KEPT = 4  # permutations remembered; a batch rarely spans more than two epochs
+
+
+@dataclass(frozen=True, eq=False)
+class _Epoch:
+    """One permutation, by group: where in the epoch its images come, and which they are."""
+
+    places: list[Ints]
+    members: list[Ints]
 
 
 class TrainBatches(torch.utils.data.Sampler[list[tuple[int, int]]]):
@@ -66,7 +75,8 @@ class TrainBatches(torch.utils.data.Sampler[list[tuple[int, int]]]):
         self.start_batch, self.accumulation = start_batch, accumulation
         self.step_size = batch_size * world * accumulation
         self.groups = _groups(shape, self.step_size)
-        self._permutations: OrderedDict[int, Ints] = OrderedDict()
+        self.counts: list[int] = np.bincount(self.groups).tolist()
+        self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
 
     @property
     def images(self) -> int:
@@ -88,51 +98,50 @@ class TrainBatches(torch.utils.data.Sampler[list[tuple[int, int]]]):
 
     def steps(self, start: int = 0) -> Iterator[list[tuple[int, int]]]:
         """All images of each optimizer step over all ranks, from step `start` on, without going through earlier ones."""
-        counts = np.bincount(self.groups)
-        # Steps that are complete when epoch e begins: sum over groups of floor(e * n / step_size), about e * I / step_size.
-        epoch = max(0, start * self.step_size // self.images)
-        while epoch > 0 and self._complete(counts, epoch) > start:
+        epoch = start * self.step_size // self.images  # a good guess: at most a few epochs off
+        while epoch > 0 and self._complete(epoch) > start:
             epoch -= 1
-        while self._complete(counts, epoch + 1) <= start:
+        while self._complete(epoch + 1) <= start:
             epoch += 1
-        skip = start - self._complete(counts, epoch)
+        skip = start - self._complete(epoch)
         while True:
-            for group, number in self._order(counts, epoch)[skip:]:
-                yield self._step(group, int(counts[group]), number)
+            for group, number in self._order(epoch)[skip:]:
+                yield self._step(group, number)
             skip, epoch = 0, epoch + 1
 
-    def _complete(self, counts: Ints, epoch: int) -> int:
-        return int((epoch * counts // self.step_size).sum())
+    def _complete(self, epoch: int) -> int:
+        """Steps that are complete when `epoch` begins."""
+        return sum(epoch * count // self.step_size for count in self.counts)
 
-    def _order(self, counts: Ints, epoch: int) -> list[tuple[int, int]]:
+    def _order(self, epoch: int) -> list[tuple[int, int]]:
         """``(group, number)`` of the steps that become complete during `epoch`, in that order."""
-        of_group = self.groups[self._permutation(epoch)]
         ends: list[tuple[int, int, int]] = []
-        for group, count in enumerate(counts.tolist()):
-            places = np.flatnonzero(of_group == group)
+        for group, count in enumerate(self.counts):
+            places = self._epoch(epoch).places[group]
             for number in range(epoch * count // self.step_size, (epoch + 1) * count // self.step_size):
                 last = (number + 1) * self.step_size - 1 - epoch * count
                 ends.append((int(places[last]), group, number))
         return [(group, number) for _, group, number in sorted(ends)]
 
-    def _step(self, group: int, count: int, number: int) -> list[tuple[int, int]]:
+    def _step(self, group: int, number: int) -> list[tuple[int, int]]:
         items: list[tuple[int, int]] = []
         position, stop = number * self.step_size, (number + 1) * self.step_size
         while position < stop:
-            epoch, offset = divmod(position, count)
-            order = self._permutation(epoch)
-            members = order[self.groups[order] == group][offset : offset + stop - position]
-            items += [(epoch, int(i)) for i in members]
+            epoch, offset = divmod(position, self.counts[group])
+            members = self._epoch(epoch).members[group][offset : offset + stop - position].tolist()
+            items += [(epoch, index) for index in members]
             position += len(members)
         return items
 
-    def _permutation(self, epoch: int) -> Ints:
-        if epoch not in self._permutations:
+    def _epoch(self, epoch: int) -> _Epoch:
+        if epoch not in self._epochs:
             random = np.random.Generator(np.random.Philox(np.random.SeedSequence((self.seed, epoch))))
-            self._permutations[epoch] = random.permutation(self.images)
-            while len(self._permutations) > _EPOCHS_KEPT:
-                self._permutations.popitem(last=False)
-        return self._permutations[epoch]
+            order = random.permutation(self.images)
+            places = [np.flatnonzero(self.groups[order] == group) for group in range(len(self.counts))]
+            self._epochs[epoch] = _Epoch(places, [order[p] for p in places])
+            while len(self._epochs) > _EPOCHS_KEPT:
+                self._epochs.popitem(last=False)
+        return self._epochs[epoch]
 
 
 def eval_batches(

@@ -29,7 +29,7 @@ class TermInputs:
 
     Attributes:
         student: Predictions with gradient.
-        teacher: Predictions of the same rows without gradient.
+        teacher: Predictions of the same rows; whatever comes in, terms see it without gradient.
         assignment: Of the student's rows.
         targets: Ground truths.
         counts: Normalisers of the whole optimizer step; None means this batch, over all ranks.
@@ -42,6 +42,9 @@ class TermInputs:
     targets: Targets
     counts: StepCounts | None = None
     selections: dict[tuple[object, ...], Selection] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "teacher", self.teacher.detach())
 
     def step_counts(self) -> StepCounts:
         """Target-only normalisers of the whole optimizer step."""

@@ -15,7 +15,7 @@ from ld_hub.distillation.inputs import Selection, TermInputs
 from ld_hub.errors import ConfigError
 from ld_hub.ops.boxes import area, centre_penalty
 from ld_hub.registry import Registry
-from ld_hub.structures import Rows
+from ld_hub.structures import Assignment, Rows, Targets
 
 Criterion = Literal["iof", "diou"]
 RegionFunction = Callable[[TermInputs, float, Criterion], Selection]
@@ -45,13 +45,13 @@ def everywhere(inputs: TermInputs, gamma: float, criterion: Criterion) -> Select
 
 def valuable_localization(inputs: TermInputs, gamma: float, criterion: Criterion) -> Selection:
     """The valuable localization region; importance is the best IoU with a ground truth it is valuable for."""
-    weight = vlr_weights(inputs, gamma, criterion)
+    weight = vlr_weights(inputs.assignment, inputs.targets, gamma, criterion)
     rows = Rows.find(weight > 0, dtype=weight.dtype)
     return Selection(rows, rows.gather(weight))
 
 
 @torch.no_grad()
-def vlr_weights(inputs: TermInputs, gamma: float, criterion: Criterion) -> Tensor:
+def vlr_weights(assignment: Assignment, targets: Targets, gamma: float = 0.25, criterion: Criterion = "iof") -> Tensor:
     """Weight of each row in the valuable localization region (LD, Algorithm 1).
 
     An anchor is valuable for a ground truth g if ``gamma * t_g <= D < t_g``, t_g being the adaptive threshold of
@@ -59,14 +59,14 @@ def vlr_weights(inputs: TermInputs, gamma: float, criterion: Criterion) -> Tenso
     divided by the anchor's own area (reference SPEC 2); the published numbers were made with it.
 
     Args:
-        inputs: Of the step; the assignment must have kept overlaps and thresholds.
+        assignment: Of the step; it must have kept overlaps and thresholds.
+        targets: Ground truths of the same batch.
         gamma: Lower bound as a share of the threshold.
         criterion: ``"iof"`` as released or ``"diou"`` as written.
 
     Returns:
         ``(N, A)``, 0 outside the region.
     """
-    assignment, targets = inputs.assignment, inputs.targets
     anchors, overlaps, thresholds = assignment.priors.anchors, assignment.overlaps, assignment.thresholds
     if anchors is None or overlaps is None or thresholds is None:
         raise ConfigError(

@@ -27,6 +27,7 @@ def evaluate(
     workers: int = 2,
     accelerator: Accelerator | None = None,
     progress: bool = True,
+    backend: str = "pycocotools",
 ) -> tuple[CocoMetrics, CocoEvaluator]:
     """Detect on every image and score the detections.
 
@@ -40,6 +41,7 @@ def evaluate(
         workers: Processes that load images.
         accelerator: Gives the precision (autocast); float32 without one.
         progress: Show progress on the main rank, if it has a terminal.
+        backend: Scorer, see `CocoEvaluator`.
 
     Returns:
         The metrics and the evaluator that holds the detections of all images, both the same on all ranks.
@@ -53,7 +55,10 @@ def evaluate(
             f"has {len(dataset.label_names)} ({_some(dataset.label_names)}): names and order must agree."
         )
     evaluator = CocoEvaluator(
-        dataset.annotation_file, category_ids=dataset.category_ids, label_names=dataset.label_names
+        dataset.annotation_file,
+        category_ids=dataset.category_ids,
+        label_names=dataset.label_names,
+        backend=backend,
     )
     device = next(model.parameters()).device
     with _at_rest(model, device), torch.no_grad():  # inference_mode would spoil the priors that the model keeps

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from ld_hub.engine.schedule import Plan
 from ld_hub.engine.tasks import DetectionTask, step_counts, total_loss
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.pretrained import save_pretrained
 from ld_hub.preprocessing import TrainTransform
 from ld_hub.structures import ImageBatch
 
@@ -83,7 +85,8 @@ class Loop:
         state = self._restore()
         set_seed(self.config.seed, device_specific=True)
         stream = self._stream()
-        if state is not None:  # after the loader, which draws a number when it starts
+        next(stream)  # starts the loader, which draws a random number then
+        if state is not None:
             self._restore_random(state)
         self.task.train()
         self.reporter.start(self.step)
@@ -103,37 +106,37 @@ class Loop:
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         self._publish()
 
-    def _stream(self) -> Iterator[ImageBatch]:
-        """Batches of this rank from where the run stands, without end."""
-        config, transform = self.config, TrainTransform(
-            self.task.model.data_config, self.config.flip, self.config.short_sides, self.config.seed
-        )
+    def _stream(self) -> Generator[ImageBatch | None, None, None]:
+        """None, then batches of this rank from where the run stands, without end."""
+        config = self.config
         loader = train_loader(
             self.train_dataset,
-            transform,
+            TrainTransform(self.task.model.data_config, config.flip, config.short_sides, config.seed),
             config.batch_size,
             seed=config.seed,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
             start_batch=self.step * config.accumulation,
+            accumulation=config.accumulation,
             workers=config.workers,
             pin_memory=self.device.type == "cuda",
         )
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
         batches = iter(loader)
-        return self._placed(batches)
-
-    def _placed(self, batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
+        batch = next(batches)
+        yield None
         while True:
+            moved = batch.to(self.device, non_blocking=True)
+            yield replace(moved, images=moved.images.contiguous(memory_format=layout))
             started = time.perf_counter()
             batch = next(batches)
             self.clock.waited(time.perf_counter() - started)
-            yield batch.to(self.device, non_blocking=True)
 
-    def _train_step(self, stream: Iterator[ImageBatch]) -> None:
+    def _train_step(self, stream: Iterator[ImageBatch | None]) -> None:
         """One optimizer step over `accumulation` micro-batches of all ranks."""
         step, parts = self.step, self.config.accumulation
         logged = self.plan.logs_after(step + 1)
-        batches = [self._laid_out(next(stream)) for _ in range(parts)]
+        batches = [_present(next(stream)) for _ in range(parts)]
         assignments = [self.task.assign(batch) for batch in batches]
         counts = step_counts(assignments)  # of the whole optimizer step, before the first backward pass
         shares: dict[str, Tensor] = {}
@@ -151,13 +154,6 @@ class Loop:
         rate = self._update()
         if logged:
             self._report(rate, norm, shares)
-
-    def _laid_out(self, batch: ImageBatch) -> ImageBatch:
-        if not self.config.channels_last:
-            return batch
-        from dataclasses import replace
-
-        return replace(batch, images=batch.images.to(memory_format=torch.channels_last))
 
     def _clip(self, logged: bool) -> Tensor | None:
         """Norm of the gradient before clipping, where it is needed."""
@@ -230,7 +226,7 @@ class Loop:
         if ap is not None and (self.best["AP"] is None or ap > self.best["AP"]):
             self.best = {"AP": ap, "step": self.step}
             if self.accelerator.is_main_process:
-                self.published.save_pretrained(self.run_dir.best_dir)
+                save_pretrained(self.published, self.run_dir.best_dir)
                 self.run_dir.write_json(self.run_dir.best_dir / "metrics.json", {"step": self.step, **self.metrics})
         if self.step < self.plan.steps:
             self.reporter.start(self.step)
@@ -254,7 +250,7 @@ class Loop:
             self.run_dir.save(
                 Checkpoint(self.step, self.task.state_dict(), self.optimizer.state_dict(), ema, state)
             )
-            self.published.save_pretrained(self.run_dir.model_dir)
+            save_pretrained(self.published, self.run_dir.model_dir)
         self.accelerator.wait_for_everyone()
 
     def _restore(self) -> dict[str, Any] | None:
@@ -312,7 +308,7 @@ class Loop:
             self.task.model.load_state_dict(self.ema.module.state_dict())
         self.task.model.eval()
         if self.accelerator.is_main_process:
-            self.task.model.save_pretrained(self.run_dir.model_dir)
+            save_pretrained(self.task.model, self.run_dir.model_dir)
             result = {
                 "steps": self.step,
                 "seconds": round(self.clock.training, 3),
@@ -323,6 +319,11 @@ class Loop:
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.wait_for_everyone()
+
+
+def _present(batch: ImageBatch | None) -> ImageBatch:
+    assert batch is not None, "only the first item of the stream is None"
+    return batch
 
 
 def _finite(value: float) -> float | None:

@@ -70,31 +70,40 @@ def download(
 def _explain(error: Exception, repo_id: str, revision: str | None, name: str) -> str:
     """Say what happened and what to do, without the request's headers or address parameters."""
     where = f"'{repo_id}'" + (f" at revision '{revision}'" if revision else "")
-    if isinstance(error, GatedRepoError):
-        return f"{where} is gated: accept its terms on the Hub, then pass token= or run `hf auth login`."
-    if isinstance(error, RepositoryNotFoundError):
-        return (
-            f"No Hub repository {where}, or it is private (401/404). Check the spelling (org/name); for a private one "
-            "pass token= or run `hf auth login`. A directory on this machine is loaded with 'local-dir:PATH'."
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return f"The Hub repository '{repo_id}' has no revision '{revision}'."
-    if isinstance(error, HFValidationError):
-        return f"'{repo_id}' is not a Hub repository id ({_first_line(error)}). Ids look like 'org/name'."
     status = _status(error)
-    if isinstance(error, LocalEntryNotFoundError) and status is None:
-        return (
+    offline = isinstance(error, LocalEntryNotFoundError)
+    explanations = (
+        (
+            isinstance(error, GatedRepoError),
+            f"{where} is gated: accept its terms on the Hub, then pass token= or run `hf auth login`.",
+        ),
+        (
+            isinstance(error, RepositoryNotFoundError),
+            f"No Hub repository {where}, or it is private (401/404). Check the spelling (org/name); for a private one "
+            "pass token= or run `hf auth login`. A directory on this machine is loaded with 'local-dir:PATH'.",
+        ),
+        (isinstance(error, RevisionNotFoundError), f"The Hub repository '{repo_id}' has no revision '{revision}'."),
+        (
+            isinstance(error, HFValidationError),
+            f"'{repo_id}' is not a Hub repository id ({_first_line(error)}). Ids look like 'org/name'.",
+        ),
+        (
+            offline and status is None,
             f"The Hub cannot be reached and {name} of {where} is not in the cache. Check the network (and HF_ENDPOINT, "
-            "HF_HUB_OFFLINE), or copy the model directory here and load it with 'local-dir:PATH'."
-        )
-    if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-        return f"{where} has no {name}.{_HOW_PUBLISHED[name]}"
-    if status is not None:
-        advice = {401: "log in with `hf auth login`", 403: "the token may not read it", 429: "wait, then try again"}
-        return f"The Hub answered {status} for {name} of {where}: {advice.get(status, 'try again later')}."
-    return f"{name} of {where} could not be fetched: {type(error).__name__}: {_first_line(error)}"
+            "HF_HUB_OFFLINE), or copy the model directory here and load it with 'local-dir:PATH'.",
+        ),
+        (isinstance(error, EntryNotFoundError) and not offline, f"{where} has no {name}.{_HOW_PUBLISHED[name]}"),
+        (status is not None, f"The Hub answered {status} for {name} of {where}: {_ADVICE.get(status, 'try later')}."),
+    )
+    otherwise = f"{name} of {where} could not be fetched: {type(error).__name__}: {_first_line(error)}"
+    return next((text for applies, text in explanations if applies), otherwise)
 
 
+_ADVICE: dict[int | None, str] = {
+    401: "log in with `hf auth login`",
+    403: "the token may not read it",
+    429: "wait, then try again",
+}
 _HOW_PUBLISHED = {
     CONFIG_NAME: " An ld_hub model has one; model.push_to_hub writes it.",
     WEIGHTS_NAME: " Pickled weights (pytorch_model.bin, .pth) are not loaded from the Hub: "

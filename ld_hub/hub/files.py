@@ -107,18 +107,21 @@ def describe_bytes(path: str | Path) -> str:
         head = stream.read(256)
     if not head:
         return "an empty file"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer (the real file was never fetched: run `git lfs pull`, or download it again)"
     text = head.lstrip().lower()
-    if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
-        return "a web page (the download gave an error page or needs a login)"
-    if head.startswith(b"PK\x03\x04"):
-        return "a zip archive, which is what torch.save writes"
-    if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        return "a Python pickle"
-    if len(head) > 9 and head[8:9] == b"{":
-        return "a safetensors file"
-    return ""
+    kinds = (
+        (
+            head.startswith(b"version https://git-lfs"),
+            "a Git LFS pointer (the real file was never fetched: run `git lfs pull`, or download it again)",
+        ),
+        (
+            text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")),
+            "a web page (the download gave an error page or needs a login)",
+        ),
+        (head.startswith(b"PK\x03\x04"), "a zip archive, which is what torch.save writes"),
+        (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"), "a Python pickle"),
+        (head[8:9] == b"{", "a safetensors file"),
+    )
+    return next((name for fits, name in kinds if fits), "")
 
 
 def _beside(target: Path) -> Path:

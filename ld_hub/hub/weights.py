@@ -66,7 +66,7 @@ def load_safetensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]
     _require(path)
     try:
         with safe_open(str(path), framework="pt", device=device) as file:
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     _refuse_non_finite(tensors, f"'{path}': ")
@@ -89,7 +89,7 @@ def tensor_shapes(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
     _require(path)
     try:
         with safe_open(str(path), framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}
             return {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from None

@@ -9,12 +9,15 @@ from torch import Tensor, nn
 
 
 class ConvNormReLU(nn.Sequential):
-    """3x3 convolution without bias, GroupNorm with 32 groups (or the largest divisor below), ReLU."""
+    """3x3 convolution without bias, GroupNorm, ReLU.
+
+    32 groups from 256 channels on, as published; fewer below, so that a group keeps about 8 channels.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm = nn.GroupNorm(math.gcd(32, out_channels), out_channels)
+        self.norm = nn.GroupNorm(math.gcd(32, max(1, out_channels // 8), out_channels), out_channels)
         self.act = nn.ReLU(inplace=True)
         nn.init.normal_(self.conv.weight, std=0.01)
 

@@ -102,11 +102,7 @@ def create_model(
     overrides = {**{name: value for name, value in named.items() if value is not None}, **config_overrides}
     classes = _count_classes(num_classes, label_names, category_ids)
     labels: dict[str, Any] = {"label_names": label_names, "category_ids": category_ids}
-    fresh = {
-        "pretrained_backbone": pretrained_backbone,
-        "backbone_checkpoint": backbone_checkpoint,
-        "cache_dir": cache_dir,
-    }
+    fresh: dict[str, Any] = {"pretrained_backbone": pretrained_backbone, "backbone_checkpoint": backbone_checkpoint}
     place, revision, weights = _locate(model_name, pretrained and checkpoint_path is None, cache_dir)
     if checkpoint_path is not None:
         fresh = {}  # full weights follow: the backbone's own are not needed
@@ -115,7 +111,7 @@ def create_model(
         loaded: DenseDetector = load_pretrained(
             place,
             revision=revision,
-            download_dir=cache_dir,
+            cache_dir=cache_dir,
             weights=weights,
             num_classes=classes,
             config_overrides=overrides,
@@ -126,7 +122,8 @@ def create_model(
     entry = find(split_tag(str(model_name))[0])
     if classes is not None:
         overrides["num_classes"] = classes
-    model: DenseDetector = entry.build(make_config(entry, overrides), name=entry.name, **labels, **fresh)
+    config = make_config(entry, overrides)
+    model: DenseDetector = entry.build(config, name=entry.name, cache_dir=cache_dir, **labels, **fresh)
     return _with_checkpoint(model, checkpoint_path)
 
 

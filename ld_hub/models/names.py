@@ -116,7 +116,9 @@ def parse_source(model_name: str) -> tuple[str, str]:
         return "", model_name
     source = source.lower().replace("_", "-")
     if source not in SOURCES:
-        raise ConfigError(f"Unknown source '{source}:' in '{model_name}'; known: {', '.join(f'{s}:' for s in SOURCES)}.")
+        raise ConfigError(
+            f"Unknown source '{source}:' in '{model_name}'; known: {', '.join(f'{s}:' for s in SOURCES)}."
+        )
     if not rest:
         raise ConfigError(f"Nothing follows '{source}:' in '{model_name}'.")
     return source, rest
@@ -180,7 +182,9 @@ _FAMILY_HABITS = {
     "retina": "retinanet",
 }
 _NOISE = {"fpn", "coco", "1x", "2x", "mstrain", "ms2x", "1333x800", "detector"}
-_MMDET_DISTILLED = re.compile(r"(ld|vlr|bckd|crosskd|kd)_(\w+?)_(gfl|gflv1|gfocal|atss|fcos|retinanet|retina)_(r\w+|x\w+)")
+_MMDET_DISTILLED = re.compile(
+    r"(ld|vlr|bckd|crosskd|kd)_(\w+?)_(gfl|gflv1|gfocal|atss|fcos|retinanet|retina)_(r\w+|x\w+)"
+)
 
 
 def _normal(name: str) -> str:

@@ -182,7 +182,9 @@ def load_pretrained(
         options["data_config"] = saved.data_config
     if weights:
         _check_shapes(saved, config, options)
-    model = saved.entry.build(config, **options, **({} if weights else build_options))
+    if not weights:
+        options |= {**build_options, "cache_dir": cache_dir}
+    model = saved.entry.build(config, **options)
     if saved.recipe:
         model.recipe = saved.recipe
     if weights:
@@ -271,7 +273,9 @@ def make_config(entry: ModelEntry, overrides: Mapping[str, Any]) -> Any:
     try:
         return config_class(**{**entry.config, **overrides})
     except TypeError as error:
-        raise ConfigError(f"Model '{entry.name}': a configuration field has a value of the wrong type: {error}.") from None
+        raise ConfigError(
+            f"Model '{entry.name}': a configuration field has a value of the wrong type: {error}."
+        ) from None
 
 
 def _classes(
@@ -284,8 +288,8 @@ def _classes(
     if weights:
         shown = ", ".join(saved.label_names[:5]) + (", ..." if have > 5 else "")
         raise CheckpointError(
-            f"'{saved.directory}' was trained for {have} classes ({shown}), and {wanted} are asked for. Its weights can "
-            f"only be loaded with num_classes={have}; pretrained=False builds the same architecture for {wanted}."
+            f"'{saved.directory}' was trained for {have} classes ({shown}), but {wanted} are asked for. Its weights "
+            f"load only with num_classes={have}; pretrained=False builds the same architecture for {wanted}."
         )
     return {"num_classes": wanted}
 
@@ -328,19 +332,20 @@ def _settings(where: str, kind: type[Settings], values: dict[str, Any]) -> Setti
     """A settings dataclass from saved values; types are those of the defaults."""
     defaults = {item.name: item.default for item in fields(kind)}  # type: ignore[arg-type]
     _warn_unknown(f"{where}: {kind.__name__}", values, set(defaults))
-    kept = {}
+    kept: dict[str, Any] = {}
     for name, value in values.items():
         if name not in defaults:
             continue
         expected = type(defaults[name])
-        value = tuple(value) if isinstance(value, list) and expected is tuple else value
-        value = float(value) if expected is float and type(value) is int else value
-        if type(value) is not expected:
+        if (expected, type(value)) in ((tuple, list), (float, int)):  # JSON has no tuples, and writes 1.0 as 1
+            kept[name] = expected(value)
+        elif type(value) is expected:
+            kept[name] = value
+        else:
             raise CheckpointError(
                 f"{where}: {kind.__name__}.{name} is {_short(value)}; expected a {expected.__name__}, "
                 f"e.g. {defaults[name]!r}."
             )
-        kept[name] = value
     try:
         return kind(**kept)
     except LdHubError as error:

@@ -39,7 +39,9 @@ class LoadReport:
 
     def table(self, most: int = 10) -> str:
         """The report as text, one line per group and at most `most` names of each."""
-        shapes = [f"{name}: {list(found)} in the file, {list(own)} in the model" for name, found, own in self.wrong_shape]
+        shapes = [
+            f"{name}: {list(found)} in the file, {list(own)} in the model" for name, found, own in self.wrong_shape
+        ]
         groups = [
             ("matched", list(self.matched), 0),
             ("missing", list(self.missing), most),

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from ld_hub.assigners import ATSSAssigner
-from ld_hub.distillation import TermInputs
 from ld_hub.distillation.regions import vlr_weights
 from ld_hub.structures import Targets
 from tests.support import golden
@@ -35,8 +34,7 @@ def test_atss_and_vlr(stem: str, name: str) -> None:
         return
     assert torch.equal(assignment.gt_index[0], expected)
     if f"{name}/vlr" in arrays.files:
-        inputs = TermInputs(None, None, assignment, targets)  # type: ignore[arg-type]
-        weights = vlr_weights(inputs, gamma=0.25, criterion="iof")[0]
+        weights = vlr_weights(assignment, targets, gamma=0.25, criterion="iof")[0]
         expected_vlr = torch.as_tensor(arrays[f"{name}/vlr"])
         assert torch.equal(weights > 0, expected_vlr > 0)
         assert golden.error(weights, expected_vlr) <= 1e-5

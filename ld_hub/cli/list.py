@@ -1,0 +1,72 @@
+"""`ld-hub list`: which models there are."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ld_hub.errors import UnknownNameError
+from ld_hub.models.factory import list_models
+from ld_hub.models.names import available, right_name
+from ld_hub.registry import MODELS, PretrainedCfg
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb's arguments to the frame's parser."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "list",
+        help="list model names",
+        description="List model names, by wildcard.",
+        epilog="example: ld-hub list 'gfocal_r50*'",
+    )
+    parser.add_argument("pattern", nargs="?", default="", help="shell wildcard, in quotes; a plain word fits anywhere")
+    parser.add_argument("--pretrained", action="store_true", help="only names with weights, with their tags")
+    parser.add_argument("--markdown", action="store_true", help="a table with teacher, recipe and weights")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the names.
+
+    Raises:
+        UnknownNameError: If none fits.
+    """
+    pattern = args.pattern
+    if pattern and not any(mark in pattern for mark in "*?["):
+        pattern = f"*{pattern}*"
+    names = list_models(pattern, pretrained=args.pretrained)
+    if not names:
+        raise UnknownNameError(_nothing(args.pattern, args.pretrained))
+    print(markdown(names) if args.markdown else "\n".join(names))
+    return 0
+
+
+def markdown(names: list[str]) -> str:
+    """A table of models, as the README shows it.
+
+    Args:
+        names: Registered names, with or without tags.
+    """
+    lines = ["| model | backbone | taught by | recipe | weights (COCO AP) |", "|---|---|---|---|---|"]
+    for name in names:
+        plain, _, tag = name.partition(".")
+        entry = MODELS[plain]
+        backbone = entry.config.get("backbone", entry.build.config_class().backbone)  # type: ignore[attr-defined]
+        if "backbone" not in entry.config:
+            backbone = f"any timm model ({backbone})"
+        taught = (f"`{entry.distilled.teacher}`", entry.distilled.recipe) if entry.distilled else ("", "")
+        tags = {known: cfg for known, cfg in entry.pretrained.items() if tag in ("", known) and available(cfg)}
+        weights = ", ".join(_weights(known, cfg) for known, cfg in tags.items())
+        lines.append(f"| `{plain}` | {backbone} | {taught[0]} | {taught[1]} | {weights} |")
+    return "\n".join(lines)
+
+
+def _weights(tag: str, cfg: PretrainedCfg) -> str:
+    return f"`{tag}`" + ("" if cfg.ap is None else f" ({cfg.ap:.1f})")
+
+
+def _nothing(pattern: str, pretrained: bool) -> str:
+    if pretrained and list_models(f"*{pattern}*" if pattern else ""):
+        return f"No model{f' that fits {pattern!r}' if pattern else ''} has published weights in this version."
+    right = right_name(pattern)
+    hint = f"Did you mean {right}?" if right else f"There are {len(list_models())} models; `ld-hub list` shows all."
+    return f"No model fits '{pattern}'. {hint}"

@@ -1,0 +1,296 @@
+"""Flags of `ld_hub.train` and `ld_hub.distill`: the fields of dataclasses, on the command line and in YAML.
+
+Distilling parses twice: once to learn the recipe, then with a flag for each field of each of its terms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from argparse import ArgumentError
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from ld_hub.engine.config import TrainConfig
+from ld_hub.errors import ConfigError
+
+Arguments = TypeVar("Arguments")
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """Where the images are.
+
+    Attributes:
+        data: Directory in COCO format: train2017/ or train/, val2017/ or val/, annotations/*.json.
+        train_images: Directory of training images, where data does not tell.
+        train_annotations: COCO file of the training images, where data does not tell.
+        val_images: Directory of the images to evaluate on, where data does not tell.
+        val_annotations: COCO file of the images to evaluate on, where data does not tell. Without data and without
+            this nothing is evaluated.
+    """
+
+    data: str | None = None
+    train_images: str | None = None
+    train_annotations: str | None = None
+    val_images: str | None = None
+    val_annotations: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """What is trained. The number of classes and their names are the data's.
+
+    Attributes:
+        backbone: Another backbone than the name's: r18 ... r101 or any timm model with features at strides 8, 16, 32.
+        reg_max: Largest distance to a box edge in strides; a box edge has one bin more.
+        anchor_scale: Side of the anchors in strides; smaller ones suit small objects.
+        fpn_channels: Channels of the pyramid.
+        head_width: Channels of the head's towers.
+        head_depth: Convolutions per tower.
+        pretrained_backbone: Start from timm's weights of the backbone, fetched once; false starts from random
+            numbers, with all stages and batch norms trained.
+        backbone_checkpoint: Local safetensors file with the backbone's weights under timm's names; nothing is fetched.
+        checkpoint: Start from these weights of a whole detector: a model directory, a checkpoint file or a name with
+            published weights. With other classes, the layer that predicts them starts anew.
+    """
+
+    backbone: str | None = None
+    reg_max: int | None = None
+    anchor_scale: float | None = None
+    fpn_channels: int | None = None
+    head_width: int | None = None
+    head_depth: int | None = None
+    pretrained_backbone: bool = True
+    backbone_checkpoint: str | None = None
+    checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class DistillArguments:
+    """Who teaches, and how.
+
+    Attributes:
+        teacher: Teacher: a model directory (RUN/model) or a name. NAME's own where not given.
+        teacher_checkpoint: Weights of a teacher given by name: a .safetensors or a published .pth file.
+        recipe: Recipe, see `python -c "import ld_hub; print(ld_hub.list_recipes())"`. NAME's own, or ld, where not
+            given.
+        reference: Compute every loss as the code base of the LD paper (ld) or of BCKD (bckd) did, faults included.
+        individual_ld: Leave loss_bbox and loss_dfl to the teacher (LD paper, supplement, Table 1).
+        train_teacher: First train the teacher on this data, in output_dir/teacher, then distil. Resumable as a whole.
+    """
+
+    teacher: str | None = None
+    teacher_checkpoint: str | None = None
+    recipe: str | None = None
+    reference: Literal["ld", "bckd"] | None = None
+    individual_ld: bool = False
+    train_teacher: bool = False
+
+
+@dataclass(frozen=True)
+class TeacherArguments:
+    """How train_teacher trains; everything not given here is as for the student.
+
+    Attributes:
+        teacher_steps: Optimizer steps of the teacher's training.
+        teacher_epochs: Passes over the training images, instead of teacher_steps.
+        teacher_lr: Learning rate, as lr.
+        teacher_backbone: Another backbone than the teacher's name says.
+        teacher_pretrained_backbone: Start from timm's weights of the backbone, unless there are published weights of
+            the teacher or teacher_checkpoint.
+        teacher_backbone_checkpoint: Local safetensors file with the backbone's weights under timm's names.
+    """
+
+    teacher_steps: int | None = None
+    teacher_epochs: float | None = None
+    teacher_lr: float | None = None
+    teacher_backbone: str | None = None
+    teacher_pretrained_backbone: bool = True
+    teacher_backbone_checkpoint: str | None = None
+
+
+GROUPS: dict[type[Any], str] = {
+    DataArguments: "data",
+    ModelArguments: "model",
+    DistillArguments: "distillation",
+    TeacherArguments: "teacher's training (with --train_teacher)",
+    TrainConfig: "training",
+}
+TERMS_FLAG = re.compile(r"--terms\.[\w.]+(=.*)?$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One of the two commands.
+
+    Attributes:
+        program: How it is called.
+        summary: What it does.
+        name_help: What its NAME is.
+        groups: Dataclasses whose fields are its flags.
+        examples: Last lines of the help.
+    """
+
+    program: str
+    summary: str
+    name_help: str
+    groups: tuple[type[Any], ...]
+    examples: str
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A parsed command line.
+
+    Attributes:
+        name: Positional NAME.
+        values: All flags by name, as plain values.
+        terms: Values of the terms' flags by term and field.
+        yaml: The same as text for ``--config``.
+    """
+
+    name: str
+    values: dict[str, Any]
+    yaml: str
+    terms: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def of(self, kind: type[Arguments], **changes: Any) -> Arguments:
+        """The flags that are fields of a dataclass, as that dataclass."""
+        names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        return kind(**{**{name: self.values[name] for name in names}, **changes})
+
+
+def parse(command: Command, argv: Sequence[str], recipe: Any = None) -> Parsed:
+    """Parse a command line.
+
+    Args:
+        command: Which command.
+        argv: Arguments after the program's name.
+        recipe: Recipe whose terms get flags; None takes any ``--terms`` without looking at it (first pass).
+
+    Raises:
+        ConfigError: If something is unknown, missing or of the wrong type; names the flag.
+        SystemExit: After ``--help`` and ``--print_config``.
+    """
+    parser = make_parser(command, recipe)
+    arguments = list(argv)
+    if recipe is None:
+        arguments = without_terms(arguments)
+    try:
+        found = parser.parse_args(arguments)
+    except ArgumentError as error:
+        raise ConfigError(_readable(str(error), parser)) from None
+    values = found.as_dict()
+    terms = values.pop("terms", None) or {}
+    values.pop("config", None)
+    text = parser.dump(found, skip_none=True, skip_validation=True)
+    return Parsed(name=values.pop("name"), values=values, yaml=text, terms=terms)
+
+
+def without_terms(argv: Sequence[str]) -> list[str]:
+    """The arguments without ``--terms.TERM.FIELD VALUE`` and without ``--help``."""
+    kept: list[str] = []
+    skip = False
+    for argument in argv:
+        if skip:
+            skip = False
+        elif TERMS_FLAG.match(argument):
+            skip = "=" not in argument
+        elif argument not in ("-h", "--help"):
+            kept.append(argument)
+    return kept
+
+
+def make_parser(command: Command, recipe: Any = None) -> Any:
+    """The parser of a command; with a recipe, including a flag for each field of its terms."""
+    from jsonargparse import ActionConfigFile, ArgumentParser
+
+    parser = ArgumentParser(
+        prog=command.program,
+        description=command.summary,
+        epilog=command.examples,
+        exit_on_error=False,
+        allow_abbrev=False,
+        formatter_class=_formatter(),
+    )
+    parser.add_argument("name", type=str, metavar="NAME", help=command.name_help)
+    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with values of these flags.")
+    for kind in command.groups:
+        group = parser.add_argument_group(GROUPS[kind], (kind.__doc__ or "").split("\n", 1)[0])
+        _add_fields(group, kind)
+    if recipe is None:
+        parser.add_argument("--terms", type=dict, default=None)
+        return parser
+    for name, config in recipe.terms.items():
+        title = f"term {name} of the recipe {recipe.name} ({config.kind}; other recipes have other terms)"
+        _add_fields(parser.add_argument_group(title), type(config), f"terms.{name}.", vars(config))
+    return parser
+
+
+def _add_fields(group: Any, kind: type[Any], prefix: str = "", values: dict[str, Any] | None = None) -> None:
+    hints, texts = get_type_hints(kind), field_texts(kind)
+    for item in dataclasses.fields(kind):
+        default = item.default if values is None else values[item.name]
+        group.add_argument(f"--{prefix}{item.name}", help=texts[item.name], **_typed(hints[item.name], default))
+
+
+def _typed(hint: Any, default: Any) -> dict[str, Any]:
+    """How a field's type is written on a command line."""
+    inner = [part for part in get_args(hint) if part is not type(None)]
+    tuples = [part for part in (hint, *inner) if get_origin(part) is tuple]
+    if tuples:
+        first, second = get_args(tuples[0])[:2]
+        many: Any = "+" if second is Ellipsis else 2
+        return {"type": first, "nargs": many, "default": default if default is None else list(default)}
+    if hint is bool or bool in inner:  # --flag alone means true
+        return {"type": hint, "nargs": "?", "const": True, "default": default}
+    return {"type": hint, "default": default}
+
+
+def field_texts(kind: type[Any]) -> dict[str, str]:
+    """What the docstring of a dataclass (and of its bases) says about each field, on one line."""
+    from docstring_parser import DocstringStyle
+    from docstring_parser import parse as parse_docstring
+
+    texts: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(base):
+            for parameter in parse_docstring(base.__doc__ or "", DocstringStyle.GOOGLE).params:
+                texts[parameter.arg_name] = " ".join((parameter.description or "").split()).replace("``", "")
+    return texts
+
+
+def _formatter() -> type[Any]:
+    """jsonargparse's help, with the examples' lines left as they are."""
+    import argparse
+
+    from jsonargparse import DefaultHelpFormatter
+
+    class Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]
+        pass
+
+    return Formatter
+
+
+def _readable(message: str, parser: Any) -> str:
+    """jsonargparse's message as one sentence with the flag's name."""
+    message = re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", message)
+    value = re.search(r"Given value: (.*)", message)
+    key = re.search(r'Parser key "([\w.]+)"', message)
+    types = re.search(r"Subtypes: \[(.*)\]", message)
+    if key and value and types:
+        expected = types.group(1).replace(", NoneType", "")
+        return f"--{key.group(1)}: expected {expected}, got {value.group(1)!r}."
+    if key:
+        return f"--{key.group(1)}: {' '.join(message.split(':', 1)[1].split())}."
+    unknown = re.search(r"unrecognized arguments: (\S+)|Option '(\S+)' is not accepted", message)
+    if unknown:
+        name = (unknown.group(1) or f"--{unknown.group(2)}").split("=")[0]
+        known = [option for action in parser._actions for option in action.option_strings]
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(close)}?" if close else "`--help` lists the flags."
+        return f"Unknown flag or key {name}. {hint}"
+    return f"{' '.join(message.split())}. `--help` explains the flags."

@@ -1,0 +1,319 @@
+"""Trainers: what the commands `ld_hub.train` and `ld_hub.distill` run, and the way to train from Python."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ld_hub.data import DetectionSet
+from ld_hub.distillation import Distiller, Recipe
+from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.config import TrainConfig
+from ld_hub.engine.devices import make_accelerator
+from ld_hub.engine.loop import Loop
+from ld_hub.engine.report import table
+from ld_hub.engine.schedule import Plan
+from ld_hub.engine.tasks import DetectionTask, DistillationTask
+from ld_hub.errors import ConfigError, DataError
+from ld_hub.evaluation import CocoMetrics
+from ld_hub.hub import atomic_write
+from ld_hub.models.detector import DenseDetector
+from ld_hub.version import __version__
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came out of a run.
+
+    Attributes:
+        steps: Optimizer steps made.
+        seconds: Seconds of training, without evaluation and saving, earlier parts of a resumed run included.
+        metrics: Of the last evaluation, or None where there was none.
+        best_ap: Largest AP of all evaluations, 0..1, or None.
+        best_step: Optimizer step it was reached at.
+        model_dir: The last weights (their average with `TrainConfig.ema_decay`), loadable by `create_model`.
+        best_dir: The weights of `best_ap`, or None.
+    """
+
+    steps: int
+    seconds: float
+    metrics: CocoMetrics | None
+    best_ap: float | None
+    best_step: int | None
+    model_dir: Path
+    best_dir: Path | None
+
+
+class Trainer:
+    """Trains the task it is given; see `DetectionTrainer` and `DistillationTrainer`.
+
+    Args:
+        task: The model and its losses. The model takes over the data set's label names and category ids.
+        train_dataset: Images to train on.
+        eval_dataset: Images to evaluate on, of the same classes; None never evaluates.
+        config: Settings.
+        trackers: `accelerate.tracking.GeneralTracker` objects, besides ``config.report_to``.
+        attachments: Text files to be put into the run directory, by name.
+
+    Raises:
+        ConfigError: If the model has another number of classes than the data.
+        DataError: If there is nothing to train on, or the two data sets have different classes.
+    """
+
+    def __init__(
+        self,
+        task: DetectionTask,
+        *,
+        train_dataset: DetectionSet,
+        eval_dataset: DetectionSet | None = None,
+        config: TrainConfig | None = None,
+        trackers: Sequence[Any] = (),
+        attachments: Mapping[str, str] | None = None,
+    ) -> None:
+        self.task, self.model = task, task.model
+        self.config = config or TrainConfig()
+        self.trackers, self.attachments = tuple(trackers), dict(attachments or {})
+        self.train_dataset = train_dataset.without_empty() if self.config.filter_empty else train_dataset
+        self.eval_dataset = eval_dataset
+        if not len(self.train_dataset):
+            dropped = " with objects (filter_empty left the others out)" if len(train_dataset) else ""
+            raise DataError(f"'{train_dataset.annotation_file}' has no images{dropped}: there is nothing to train on.")
+        if eval_dataset is not None and eval_dataset.label_names != train_dataset.label_names:
+            raise DataError(
+                f"'{eval_dataset.annotation_file}' has the classes {', '.join(eval_dataset.label_names)}, "
+                f"'{train_dataset.annotation_file}' has {', '.join(train_dataset.label_names)}: they must agree."
+            )
+        if self.config.image_size is not None:
+            self.model.data_config = replace(self.model.data_config, image_size=self.config.image_size)
+
+    def train(self) -> RunResult:
+        """Train to the end, writing to ``config.output_dir``.
+
+        Returns:
+            What came out; the model itself holds the published weights then and is in eval mode.
+
+        Raises:
+            ConfigError: If the directory holds a run already and ``resume`` is not set, or the run to be resumed
+                had other settings.
+            NonFiniteLossError: If a loss becomes NaN or infinite; names the term. The weights are those before.
+        """
+        run = RunDirectory(self.config.output_dir)
+        if not self.config.resume:
+            run.require_new()
+        accelerator = make_accelerator(
+            self.config, run.path, trackers=self.trackers, find_unused=self._has_optional_parameters()
+        )
+        plan = Plan.make(self.config, len(self.train_dataset), accelerator.num_processes)
+        loop = Loop(self.task, self.train_dataset, self.eval_dataset, plan, run, accelerator)
+        accelerator.wait_for_everyone()  # every rank has looked at the directory before the first file is there
+        description = self.describe(plan, accelerator.num_processes, accelerator.mixed_precision)
+        if accelerator.is_main_process:
+            self._write_settings(run, plan)
+        accelerator.init_trackers("ld_hub", config=_flat(self.config.to_dict()))
+        loop.reporter.say(description)
+        loop.run()
+        accelerator.free_memory()
+        metrics = None if loop.metrics is None else CocoMetrics(**loop.metrics)
+        return RunResult(
+            steps=loop.step,
+            seconds=loop.clock.training,
+            metrics=metrics,
+            best_ap=loop.best["AP"],
+            best_step=loop.best["step"],
+            model_dir=run.model_dir,
+            best_dir=run.best_dir if loop.best["step"] is not None else None,
+        )
+
+    def describe(self, plan: Plan, processes: int = 1, precision: str = "no") -> str:
+        """The table at the start of a run."""
+        config, size = self.config, self.model.data_config.image_size
+        evaluated = "not evaluated" if self.eval_dataset is None else f"{len(self.eval_dataset)} images to evaluate"
+        return table(
+            [
+                *self._networks(),
+                (
+                    "data",
+                    f"{len(self.train_dataset)} images of {len(self.model.label_names)} classes, {evaluated}, "
+                    f"{size[0]} px (longest side {size[1]} px)",
+                ),
+                ("batch", f"{config.batch_size} images x {config.accumulation} micro-steps x {processes} processes"),
+                ("schedule", plan.describe()),
+                ("precision", {"no": "float32"}.get(precision, precision)),
+                ("average", "none" if config.ema_decay is None else f"EMA, decay up to {config.ema_decay:g}"),
+                ("run", config.output_dir),
+            ]
+        )
+
+    def _networks(self) -> list[tuple[str, str]]:
+        return [("model", describe_network(self.model))]
+
+    def _settings(self) -> dict[str, Any]:
+        """What config.json says besides the configuration."""
+        return {"model": self.model.name, "model_config": _plain(vars(self.model.config))}
+
+    def _write_settings(self, run: RunDirectory, plan: Plan) -> None:
+        content = {
+            "ld_hub_version": __version__,
+            "config": self.config.to_dict(),
+            "steps": plan.steps,
+            "images_per_step": plan.global_batch,
+            "peak_lr": plan.peak_lr,
+            "train_annotations": self.train_dataset.annotation_file,
+            "eval_annotations": None if self.eval_dataset is None else self.eval_dataset.annotation_file,
+            **self._settings(),
+        }
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.clean()
+        run.write_json(run.config_file, content)
+        for name, text in self.attachments.items():
+            atomic_write(run.path / name, text)
+
+    def _has_optional_parameters(self) -> bool:
+        """Whether some parameters may get no gradient in a step (those of terms that are not always active)."""
+        return False
+
+
+class DetectionTrainer(Trainer):
+    """Plain training of a detector.
+
+    Args:
+        model: Detector of the data's classes.
+        train_dataset: See `Trainer`, also for all other arguments.
+        eval_dataset: See `Trainer`.
+        config: See `Trainer`.
+        trackers: See `Trainer`.
+        attachments: See `Trainer`.
+    """
+
+    def __init__(
+        self,
+        model: DenseDetector,
+        *,
+        train_dataset: DetectionSet,
+        eval_dataset: DetectionSet | None = None,
+        config: TrainConfig | None = None,
+        trackers: Sequence[Any] = (),
+        attachments: Mapping[str, str] | None = None,
+    ) -> None:
+        fit_labels(model, train_dataset)
+        super().__init__(
+            DetectionTask(model),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            config=config,
+            trackers=trackers,
+            attachments=attachments,
+        )
+
+
+class DistillationTrainer(Trainer):
+    """Training of a student by the ground truth and a frozen teacher.
+
+    Args:
+        student: Detector of the data's classes.
+        teacher: Trained detector; with class terms, of the same classes.
+        recipe: Registered name (`list_recipes`) or recipe.
+        reference: ``"ld"`` or ``"bckd"`` for the published computation of that code base in every loss; None for
+            the sound default, which does not depend on how a batch is split.
+        individual_ld: Leave loss_bbox and loss_dfl to the teacher (LD paper, supplement, Table 1).
+        train_dataset: See `Trainer`, also for all other arguments.
+        eval_dataset: See `Trainer`.
+        config: See `Trainer`.
+        trackers: See `Trainer`.
+        attachments: See `Trainer`.
+    """
+
+    task: DistillationTask
+
+    def __init__(
+        self,
+        student: DenseDetector,
+        teacher: DenseDetector,
+        recipe: str | Recipe = "ld",
+        *,
+        reference: str | None = None,
+        individual_ld: bool = False,
+        train_dataset: DetectionSet,
+        eval_dataset: DetectionSet | None = None,
+        config: TrainConfig | None = None,
+        trackers: Sequence[Any] = (),
+        attachments: Mapping[str, str] | None = None,
+    ) -> None:
+        fit_labels(student, train_dataset)
+        distiller = Distiller(recipe, reference)
+        if reference is not None:
+            student.criterion = student.criterion.published(
+                student.coder, reference, distilling=True, box_loss=student.criterion.box_loss
+            )
+        task = DistillationTask(student, teacher, distiller, individual_ld=individual_ld)
+        super().__init__(
+            task,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            config=config,
+            trackers=trackers,
+            attachments=attachments,
+        )
+        self.teacher = teacher
+        student.recipe = {  # saved with the student, for its card
+            **distiller.recipe.to_dict(),
+            "teacher": teacher.name,
+            "reference": reference,
+            "individual_ld": individual_ld,
+        }
+
+    def describe(self, plan: Plan, processes: int = 1, precision: str = "no") -> str:
+        """The table at the start of a run, with the recipe's."""
+        parts = [super().describe(plan, processes, precision), self.task.distiller.recipe.table()]
+        if self.task.individual_ld:
+            parts.append("Individual LD: loss_bbox and loss_dfl are left to the teacher.")
+        return "\n\n".join([*parts, *self.task.remarks])
+
+    def _networks(self) -> list[tuple[str, str]]:
+        return [("student", describe_network(self.model)), ("teacher", describe_network(self.teacher))]
+
+    def _settings(self) -> dict[str, Any]:
+        teacher = {"teacher": self.teacher.name, "teacher_config": _plain(vars(self.teacher.config))}
+        return {**super()._settings(), **teacher, "recipe": self.model.recipe}
+
+    def _has_optional_parameters(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.task.distiller.parameters())
+
+
+def fit_labels(model: DenseDetector, dataset: DetectionSet) -> None:
+    """Write the data set's label names and category ids into the model.
+
+    Raises:
+        ConfigError: If the number of classes differs.
+    """
+    wanted, found = len(dataset.label_names), model.config.num_classes
+    if wanted != found:
+        raise ConfigError(
+            f"Model '{model.name}' has {found} classes, '{dataset.annotation_file}' has {wanted} "
+            f"({', '.join(dataset.label_names[:8])}{', ...' if wanted > 8 else ''}): "
+            f"make it with create_model(..., num_classes={wanted})."
+        )
+    model.set_labels(dataset.label_names, dataset.category_ids)
+
+
+def describe_network(model: nn.Module) -> str:
+    """Name and size of a detector."""
+    every = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    what = "frozen" if not trained else f"{trained / 1e6:.2f} M trained"
+    backbone = f" ({model.config.backbone})" if isinstance(model, DenseDetector) else ""
+    return f"{getattr(model, 'name', '')}{backbone}: {every / 1e6:.2f} M parameters, {what}"
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(json.loads(json.dumps(dict(values), default=str)))
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that every tracker takes as hyperparameters."""
+    return {key: str(value) if isinstance(value, (list, tuple)) or value is None else value for key, value in values.items()}

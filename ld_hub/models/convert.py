@@ -1,0 +1,294 @@
+"""Reading the checkpoints that exist: OpenMMLab, LD and BCKD ``.pth`` files, into our names, strictly.
+
+The only place that calls ``torch.load``, always with ``weights_only=True``: a file that wants to run code is refused.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
+from ld_hub.hub import WEIGHTS_NAME, describe_bytes
+from ld_hub.models.pretrained import load_weights
+from ld_hub.models.report import LoadReport, compare
+
+
+@dataclass(frozen=True)
+class OpenMMLabCheckpoint:
+    """The student's tensors of a ``.pth`` file, under the file's own names without wrappers' prefixes.
+
+    Attributes:
+        path: The file.
+        state: Tensors by name.
+        dropped: ``(name, reason)`` of what is not the student's.
+        label_names: Class names the file's meta data gives, or None.
+    """
+
+    path: Path
+    state: dict[str, Tensor]
+    dropped: tuple[tuple[str, str], ...]
+    label_names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """How a family's tensors are called elsewhere.
+
+    Attributes:
+        rules: ``(pattern of the whole foreign name, our name)``; the first that fits is used.
+        constants: Foreign names of buffers that we compute: dropped when equal to what the model expects.
+    """
+
+    rules: tuple[tuple[re.Pattern[str], str], ...]
+    constants: Mapping[str, Callable[[Any], Tensor]]
+
+
+def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
+    """Load the weights of a whole detector, strictly.
+
+    Args:
+        model: A detector; stays as it is if the file does not fit.
+        path: Ours (``.safetensors``, or a directory with ``model.safetensors``), or an OpenMMLab, LD or BCKD
+            ``.pth`` file: its weights may lie under ``state_dict`` or ``model`` or at the top, with or without
+            a ``module.`` prefix, with or without the teacher's; optimizer state and meta data are ignored.
+
+    Returns:
+        What was matched, and what was dropped with its reason.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        CheckpointError: If the file cannot be read, wants to run code, or does not fit the model exactly.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / WEIGHTS_NAME
+    if path.suffix == ".safetensors":
+        return load_weights(model, path)
+    checkpoint = read_openmmlab(path)
+    return load_openmmlab_state(model, checkpoint.state, source=str(path), dropped=checkpoint.dropped)
+
+
+def load_openmmlab_state(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str = "the state dict",
+    dropped: tuple[tuple[str, str], ...] = (),
+) -> LoadReport:
+    """Load tensors that bear OpenMMLab's names, strictly; see `load_checkpoint`.
+
+    Args:
+        model: A detector; stays as it is if the tensors do not fit.
+        state: The student's tensors, without wrappers' prefixes.
+        source: Where they come from, for messages.
+        dropped: ``(name, reason)`` of what was left out before, for the report.
+
+    Raises:
+        CheckpointError: If anything is missing, left over, of another shape, or not finite.
+    """
+    renamed, report = translate_openmmlab(model, state, source=source, dropped=dropped)
+    config: Any = model.config
+    report.require(config.num_classes)
+    bad = [name for name, tensor in renamed.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
+    if bad:
+        raise CheckpointError(f"'{source}': {len(bad)} tensor(s) hold NaN or infinity, first '{bad[0]}'.")
+    model.load_state_dict(renamed)
+    return report
+
+
+def translate_openmmlab(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    *,
+    source: str = "the state dict",
+    dropped: tuple[tuple[str, str], ...] = (),
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Translate names, without loading.
+
+    Args:
+        model: Says which names and shapes are expected; may lie on the meta device.
+        state: Tensors under OpenMMLab's names.
+        source: Where they come from, for messages.
+        dropped: What was left out before, for the report.
+
+    Returns:
+        Tensors under our names, and the comparison with the model.
+
+    Raises:
+        ConfigError: If the model's family has no key map.
+        CheckpointError: If a stored constant (the bins) differs from the model's.
+    """
+    family, config = str(model.family), model.config
+    if family not in KEY_MAPS:
+        raise ConfigError(f"Files of other libraries cannot be read into the family '{family}' yet.")
+    key_map = KEY_MAPS[family]
+    renamed: dict[str, Tensor] = {}
+    unknown: list[str] = []
+    for name, tensor in state.items():
+        if name in key_map.constants:
+            _check_constant(source, name, tensor, key_map.constants[name](config))
+            dropped += ((name, "constants, checked"),)
+            continue
+        ours = _translate(name, key_map)
+        if ours is None or ours in renamed:
+            unknown.append(name)
+        else:
+            renamed[ours] = tensor
+    shapes = {name: tuple(tensor.shape) for name, tensor in renamed.items()}
+    return renamed, compare(source, shapes, model.state_dict(), dropped, tuple(unknown))
+
+
+def read_openmmlab(path: str | Path) -> OpenMMLabCheckpoint:
+    """Read a ``.pth`` file without running any code from it.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The student's tensors; the teacher's and averaged copies are dropped and named.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        CheckpointError: If it is not a PyTorch file, is truncated, wants to run code, or holds no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"No checkpoint file '{path}'.")
+    content = _load(path)
+    state = _state_dict(path, content)
+    names, dropped = _students(state)
+    tensors = {name: state[original] for name, original in names.items()}
+    return OpenMMLabCheckpoint(path, tensors, tuple(dropped), _label_names(content))
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        wanted = re.search(r"GLOBAL (\S+)", str(error))
+        if wanted is None:
+            raise CheckpointError(_not_readable(path, error)) from None
+        raise CheckpointError(
+            f"'{path}' holds an object of {wanted.group(1)}, and reading it would run code from the file, which "
+            "ld_hub never does. If you trust the file, keep only its weights, on a machine that has the library "
+            "which wrote it:\n"
+            f"  python -c \"import torch; c = torch.load('{path.name}', map_location='cpu', weights_only=False); "
+            "torch.save({'state_dict': c.get('state_dict', c)}, 'weights.pth')\"\n"
+            "and convert weights.pth."
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(_not_readable(path, error)) from None
+
+
+def _not_readable(path: Path, error: Exception) -> str:
+    what = describe_bytes(path)
+    if "torch.save" in what or "pickle" in what or not what:
+        what = "truncated, damaged, or not a PyTorch checkpoint: download it again and compare its size"
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"'{path}' cannot be read as a PyTorch checkpoint ({reason[:200]}). It is {what}."
+
+
+def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
+    """The dictionary of tensors, wherever the file keeps it."""
+    found = content
+    for _ in range(2):
+        for key in ("state_dict", "model"):
+            if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+                found = found[key]
+                break
+    if not isinstance(found, Mapping) or not found:
+        raise CheckpointError(f"'{path}' holds {type(found).__name__}; expected a dictionary of weights.")
+    bad = [str(key) for key, value in found.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
+    if bad:
+        keys = ", ".join(map(str, list(found)[:8]))
+        raise CheckpointError(
+            f"'{path}' has no state dict where one was looked for (state_dict, model, top level): '{bad[0]}' is not a "
+            f"tensor. Its keys: {keys}."
+        )
+    return dict(found)
+
+
+_WRAPPERS = re.compile(r"^(module\.|_orig_mod\.|student\.|student_model\.)+")
+_NOT_THE_STUDENT = (
+    (re.compile(r"teacher(_model)?\."), "the teacher's"),
+    (re.compile(r"ema_"), "copies for weight averaging"),
+)
+
+
+def _students(state: dict[str, Tensor]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """``{name without wrappers: name in the file}`` and what is not the student's."""
+    names: dict[str, str] = {}
+    dropped = []
+    for original in state:
+        name = _WRAPPERS.sub("", original)
+        reason = next((reason for pattern, reason in _NOT_THE_STUDENT if pattern.match(name)), None)
+        if reason is None:
+            names[name] = original
+        else:
+            dropped.append((original, reason))
+    return names, dropped
+
+
+def _label_names(content: Any) -> tuple[str, ...] | None:
+    """Class names from OpenMMLab's meta data (2.x: CLASSES; 3.x: dataset_meta.classes)."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    places = [meta, meta.get("dataset_meta") if isinstance(meta, Mapping) else None]
+    for place in places:
+        for key in ("CLASSES", "classes"):
+            names = place.get(key) if isinstance(place, Mapping) else None
+            if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
+                return tuple(names)
+    return None
+
+
+def _translate(name: str, key_map: KeyMap) -> str | None:
+    for pattern, ours in key_map.rules:
+        match = pattern.fullmatch(name)
+        if match:
+            return match.expand(ours)
+    return None
+
+
+def _check_constant(source: str, name: str, found: Tensor, expected: Tensor) -> None:
+    if found.shape != expected.shape:
+        raise CheckpointError(
+            f"'{source}': '{name}' has the shape {list(found.shape)}, the model expects {list(expected.shape)}. "
+            f"For a file with {len(found) if found.ndim else 0} bins create the model with reg_max=(bins - 1)."
+        )
+    if not torch.equal(found.to(expected.dtype), expected):
+        raise CheckpointError(f"'{source}': '{name}' is {found.tolist()}, expected {expected.tolist()}.")
+
+
+def _rules(*pairs: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((re.compile(pattern), ours) for pattern, ours in pairs)
+
+
+def _bins(config: Any) -> Tensor:
+    """0, 1, ..., R: what the distribution's expectation is taken over."""
+    return torch.arange(config.reg_max + 1, dtype=torch.float32)
+
+
+KEY_MAPS: dict[str, KeyMap] = {
+    "gfocal": KeyMap(
+        _rules(
+            (r"backbone\.(.+)", r"backbone.body.\1"),
+            (r"neck\.(lateral_convs|fpn_convs)\.(\d+)\.conv\.(weight|bias)", r"neck.\1.\2.\3"),
+            (r"bbox_head\.cls_convs\.(\d+)\.conv\.weight", r"head.cls_tower.\1.conv.weight"),
+            (r"bbox_head\.reg_convs\.(\d+)\.conv\.weight", r"head.box_tower.\1.conv.weight"),
+            (r"bbox_head\.cls_convs\.(\d+)\.gn\.(weight|bias)", r"head.cls_tower.\1.norm.\2"),
+            (r"bbox_head\.reg_convs\.(\d+)\.gn\.(weight|bias)", r"head.box_tower.\1.norm.\2"),
+            (r"bbox_head\.gfl_cls\.(weight|bias)", r"head.cls.\1"),
+            (r"bbox_head\.gfl_reg\.(weight|bias)", r"head.box.\1"),
+            (r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
+        ),
+        {"bbox_head.integral.project": _bins},
+    ),
+}
