@@ -54,9 +54,7 @@ def _threshold(candidate_iou: Tensor, real: Tensor) -> Tensor:
     return mean + (deviation.square().sum(dim=2) / (count - 1)).sqrt()
 
 
-def atss_threshold(
-    overlaps: Tensor, priors: Priors, boxes: Tensor, valid: Tensor, topk: int = 9
-) -> Tensor:
+def atss_threshold(overlaps: Tensor, priors: Priors, boxes: Tensor, valid: Tensor, topk: int = 9) -> Tensor:
     """The adaptive IoU threshold of each ground truth; also the upper bound of its VLR, for every anchor family.
 
     Args:
@@ -123,9 +121,7 @@ class ATSSAssigner:
         )
 
     @staticmethod
-    def _is_positive(
-        priors: Priors, boxes: Tensor, candidates: _Candidates, iou: Tensor, threshold: Tensor
-    ) -> Tensor:
+    def _is_positive(priors: Priors, boxes: Tensor, candidates: _Candidates, iou: Tensor, threshold: Tensor) -> Tensor:
         center = priors.centers[candidates.index]  # (N, G, Q, 2)
         inside = torch.minimum(center - boxes[..., None, :2], boxes[..., None, 2:] - center).amin(dim=-1)
         return candidates.real & (iou >= threshold[..., None]) & (inside > INSIDE_MARGIN)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ld_hub.distillation import get_recipe
 from ld_hub.hub import CONFIG_NAME
 from ld_hub.models.backbones import timm_name
 from ld_hub.models.detector import DenseDetector
@@ -48,7 +49,7 @@ def build_on_meta(name: str) -> DenseDetector:
         name: Registered name with or without tag, ``local-dir:PATH``, ``hf-hub:org/name``, or a model directory.
     """
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*meta", module="torch")
+        warnings.filterwarnings("ignore", message=".*fresh weights")  # none are wanted here
         if (Path(name) / CONFIG_NAME).is_file():
             model: DenseDetector = load_pretrained(name, weights=False)
             return model
@@ -113,7 +114,8 @@ def _distilled_rows(name: str) -> list[tuple[str, str]]:
     distilled = MODELS[name].distilled if name in MODELS else None
     if distilled is None:
         return []
-    return [("student", distilled.student), ("teacher", distilled.teacher), ("recipe", distilled.recipe)]
+    recipe = f"{distilled.recipe}: {get_recipe(distilled.recipe).summary}"
+    return [("student", distilled.student), ("teacher", distilled.teacher), ("recipe", recipe)]
 
 
 def _weight_rows(name: str) -> list[tuple[str, str]]:

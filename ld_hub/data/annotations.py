@@ -20,8 +20,8 @@ Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 Bools: TypeAlias = NDArray[np.bool_]
 
-# Polygons are three quarters of COCO's bytes and no detector here reads them. In valid JSON nothing but brackets, numbers
-# and commas stands between this key and the next quote or brace, so cutting them out before parsing is safe.
+# Polygons are three quarters of COCO's bytes and no detector here reads them. In valid JSON nothing but brackets,
+# numbers and commas stands between this key and the next quote or brace, so cutting them out before parsing is safe.
 _POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[[^"{}]*\]')
 
 
@@ -182,15 +182,16 @@ class _Columns:
 
     def boxes(self, key: str) -> Floats:
         values = self._values(key)
-        try:
-            array = np.array(values, dtype=np.float64)
-        except (TypeError, ValueError):
-            array = np.empty(0)
         if not values:
             return np.zeros((0, 4))
-        if array.shape != (len(values), 4):
+        try:
+            array = np.array(values)  # without a dtype: else texts that look like numbers would pass
+            right = array.dtype.kind in "iuf" and array.shape == (len(values), 4)
+        except ValueError:  # rows of different lengths
+            right = False
+        if not right:
             self._blame(key, values, _is_box, "[x, y, width, height]")
-        return array
+        return np.array(values, dtype=np.float64)
 
     def _values(self, key: str) -> list[Any]:
         try:

@@ -51,7 +51,8 @@ def bad_boxes(coco: CocoFile) -> dict[str, Bools]:
     side below 1 px. Each annotation is counted under the first reason that applies.
     """
     area = clip_boxes(coco)
-    inside = ((area[:, 2] - area[:, 0]).clip(min=0) * (area[:, 3] - area[:, 1]).clip(min=0)) > 0
+    with np.errstate(invalid="ignore"):  # infinite boxes, which are problems of their own
+        inside = ((area[:, 2] - area[:, 0]).clip(min=0) * (area[:, 3] - area[:, 1]).clip(min=0)) > 0
     tiny = (coco.areas <= 0) | (coco.boxes[:, 2] < 1) | (coco.boxes[:, 3] < 1)
     outside = ~inside & ~tiny
     return {"flagged ignore": coco.ignore, "no area": tiny & ~coco.ignore, "outside the image": outside & ~coco.ignore}
@@ -102,7 +103,9 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
         yield Problem("duplicate annotation ids", len(twice), text)
     flat = coco.image_ids[(coco.sizes < 1).any(axis=1)]
     if len(flat):
-        yield Problem("images without size", len(flat), f"{file}: height or width below 1 px for image ids {name_some(flat)}.")
+        yield Problem(
+            "images without size", len(flat), f"{file}: height or width below 1 px for image ids {name_some(flat)}."
+        )
     lost = image_rows(coco) < 0
     if lost.any():
         pairs = [f"{a} (image {i})" for a, i in zip(coco.ids[lost], coco.image_of[lost], strict=True)]
@@ -130,7 +133,9 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
 
 
 def _missing_files(coco: CocoFile, image_dir: Path) -> list[Problem]:
-    missing = [name for name, there in zip(coco.file_names, files_exist(coco.file_names, image_dir), strict=True) if not there]
+    missing = [
+        name for name, there in zip(coco.file_names, files_exist(coco.file_names, image_dir), strict=True) if not there
+    ]
     if not missing:
         return []
     text = f"{coco.path}: {len(missing)} of {len(coco.file_names)} images are not in {image_dir}: {name_some(missing)}."

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from ld_hub.data.annotations import CocoFile, read_coco
+from ld_hub.data.annotations import Bools, CocoFile, read_coco
 from ld_hub.data.checks import bad_boxes, clip_boxes, find_problems, image_rows, lookup, name_some
 from ld_hub.data.dataset import DetectionSet, build_rows
 from ld_hub.data.discovery import find_split
@@ -34,7 +34,7 @@ def load_coco(
 
     Args:
         data_dir: Directory in one of the layouts of `find_split`.
-        split: ``"train"`` or ``"val"``, below `data_dir`.
+        split: ``"train"``, ``"val"`` or another name, below `data_dir`.
         images: Image directory; overrides what `data_dir` gives.
         annotations: Annotation file; overrides what `data_dir` gives.
         on_bad_box: What becomes of boxes without area, outside the image or flagged ``ignore``: ``"drop"`` leaves them
@@ -106,11 +106,16 @@ def image_root(coco: CocoFile, image_dir: Path) -> Path:
     return image_dir
 
 
-def _report_bad_boxes(coco: CocoFile, reasons: dict[str, np.ndarray[tuple[int], np.dtype[np.bool_]]], mode: str) -> None:
-    found = [f"{int(mask.sum())} {reason} (annotation id {name_some(coco.ids[mask])})" for reason, mask in reasons.items() if mask.any()]
+def _report_bad_boxes(coco: CocoFile, reasons: dict[str, Bools], mode: str) -> None:
+    found = [
+        f"{int(mask.sum())} {reason} (annotation id {name_some(coco.ids[mask])})"
+        for reason, mask in reasons.items()
+        if mask.any()
+    ]
     if not found:
         return
-    text = f"{coco.path}: {sum(int(m.sum()) for m in reasons.values())} of {len(coco.ids)} boxes cannot be trained on: {'; '.join(found)}."
+    count = sum(int(mask.sum()) for mask in reasons.values())
+    text = f"{coco.path}: {count} of {len(coco.ids)} boxes cannot be trained on: {'; '.join(found)}."
     if mode == "error":
         raise DataError(f"{text} Correct them, or pass on_bad_box='drop' to leave them out.")
     warnings.warn(f"{text} They are left out.", stacklevel=3)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Array: TypeAlias = NDArray[np.float32]
 Random: TypeAlias = np.random.Generator
@@ -54,8 +54,9 @@ class _Thing:
 def paint_scene(random: Random, size: int) -> Scene:
     """Paint one image.
 
-    Objects are painted from back to front. The share of a pixel that an object fills is its own soft coverage times what
-    the things in front of it let through; its box is the smallest around the pixels where that share is at least one half.
+    Objects are painted from back to front. The share of a pixel that an object fills is its own soft coverage times
+    what the things in front of it let through; its box is the smallest around the pixels where that share is at least
+    one half.
 
     Args:
         random: Decides everything.
@@ -89,16 +90,16 @@ def paint_scene(random: Random, size: int) -> Scene:
 
 
 def _disc(u: Array, v: Array) -> Array:
-    return np.hypot(u, v) - np.float32(0.92)
+    return _f32(np.hypot(u, v) - 0.92)
 
 
 def _square(u: Array, v: Array) -> Array:
-    return np.maximum(np.abs(u), np.abs(v)) - np.float32(0.78)
+    return _f32(np.maximum(np.abs(u), np.abs(v)) - 0.78)
 
 
 def _triangle(u: Array, v: Array) -> Array:
-    slanted = np.abs(u) * np.float32(0.866) - v * np.float32(0.5)
-    return np.maximum(slanted, v) - np.float32(0.52)
+    slanted = np.abs(u) * 0.866 - v * 0.5
+    return _f32(np.maximum(slanted, v) - 0.52)
 
 
 def _star(u: Array, v: Array) -> Array:
@@ -109,17 +110,16 @@ def _star(u: Array, v: Array) -> Array:
     # The edge runs from the notch at (inner, 0) to the point at outer * (cos, sin)(pi / 5).
     dx, dy = outer * math.cos(fifth) - inner, outer * math.sin(fifth)
     length = math.hypot(dx, dy)
-    distance: Array = ((rho * np.cos(fold) - inner) * dy - rho * np.sin(fold) * dx) / length
-    return distance.astype(np.float32)
+    return _f32(((rho * np.cos(fold) - inner) * dy - rho * np.sin(fold) * dx) / length)
 
 
 def _ring(u: Array, v: Array) -> Array:
-    return np.abs(np.hypot(u, v) - np.float32(0.7)) - np.float32(0.24)
+    return _f32(np.abs(np.hypot(u, v) - 0.7) - 0.24)
 
 
 def _cross(u: Array, v: Array) -> Array:
     a, b = np.abs(u), np.abs(v)
-    return np.maximum(np.maximum(a, b) - np.float32(0.95), np.minimum(a, b) - np.float32(0.3))
+    return _f32(np.maximum(np.maximum(a, b) - 0.95, np.minimum(a, b) - 0.3))
 
 
 _SHAPES: dict[str, Callable[[Array, Array], Array]] = {
@@ -171,16 +171,16 @@ def _paint(canvas: Array, shares: Array, index: int, thing: _Thing, random: Rand
     stretch = np.float32(thing.stretch)
     u, v = (cos * dx + sin * dy) * stretch, (cos * dy - sin * dx) / stretch
     outline = _SHAPES[CLASSES[thing.label]](u, v)
-    wobble = _noise(random, size, 12)[window] - 0.5
+    wobble = _noise(random, size, 12, window) - 0.5
     distance = (outline + wobble * np.float32(random.uniform(0, 0.16))) * np.float32(thing.radius)
     cover = _soft(-distance, thing.softness)
     if random.random() < 0.35:  # fades away towards one side
         direction = random.uniform(0, 2 * math.pi)
         along = u * np.float32(math.cos(direction)) + v * np.float32(math.sin(direction))
         cover = cover * _soft(np.float32(random.uniform(0.25, 0.6)) - along, random.uniform(0.3, 0.9))
-    cover = cover * np.float32(random.uniform(0.82, 1.0))
+    cover = cover * np.float32(random.uniform(0.88, 1.0))
     shade = canvas[window].mean(axis=(0, 1))
-    skin = _skin(random, u, v, _noise(random, size, 24)[window], shade)
+    skin = _skin(random, u, v, _noise(random, size, 24, window), shade)
     shadow = np.zeros_like(cover)
     shadow[2:, 2:] = cover[:-2, :-2] * np.float32(0.45)
     canvas[window] = canvas[window] * ((1 - shadow) * (1 - cover))[..., None] + skin * cover[..., None]
@@ -204,7 +204,7 @@ def _skin(random: Random, u: Array, v: Array, mottle: Array, around: Array) -> A
     else:
         mix = np.full_like(u, 0.15)
     light = 1 + np.float32(0.28) * (mottle - 0.5) - np.float32(0.14) * (u + v)  # uneven light on its surface
-    return (first + (second - first) * mix[..., None]) * light[..., None]
+    return _f32((first + (second - first) * mix[..., None]) * light[..., None])
 
 
 def _veil(canvas: Array, shares: Array, random: Random) -> None:
@@ -217,7 +217,8 @@ def _veil(canvas: Array, shares: Array, random: Random) -> None:
         bend = (_noise(random, size, 4) - 0.5) * np.float32(size / 5)
         cover = _soft(np.float32(width / 2) - np.abs(across + bend), 2.5) * np.float32(0.95)
     else:
-        cover = ((_noise(random, size, 4) - np.float32(0.55)) * 4).clip(0, np.float32(0.75))
+        # Thin enough that what lies behind stays above VISIBLE: nothing that can be seen goes without a box.
+        cover = ((_noise(random, size, 4) - np.float32(0.55)) * 4).clip(0, np.float32(0.42))
     tint = canvas.reshape(-1, 3)[random.integers(size * size, size=16)].mean(axis=0)
     texture = np.clip(tint + random.normal(0, 0.05, 3), 0, 1).astype(np.float32) * (
         np.float32(0.8) + np.float32(0.4) * _noise(random, size, 32)[..., None]
@@ -251,7 +252,7 @@ def _background(random: Random, size: int) -> Array:
     first = first.mean() + (first - first.mean()) * np.float32(random.uniform(0.2, 0.8))  # duller than the objects
     second = np.clip(first + random.uniform(-0.2, 0.2) + random.uniform(-0.2, 0.2, 3), 0, 1).astype(np.float32)
     light = np.float32(0.75) + np.float32(0.5) * _noise(random, size, 3)
-    return (first + (second - first) * mix[..., None].clip(0, 1)) * light[..., None]
+    return _f32((first + (second - first) * mix[..., None].clip(0, 1)) * light[..., None])
 
 
 def _clutter(canvas: Array, random: Random) -> None:
@@ -269,43 +270,37 @@ def _photograph(canvas: Array, random: Random) -> NDArray[np.uint8]:
     """Exposure and sensor noise, and 8 bit."""
     noise = random.standard_normal(canvas.shape[:2], dtype=np.float32)[..., None] * np.float32(random.uniform(2, 9))
     exposed = canvas * np.float32(255 * random.uniform(0.8, 1.15)) + noise
-    return exposed.clip(0, 255).astype(np.uint8)
+    return np.asarray(exposed.clip(0, 255), dtype=np.uint8)
 
 
 def _colour(random: Random, away_from: Array | None = None) -> Array:
     """A colour; the farthest of three from `away_from`, most of the time."""
     tries = random.uniform(0.08, 0.95, (3, 3)).astype(np.float32)
     if away_from is None or random.random() < 0.1:
-        return tries[0]
-    farthest: Array = tries[int(np.argmax(np.abs(tries - away_from).sum(axis=1)))]
-    return farthest
+        return _f32(tries[0])
+    return _f32(tries[int(np.argmax(np.abs(tries - away_from).sum(axis=1)))])
 
 
 def _soft(depth: Array, width: float) -> Array:
     """0 to 1 over `width` around depth 0, smoothly."""
     t = (depth / np.float32(width) + np.float32(0.5)).clip(0, 1)
-    eased: Array = t * t * (3 - 2 * t)
-    return eased
+    return _f32(t * t * (3 - 2 * t))
 
 
-def _noise(random: Random, size: int, cells: int) -> Array:
-    """``(S, S)`` smooth noise in about 0..1 with features of S / cells px."""
-    weights = _spline(size, cells)
-    values = random.random((cells + 3, cells + 3), dtype=np.float32)
-    smooth: Array = weights @ values @ weights.T
-    return smooth
+def _f32(values: NDArray[Any]) -> Array:
+    return np.asarray(values, dtype=np.float32)
 
 
-@lru_cache(maxsize=64)
-def _spline(size: int, cells: int) -> Array:
-    """``(S, cells + 3)`` Catmull-Rom weights from a grid of random values to pixels."""
-    at = np.arange(size) / size * cells
-    cell = at.astype(np.int64)
-    t = (at - cell)[:, None]
-    basis: NDArray[Any] = np.concatenate(
-        [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], axis=1
+def _noise(random: Random, size: int, cells: int, window: tuple[slice, slice] | None = None) -> Array:
+    """Smooth noise in about 0..1 with features of S / cells px: ``(S, S)``, or the part of it in a window.
+
+    A bicubic enlargement by Pillow: a matrix product would be as short, but wakes the threads of the BLAS library.
+    """
+    values = random.random((cells + 2, cells + 2), dtype=np.float32)
+    rows, columns = window or (slice(0, size), slice(0, size))
+    left, top, right, bottom = (
+        1 + edge * cells / size for edge in (columns.start, rows.start, columns.stop, rows.stop)
     )
-    weights = np.zeros((size, cells + 3), dtype=np.float32)
-    for k in range(4):
-        weights[np.arange(size), cell + k] = basis[:, k] / 2
-    return weights
+    shape = columns.stop - columns.start, rows.stop - rows.start
+    smooth = Image.fromarray(values).resize(shape, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+    return np.asarray(smooth)

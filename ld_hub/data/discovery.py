@@ -21,7 +21,7 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
 
     Args:
         data_dir: The directory.
-        split: ``"train"`` or ``"val"``.
+        split: ``"train"``, ``"val"`` (also found as ``valid`` or ``validation``), or another name such as ``"test"``.
 
     Returns:
         Image directory and annotation file.
@@ -30,15 +30,15 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
         MissingFileError: If there is no such directory or no such layout; says what was looked for and what is there.
     """
     root = Path(data_dir).expanduser()
-    if split not in SPLITS:
-        raise ConfigError(f"Unknown split '{split}'; known: {', '.join(SPLITS)}.")
+    if not split or Path(split).name != split:
+        raise ConfigError(f"A split is a plain name such as {' or '.join(SPLITS)}, got '{split}'.")
     if not root.is_dir():
         what = "is a file, not a directory" if root.exists() else "does not exist"
         raise MissingFileError(f"The data directory {root} {what}.")
-    for annotations, folders in _layouts(root, split):
-        if annotations.is_file():
-            return find_images(folders, annotations), annotations
-    looked = [_relative(annotations, root) for annotations, _ in _layouts(root, split)]
+    for file, folders in _layouts(root, split):
+        if file.is_file():
+            return find_images(folders, file), file
+    looked = [_relative(file, root) for file, _ in _layouts(root, split)]
     raise MissingFileError(
         f"No annotations of the split '{split}' in {root}. Looked for {', '.join(looked)}. Found {_contents(root)}. "
         "Name the two explicitly: images=..., annotations=...."
@@ -59,7 +59,7 @@ def find_images(folders: tuple[Path, ...], annotations: Path) -> Path:
 
 
 def _layouts(root: Path, split: str) -> Iterator[tuple[Path, tuple[Path, ...]]]:
-    for name in SPLITS[split]:
+    for name in SPLITS.get(split, (split,)):
         for year in _YEARS:
             own = (root / f"{name}{year}", root / "images" / f"{name}{year}")
             plain = (root / name, root / "images" / name, root / "images", root)

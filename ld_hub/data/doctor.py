@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +12,15 @@ from ld_hub.data.annotations import CocoFile, Floats, read_coco
 from ld_hub.data.checks import Problem, bad_boxes, clip_boxes, find_problems, image_rows, name_some
 from ld_hub.data.coco import image_root, locate
 from ld_hub.data.dataset import DetectionSet
-from ld_hub.errors import DataError, LdHubError
+from ld_hub.errors import LdHubError
 from ld_hub.preprocessing import load_image, resize_shape
 
 WIDTH = 80
 FEW = 20  # boxes of a class below which its AP says little
-# ATSS takes its positives from squares of scale x stride. The published 8 fits objects whose median side is about 60 px
-# after the resize to 800 x 1333 (COCO's); the hint keeps that proportion.
-_COCO_SCALE, _COCO_MEDIAN = 8.0, 60.0
+# 41 % of COCO's objects are below 32 x 32 px, which the resize to 800 x 1333 makes boxes of about 64 x 64 px: the
+# published smallest anchors (scale 8, stride 8). The hint keeps that share of boxes below the smallest anchor.
+_SHARE_BELOW, _SMALLEST_STRIDE = 0.41, 8
+_SCALES = np.array([1, 1.5, 2, 3, 4, 6, 8, 12, 16])
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Report:
 
 
 def doctor(
-    data: DetectionSet | str | Path,
+    data: DetectionSet | str | Path | None,
     split: str = "train",
     *,
     images: str | Path | None = None,
@@ -97,7 +97,7 @@ def doctor(
     """Examine a dataset; unlike `load_coco`, goes on after the first fault.
 
     Args:
-        data: A data directory, or a dataset that was read from one.
+        data: A data directory, or a dataset that was read from one; None where both paths are given.
         split: ``"train"`` or ``"val"``, below the directory.
         images: Image directory, where it is not found by itself.
         annotations: Annotation file, where it is not found by itself.
@@ -144,16 +144,18 @@ def doctor(
     )
 
 
-def _anchor_scale(coco: CocoFile, good: np.ndarray[tuple[int], np.dtype[np.bool_]], image_size: tuple[int, int]) -> float | None:
-    """The published scale times this dataset's median side over COCO's, to a half step, within 1..16."""
+def _anchor_scale(
+    coco: CocoFile, good: np.ndarray[tuple[int], np.dtype[np.bool_]], image_size: tuple[int, int]
+) -> float | None:
+    """The scale that has as many boxes below its smallest anchors as the published one has on COCO."""
     if not good.any() or (coco.sizes < 1).any():
         return None
     boxes: Floats = clip_boxes(coco)[good]
     rows = image_rows(coco)[good]
     zoom = np.array([resize_shape(h, w, image_size)[0] / h for h, w in coco.sizes.tolist()])[rows]
     sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])) * zoom
-    scale = _COCO_SCALE * float(np.median(sides)) / _COCO_MEDIAN
-    return min(16.0, max(1.0, 2.0 ** (round(2 * math.log2(max(scale, 1e-3))) / 2)))
+    scale = max(float(np.quantile(sides, _SHARE_BELOW)) / _SMALLEST_STRIDE, 1e-3)
+    return float(_SCALES[np.argmin(np.abs(np.log(_SCALES / scale)))])
 
 
 def _damaged(coco: CocoFile, image_dir: Path) -> list[Problem]:
@@ -164,9 +166,7 @@ def _damaged(coco: CocoFile, image_dir: Path) -> list[Problem]:
             continue  # already reported as missing
         try:
             load_image(path, size=(width, height))
-        except DataError as error:
-            faults.append(str(error))
-        except LdHubError as error:  # pragma: no cover - removed between the two looks
+        except LdHubError as error:
             faults.append(str(error))
     if not faults:
         return []

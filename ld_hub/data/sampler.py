@@ -97,7 +97,7 @@ class TrainBatches(torch.utils.data.Sampler[list[tuple[int, int]]]):
             first = 0
 
     def steps(self, start: int = 0) -> Iterator[list[tuple[int, int]]]:
-        """All images of each optimizer step over all ranks, from step `start` on, without going through earlier ones."""
+        """All images of each optimizer step over all ranks, from `start` on, without going through earlier ones."""
         epoch = start * self.step_size // self.images  # a good guess: at most a few epochs off
         while epoch > 0 and self._complete(epoch) > start:
             epoch -= 1

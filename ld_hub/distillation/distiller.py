@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from ld_hub.distillation.inputs import TermInputs
 from ld_hub.distillation.recipes import Recipe, get_recipe
-from ld_hub.distillation.terms import TERMS
+from ld_hub.distillation.terms import TERMS, Term
 from ld_hub.errors import ConfigError
 from ld_hub.structures import DetectorSpec
 
@@ -37,17 +39,20 @@ class Distiller(nn.Module):
             ConfigError: If the recipe cannot run between these detectors.
         """
         remarks = []
-        for name, term in self.terms.items():
+        for name, term in self._named():
             try:
                 remarks += [f"{name}: {remark}" for remark in term.setup(student, teacher)]
             except ConfigError as error:
                 raise ConfigError(f"Recipe '{self.recipe.name}', term '{name}': {error}") from None
         return remarks
 
+    def _named(self) -> list[tuple[str, Term[Any]]]:
+        return list(self.terms.items())  # type: ignore[arg-type]  # the values of a ModuleDict are modules to mypy
+
     def forward(self, inputs: TermInputs, step: int = 0) -> dict[str, Tensor]:
         """Weighted losses of the terms, ``distill_<term>``; a term outside its steps gives a connected 0."""
         losses = {}
-        for name, term in self.terms.items():
+        for name, term in self._named():
             active = self.recipe.terms[name].active(step)
             losses[f"distill_{name}"] = term(inputs) if active else 0 * inputs.student.box.sum()
         return losses

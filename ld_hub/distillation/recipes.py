@@ -117,9 +117,7 @@ def list_recipes() -> list[str]:
     return list(RECIPES)
 
 
-register_recipe(
-    Recipe("kd", {"kd": ClassKLConfig()}, "class KL on the positives")
-)
+register_recipe(Recipe("kd", {"kd": ClassKLConfig()}, "class KL on the positives"))
 register_recipe(
     Recipe("ld", {"ld": BoxBinsKLConfig()}, "box-edge KL on the positives (published 36.5 / 39.9 / 41.0 weights)")
 )

@@ -1,4 +1,7 @@
-"""Training and evaluation loops: tasks, trainers, checkpoints, schedules. The only room that uses accelerate."""
+"""Training and evaluation loops: tasks, trainers, checkpoints, schedules. The only room that uses accelerate.
+
+The function `evaluate` is imported from its module, ``ld_hub.engine.evaluate``, whose name it shares.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ld_hub.engine.config import TrainConfig
-    from ld_hub.engine.evaluate import evaluate
     from ld_hub.engine.tasks import DetectionTask, DistillationTask
     from ld_hub.engine.trainer import DetectionTrainer, DistillationTrainer, RunResult
 
@@ -18,7 +20,6 @@ _FILE_OF = {
     "DistillationTrainer": "trainer",
     "RunResult": "trainer",
     "TrainConfig": "config",
-    "evaluate": "evaluate",
 }
 
 __all__ = [
@@ -28,7 +29,6 @@ __all__ = [
     "DistillationTrainer",
     "RunResult",
     "TrainConfig",
-    "evaluate",
 ]
 
 

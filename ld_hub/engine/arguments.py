@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import re
 from argparse import ArgumentError
 from collections.abc import Sequence
@@ -75,8 +76,8 @@ class DistillArguments:
     Attributes:
         teacher: Teacher: a model directory (RUN/model) or a name. NAME's own where not given.
         teacher_checkpoint: Weights of a teacher given by name: a .safetensors or a published .pth file.
-        recipe: Recipe, see `python -c "import ld_hub; print(ld_hub.list_recipes())"`. NAME's own, or ld, where not
-            given.
+        recipe: What is distilled, see the table at the start of a run; kd, ld and vlr are in this version. NAME's own
+            where not given.
         reference: Compute every loss as the code base of the LD paper (ld) or of BCKD (bckd) did, faults included.
         individual_ld: Leave loss_bbox and loss_dfl to the teacher (LD paper, supplement, Table 1).
         train_teacher: First train the teacher on this data, in output_dir/teacher, then distil. Resumable as a whole.
@@ -163,30 +164,28 @@ class Parsed:
         return kind(**{**{name: self.values[name] for name in names}, **changes})
 
 
-def parse(command: Command, argv: Sequence[str], recipe: Any = None) -> Parsed:
+def parse(command: Command, argv: Sequence[str], recipe: Any = None, *, any_terms: bool = False) -> Parsed:
     """Parse a command line.
 
     Args:
         command: Which command.
         argv: Arguments after the program's name.
-        recipe: Recipe whose terms get flags; None takes any ``--terms`` without looking at it (first pass).
+        recipe: Recipe whose terms get flags.
+        any_terms: First pass: take any ``--terms`` without looking at it, and leave ``--help`` to the second pass.
 
     Raises:
         ConfigError: If something is unknown, missing or of the wrong type; names the flag.
         SystemExit: After ``--help`` and ``--print_config``.
     """
-    parser = make_parser(command, recipe)
-    arguments = list(argv)
-    if recipe is None:
-        arguments = without_terms(arguments)
+    parser = make_parser(command, recipe, any_terms=any_terms)
     try:
-        found = parser.parse_args(arguments)
+        found = parser.parse_args(without_terms(argv) if any_terms else list(argv))
     except ArgumentError as error:
         raise ConfigError(_readable(str(error), parser)) from None
     values = found.as_dict()
     terms = values.pop("terms", None) or {}
     values.pop("config", None)
-    text = parser.dump(found, skip_none=True, skip_validation=True)
+    text = parser.dump(found)
     return Parsed(name=values.pop("name"), values=values, yaml=text, terms=terms)
 
 
@@ -204,12 +203,13 @@ def without_terms(argv: Sequence[str]) -> list[str]:
     return kept
 
 
-def make_parser(command: Command, recipe: Any = None) -> Any:
+def make_parser(command: Command, recipe: Any = None, *, any_terms: bool = False) -> Any:
     """The parser of a command; with a recipe, including a flag for each field of its terms."""
-    from jsonargparse import ActionConfigFile, ArgumentParser
+    from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(
         prog=command.program,
+        usage=f"{command.program} NAME --data DIR [flags]",
         description=command.summary,
         epilog=command.examples,
         exit_on_error=False,
@@ -217,14 +217,13 @@ def make_parser(command: Command, recipe: Any = None) -> Any:
         formatter_class=_formatter(),
     )
     parser.add_argument("name", type=str, metavar="NAME", help=command.name_help)
-    parser.add_argument("--config", action=ActionConfigFile, help="YAML file with values of these flags.")
+    parser.add_argument("--config", action="config", help="YAML file with values of these flags.")
     for kind in command.groups:
         group = parser.add_argument_group(GROUPS[kind], (kind.__doc__ or "").split("\n", 1)[0])
         _add_fields(group, kind)
-    if recipe is None:
-        parser.add_argument("--terms", type=dict, default=None)
-        return parser
-    for name, config in recipe.terms.items():
+    if any_terms:
+        parser.add_argument("--terms", type=dict, default=None)  # in a YAML file
+    for name, config in [] if recipe is None else recipe.terms.items():
         title = f"term {name} of the recipe {recipe.name} ({config.kind}; other recipes have other terms)"
         _add_fields(parser.add_argument_group(title), type(config), f"terms.{name}.", vars(config))
     return parser
@@ -252,31 +251,28 @@ def _typed(hint: Any, default: Any) -> dict[str, Any]:
 
 def field_texts(kind: type[Any]) -> dict[str, str]:
     """What the docstring of a dataclass (and of its bases) says about each field, on one line."""
-    from docstring_parser import DocstringStyle
-    from docstring_parser import parse as parse_docstring
-
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__):
-        if dataclasses.is_dataclass(base):
-            for parameter in parse_docstring(base.__doc__ or "", DocstringStyle.GOOGLE).params:
-                texts[parameter.arg_name] = " ".join((parameter.description or "").split()).replace("``", "")
+        section = inspect.cleandoc(base.__doc__ or "").partition("\nAttributes:\n")[2].split("\n\n")[0]
+        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
+            texts[name] = " ".join(text.replace("``", "").split())
     return texts
 
 
 def _formatter() -> type[Any]:
-    """jsonargparse's help, with the examples' lines left as they are."""
+    """Help as of jsonargparse, with the examples' lines left as they are."""
     import argparse
 
     from jsonargparse import DefaultHelpFormatter
 
-    class Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):  # type: ignore[misc]
+    class Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         pass
 
     return Formatter
 
 
 def _readable(message: str, parser: Any) -> str:
-    """jsonargparse's message as one sentence with the flag's name."""
+    """A message of jsonargparse as one sentence with the flag's name."""
     message = re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", message)
     value = re.search(r"Given value: (.*)", message)
     key = re.search(r'Parser key "([\w.]+)"', message)

@@ -1,11 +1,13 @@
 """A run directory and the checkpoints in it: safetensors and JSON, whole or not there at all.
 
-    RUN/
-      config.json                 settings of the run
-      metrics.jsonl               one line per logged step and per evaluation
-      checkpoints/step_00001000/  state.json, model.safetensors, optimizer.safetensors, ema.safetensors
-      best/, model/               loadable models: best AP so far, and last
-      result.json                 written when the run is complete
+```
+RUN/
+  config.json                 settings of the run
+  metrics.jsonl               one line per logged step and per evaluation
+  checkpoints/step_00001000/  state.json, model.safetensors, optimizer.safetensors, ema.safetensors
+  best/, model/               loadable models: best AP so far, and last
+  result.json                 written when the run is complete
+```
 """
 
 from __future__ import annotations
@@ -145,8 +147,14 @@ class RunDirectory:
             return path
         found = RunDirectory(path).checkpoints()
         if not found:
-            raise MissingFileError(f"resume '{resume}': neither a checkpoint (RUN/checkpoints/step_*) nor a run with one.")
+            raise MissingFileError(
+                f"resume '{resume}': neither a checkpoint (RUN/checkpoints/step_*) nor a run with one."
+            )
         return found[-1]
+
+    def resumes(self, resume: bool | str) -> bool:
+        """Whether a run with this setting continues from a checkpoint."""
+        return bool(resume) and self.find(resume) is not None
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint, then remove the oldest ones and whatever a killed process left behind."""

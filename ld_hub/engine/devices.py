@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,12 @@ def make_accelerator(
             with something that shards the model (FSDP, DeepSpeed).
     """
     _check_trackers(config.report_to)
-    state = AcceleratorState._shared_state
-    if config.precision and state and AcceleratorState().mixed_precision != config.precision:
+    precision = config.precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()  # an earlier run of this process had another precision; the ranks stay
     try:
         accelerator = Accelerator(
-            mixed_precision=config.precision,
+            mixed_precision=precision,
             log_with=[*config.report_to, *trackers] or None,
             project_dir=str(directory),
             # Micro-steps are counted by the trainer; a plugin outranks what `accelerate launch` may have been told.
@@ -64,5 +65,5 @@ def _check_trackers(names: Sequence[str]) -> None:
             raise ConfigError(f"report_to '{name}': accelerate knows {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}.")
         if name not in available:
             raise ConfigError(
-                f"report_to '{name}': its package is not installed (pip install {name}); metrics.jsonl is always written."
+                f"report_to '{name}': its package is not installed (pip install {name}). metrics.jsonl needs none."
             )

@@ -42,6 +42,7 @@ def evaluate(
         accelerator: Gives the precision (autocast); float32 without one.
         progress: Show progress on the main rank, if it has a terminal.
         backend: Scorer, see `CocoEvaluator`.
+        backend: Scorer, see `CocoEvaluator`.
 
     Returns:
         The metrics and the evaluator that holds the detections of all images, both the same on all ranks.
@@ -51,8 +52,9 @@ def evaluate(
     """
     if tuple(model.label_names) != tuple(dataset.label_names):
         raise EvaluationError(
-            f"The model detects {len(model.label_names)} classes ({_some(model.label_names)}), {dataset.annotation_file} "
-            f"has {len(dataset.label_names)} ({_some(dataset.label_names)}): names and order must agree."
+            f"The model detects {len(model.label_names)} classes ({_some(model.label_names)}), "
+            f"{dataset.annotation_file} has {len(dataset.label_names)} ({_some(dataset.label_names)}): "
+            "names and order must agree."
         )
     evaluator = CocoEvaluator(
         dataset.annotation_file,
@@ -62,9 +64,7 @@ def evaluate(
     )
     device = next(model.parameters()).device
     with _at_rest(model, device), torch.no_grad():  # inference_mode would spoil the priors that the model keeps
-        loader = eval_loader(
-            dataset, model.data_config, batch_size, rank=rank(), world=world_size(), workers=workers
-        )
+        loader = eval_loader(dataset, model.data_config, batch_size, rank=rank(), world=world_size(), workers=workers)
         for batch in _shown(loader, len(loader), progress and rank() == 0):
             images = batch.images.to(device, non_blocking=True)
             with accelerator.autocast() if accelerator is not None else contextlib.nullcontext():
@@ -100,9 +100,9 @@ def _shown(batches: Any, total: int, show: bool) -> Iterator[Any]:
 
 
 def _gather(state: Any) -> list[Any]:
-    from accelerate.utils import gather_object
-
-    states: list[Any] = gather_object([state])
+    """The states of all ranks, on all ranks."""
+    states: list[Any] = [None] * world_size()
+    torch.distributed.all_gather_object(states, state)
     return states
 
 

@@ -84,8 +84,7 @@ class Loop:
         """Train to the end."""
         state = self._restore()
         set_seed(self.config.seed, device_specific=True)
-        stream = self._stream()
-        next(stream)  # starts the loader, which draws a random number then
+        stream = self._stream()  # starts the loader, which draws a random number then
         if state is not None:
             self._restore_random(state)
         self.task.train()
@@ -106,8 +105,8 @@ class Loop:
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         self._publish()
 
-    def _stream(self) -> Generator[ImageBatch | None, None, None]:
-        """None, then batches of this rank from where the run stands, without end."""
+    def _stream(self) -> Generator[ImageBatch, None, None]:
+        """Batches of this rank from where the run stands, without end."""
         config = self.config
         loader = train_loader(
             self.train_dataset,
@@ -121,22 +120,25 @@ class Loop:
             workers=config.workers,
             pin_memory=self.device.type == "cuda",
         )
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
         batches = iter(loader)
-        batch = next(batches)
-        yield None
+        return self._placed(next(batches), batches)
+
+    def _placed(self, first: ImageBatch, others: Iterator[ImageBatch]) -> Generator[ImageBatch, None, None]:
+        """The batches on the device, in the layout asked for."""
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        batch = first
         while True:
             moved = batch.to(self.device, non_blocking=True)
             yield replace(moved, images=moved.images.contiguous(memory_format=layout))
             started = time.perf_counter()
-            batch = next(batches)
+            batch = next(others)
             self.clock.waited(time.perf_counter() - started)
 
-    def _train_step(self, stream: Iterator[ImageBatch | None]) -> None:
+    def _train_step(self, stream: Iterator[ImageBatch]) -> None:
         """One optimizer step over `accumulation` micro-batches of all ranks."""
         step, parts = self.step, self.config.accumulation
         logged = self.plan.logs_after(step + 1)
-        batches = [_present(next(stream)) for _ in range(parts)]
+        batches = [next(stream) for _ in range(parts)]
         assignments = [self.task.assign(batch) for batch in batches]
         counts = step_counts(assignments)  # of the whole optimizer step, before the first backward pass
         shares: dict[str, Tensor] = {}
@@ -247,9 +249,7 @@ class Loop:
                 "clock": self.clock.state(),
             }
             ema = None if self.ema is None else self.ema.module.state_dict()
-            self.run_dir.save(
-                Checkpoint(self.step, self.task.state_dict(), self.optimizer.state_dict(), ema, state)
-            )
+            self.run_dir.save(Checkpoint(self.step, self.task.state_dict(), self.optimizer.state_dict(), ema, state))
             save_pretrained(self.published, self.run_dir.model_dir)
         self.accelerator.wait_for_everyone()
 
@@ -319,11 +319,6 @@ class Loop:
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.wait_for_everyone()
-
-
-def _present(batch: ImageBatch | None) -> ImageBatch:
-    assert batch is not None, "only the first item of the stream is None"
-    return batch
 
 
 def _finite(value: float) -> float | None:

@@ -28,7 +28,7 @@ class LossWatch:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._names: tuple[str, ...] = ()
-        self._sum: Tensor | None = None
+        self._sum = torch.zeros(())
         self._parts = 0
         self._host = torch.empty(0)
         self._copied: torch.cuda.Event | None = None
@@ -37,14 +37,13 @@ class LossWatch:
         """Take in the losses of one micro-step, the same names in each."""
         values = torch.stack([value.detach().float() for value in losses.values()])
         self._names = tuple(losses)
-        self._sum = values if self._sum is None else self._sum + values
+        self._sum = self._sum + values if self._parts else values
         self._parts += 1
 
     def send(self) -> None:
         """Start the way to the host; call between the last forward and its backward pass."""
-        assert self._sum is not None, "add() comes before send()"
         mean = mean_over_ranks(self._sum / self._parts)
-        self._sum, self._parts = None, 0
+        self._sum, self._parts = torch.zeros(()), 0
         if self._device.type != "cuda":
             self._host = mean.cpu()
             return

@@ -95,7 +95,7 @@ class Plan:
 
     def logs_after(self, step: int) -> bool:
         """Whether a line of metrics follows the optimizer step of this 1-based number; the first step has one."""
-        return step == 1 or step == self.steps or step % self.config.log_every == 0
+        return step in {1, self.steps} or step % self.config.log_every == 0
 
     def describe(self) -> str:
         """One line for the table at the start."""

@@ -139,7 +139,8 @@ class DistillationTask(DetectionTask):
         images, sizes = batch.images, batch.image_sizes
         if self.teacher.data_config != self.model.data_config:
             images = renormalize(images, sizes, self.model.data_config, self.teacher.data_config)
-        return self.teacher(images)
+        output: DenseOutput = self.teacher(images)
+        return output
 
     def forward(
         self,
@@ -148,11 +149,21 @@ class DistillationTask(DetectionTask):
         counts: StepCounts | None = None,
         step: int = 0,
         shares: bool = False,
+        taught: DenseOutput | None = None,
     ) -> dict[str, Tensor]:
-        """Compute the losses and terms of a batch; see `DetectionTask.forward`."""
+        """Compute the losses and terms of a batch; see `DetectionTask.forward`.
+
+        Args:
+            batch: See `DetectionTask.forward`, also for all other arguments.
+            assignment: See there.
+            counts: See there.
+            step: See there.
+            shares: See there.
+            taught: Of `teach` for this batch, where several students share a teacher; None asks the teacher here.
+        """
         assignment = self.assign(batch) if assignment is None else assignment
         counts = step_counts([assignment]) if counts is None else counts
-        teacher = self.teach(batch)
+        teacher = self.teach(batch) if taught is None else taught
         student = self.model(batch.images)
         targets = targets_of(batch)
         with full_precision(batch.images.device):

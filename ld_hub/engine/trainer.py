@@ -260,7 +260,8 @@ class DistillationTrainer(Trainer):
             attachments=attachments,
         )
         self.teacher = teacher
-        student.recipe = {  # saved with the student, for its card
+        saved: Any = student
+        saved.recipe = {  # saved with the student, for its card
             **distiller.recipe.to_dict(),
             "teacher": teacher.name,
             "reference": reference,
@@ -316,4 +317,4 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values that every tracker takes as hyperparameters."""
-    return {key: str(value) if isinstance(value, (list, tuple)) or value is None else value for key, value in values.items()}
+    return {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}

@@ -49,4 +49,6 @@ def predictor(in_channels: int, out_channels: int, bias: float = 0.0) -> nn.Conv
     return conv
 
 
-PRIOR_BIAS = -math.log((1 - 0.01) / 0.01)  # every class starts at a score of 0.01 (focal loss, arXiv 1708.02002, sec. 4.1)
+PRIOR_BIAS = -math.log(
+    (1 - 0.01) / 0.01
+)  # every class starts at a score of 0.01 (focal loss, arXiv 1708.02002, sec. 4.1)

@@ -43,7 +43,7 @@ class _Negatives(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        (grad,) = ctx.saved_tensors
+        grad: Tensor = ctx.saved_tensors[0]
         return grad * upstream[:, None]
 
 

@@ -30,7 +30,7 @@ SHORT_NAMES = {
 
 
 def timm_name(backbone: str) -> str:
-    """timm's name of a backbone given by a short or a full name.
+    """Name in timm of a backbone given by a short or a full name.
 
     Raises:
         UnknownNameError: If timm has no such model.
@@ -173,13 +173,13 @@ def _with_any_input_size(full_name: str, options: dict[str, Any]) -> Any:
 
 
 def _flat(module_name: str) -> str:
-    """timm names a stage ``stages.0`` in its table and ``stages_0`` in a flattened extractor."""
+    """A stage is called ``stages.0`` in its table and ``stages_0`` in a flattened extractor."""
     return module_name.replace(".", "_")
 
 
 @lru_cache(maxsize=64)
 def _feature_info(full_name: str) -> tuple[dict[str, Any], ...]:
-    """timm's table of all feature maps, read from a model without weights."""
+    """Table of all feature maps, read from a model without weights."""
     for device in ("meta", "cpu"):  # a few models compute with values while they are built
         try:
             with torch.device(device):

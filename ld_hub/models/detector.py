@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ld_hub.errors import ConfigError
+from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.layers.postprocess import PostprocessConfig, postprocess
 from ld_hub.models.backbones import Backbone
+from ld_hub.models.inference import Images, predict
 from ld_hub.models.labels import default_labels
+from ld_hub.models.pretrained import load_pretrained, save_pretrained
 from ld_hub.preprocessing import DataConfig
 from ld_hub.structures import (
     Assignment,
@@ -99,6 +101,7 @@ class DenseDetector(nn.Module):
     coder: BoxCoder
     assigner: Any
     criterion: Any
+    recipe: dict[str, Any] | None = None  # how it was distilled, as the trainer records it; saved with the weights
 
     def __init__(
         self,
@@ -190,7 +193,8 @@ class DenseDetector(nn.Module):
         if key not in self._priors:
             if len(self._priors) >= 64:  # multi-scale training sees many sizes
                 self._priors.pop(next(iter(self._priors)))
-            self._priors[key] = self.build_priors(height, width, torch.device(device), dtype)
+            with torch.inference_mode(False):  # a grid made while predicting must serve training as well
+                self._priors[key] = self.build_priors(height, width, torch.device(device), dtype)
         return self._priors[key]
 
     def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
@@ -251,3 +255,68 @@ class DenseDetector(nn.Module):
             )
             for r in raw
         ]
+
+    def predict(
+        self,
+        images: Images,
+        *,
+        threshold: float | None = None,
+        batch_size: int = 8,
+    ) -> Detections | list[Detections]:
+        """Detect objects on a path, URL, Pillow image, array, tensor, directory, or a list of them.
+
+        Args:
+            images: What to look at; see `ld_hub.models.inference.predict`.
+            threshold: Least score; by default the model's own.
+            batch_size: Most images in one forward pass; does not change the result.
+
+        Returns:
+            `Detections` of a single image, a list of them otherwise.
+        """
+        return predict(self, images, threshold=threshold, batch_size=batch_size)
+
+    def save_pretrained(self, directory: str | Path) -> Path:
+        """Write ``config.json`` and ``model.safetensors``; `from_pretrained` gives the model back bit for bit."""
+        return save_pretrained(self, directory)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        num_classes: int | None = None,
+        label_names: Sequence[str] | None = None,
+        category_ids: Sequence[int] | None = None,
+        **config_overrides: Any,
+    ) -> DenseDetector:
+        """Load a saved model strictly, in eval mode.
+
+        Args:
+            source: Model directory, or ``org/name`` on the Hub.
+            revision: Branch, tag or commit on the Hub.
+            cache_dir: Cache of downloads.
+            token: Access token for private repositories.
+            num_classes: C that the caller expects.
+            label_names: Other names for the same classes.
+            category_ids: Other ids for the same classes.
+            **config_overrides: Configuration fields to change; the weights must still fit.
+
+        Raises:
+            CheckpointError: If the weights do not fit, or belong to another family than this class.
+        """
+        model = load_pretrained(
+            source,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            num_classes=num_classes,
+            label_names=label_names,
+            category_ids=category_ids,
+            config_overrides=config_overrides,
+        )
+        if not isinstance(model, cls):
+            raise CheckpointError(f"'{source}' holds a {type(model).__name__}, not a {cls.__name__}.")
+        return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,14 +104,15 @@ def create_model(
     classes = _count_classes(num_classes, label_names, category_ids)
     labels: dict[str, Any] = {"label_names": label_names, "category_ids": category_ids}
     fresh: dict[str, Any] = {"pretrained_backbone": pretrained_backbone, "backbone_checkpoint": backbone_checkpoint}
-    place, revision, weights = _locate(model_name, pretrained and checkpoint_path is None, cache_dir)
+    place, weights = _locate(model_name, pretrained and checkpoint_path is None, cache_dir)
     if checkpoint_path is not None:
         fresh = {}  # full weights follow: the backbone's own are not needed
         weights = False
     if place is not None:
+        if not weights and checkpoint_path is None:
+            warnings.warn(f"'{model_name}' is built with fresh weights; pretrained=True loads its own.", stacklevel=2)
         loaded: DenseDetector = load_pretrained(
             place,
-            revision=revision,
             cache_dir=cache_dir,
             weights=weights,
             num_classes=classes,
@@ -152,26 +154,24 @@ def model_entrypoint(model_name: str, module_filter: str | None = None) -> Calla
     return entrypoint
 
 
-def _locate(
-    model_name: str | Path, pretrained: bool, cache_dir: str | Path | None
-) -> tuple[str | Path | None, str | None, bool]:
-    """Where a saved model lies: ``(directory or Hub id, revision, load its weights)``; None for fresh weights."""
+def _locate(model_name: str | Path, pretrained: bool, cache_dir: str | Path | None) -> tuple[Path | None, bool]:
+    """``(directory of a saved model, load its weights)``; None where a registered name is built afresh."""
     if (Path(model_name) / CONFIG_NAME).is_file() and not is_model(str(model_name)):
-        return model_name, None, True
+        return Path(model_name), True
     if isinstance(model_name, Path):
         raise ConfigError(f"'{model_name}' is not a model directory: it holds no '{CONFIG_NAME}'.")
     source, place = parse_source(model_name)
     if source == "local-dir":
         if not Path(place).is_dir():
             raise ConfigError(f"'{model_name}': there is no directory '{place}'.")
-        return Path(place), None, pretrained
-    if source == "hf-hub":
+        return Path(place), pretrained
+    if source:
         repo, _, revision = place.partition("@")
-        return repo, revision or None, pretrained
+        return download(repo, revision or None, cache_dir=cache_dir, weights=pretrained), pretrained
     cfg = get_pretrained_cfg(model_name)  # also refuses unknown names and tags
     if not pretrained:
-        return None, None, False
-    return _published(model_name, cfg, cache_dir), None, True
+        return None, False
+    return _published(model_name, cfg, cache_dir), True
 
 
 def _published(model_name: str, cfg: PretrainedCfg | None, cache_dir: str | Path | None) -> Path:

@@ -186,16 +186,23 @@ class GFocal(DenseDetector):
     def __init__(self, config: GFocalConfig, **options: Any) -> None:
         super().__init__(config, **options)
         self.neck = FPN(self.backbone.channels, config.fpn_channels, len(STRIDES))
-        self.coder = DistributionCoder(config.reg_max)
-        self.head = GFocalHead(config, self.coder.channels)
+        self.coder = coder = DistributionCoder(config.reg_max)
+        self.head = GFocalHead(config, coder.channels)
         self.assigner = ATSSAssigner(topk=9)
-        self.criterion = GFocalCriterion(self.coder, box_loss=config.box_loss)
+        self.criterion = GFocalCriterion(coder, box_loss=config.box_loss)
         self.anchor_scale = config.anchor_scale
 
     def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
         """One square anchor per cell."""
         shapes = level_shapes(height, width, STRIDES)
-        return square_anchor_grid(shapes, STRIDES, scale=self.anchor_scale, device=device, dtype=dtype, size_divisor=self.data_config.size_divisor)
+        return square_anchor_grid(
+            shapes,
+            STRIDES,
+            scale=self.anchor_scale,
+            device=device,
+            dtype=dtype,
+            size_divisor=self.data_config.size_divisor,
+        )
 
 
 def _register() -> None:

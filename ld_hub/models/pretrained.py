@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from ld_hub.errors import CheckpointError, ConfigError, LdHubError
+from ld_hub.errors import CheckpointError, ConfigError, LdHubError, MissingFileError
 from ld_hub.hub import (
     CONFIG_NAME,
     MODEL_TYPE,
@@ -172,6 +172,8 @@ def load_pretrained(
     """
     directory = Path(source)
     if not directory.is_dir():
+        if isinstance(source, Path) or directory.is_absolute() or len(directory.parts) > 2:
+            raise MissingFileError(f"No model directory '{source}'.")
         directory = download(str(source), revision, cache_dir=cache_dir, token=token, weights=weights)
     saved = read_saved(directory)
     changes = {**_classes(saved, num_classes, label_names, weights), **(config_overrides or {})}
@@ -330,7 +332,7 @@ def _known_config(where: str, config: dict[str, Any], architecture: str, family:
 
 def _settings(where: str, kind: type[Settings], values: dict[str, Any]) -> Settings:
     """A settings dataclass from saved values; types are those of the defaults."""
-    defaults = {item.name: item.default for item in fields(kind)}  # type: ignore[arg-type]
+    defaults: dict[str, Any] = {item.name: item.default for item in fields(kind)}  # type: ignore[arg-type]
     _warn_unknown(f"{where}: {kind.__name__}", values, set(defaults))
     kept: dict[str, Any] = {}
     for name, value in values.items():

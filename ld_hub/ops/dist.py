@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch.distributed as distributed
+from torch import distributed
 from torch import Tensor
 
 

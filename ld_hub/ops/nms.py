@@ -25,4 +25,5 @@ def class_aware_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold
     # float64: a shift of classes x image size leaves a float32 coordinate only 1/128 px of resolution
     wide = boxes.double()
     shifted = wide + (labels.double() * (wide.max() - wide.min() + 1))[:, None]
-    return nms(shifted, scores.double(), iou_threshold)[:most]
+    kept: Tensor = nms(shifted, scores.double(), iou_threshold)
+    return kept[:most]

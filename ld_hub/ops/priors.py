@@ -50,6 +50,4 @@ def square_anchor_grid(
     center, stride_row = torch.cat(centers), torch.cat(stride_rows)
     half: Tensor = stride_row[:, None] * (scale / 2)
     anchors = torch.cat([center - half, center + half], dim=1)
-    return Priors(
-        center, stride_row, torch.cat(level_rows), anchors, tuple(shapes), tuple(strides), size_divisor
-    )
+    return Priors(center, stride_row, torch.cat(level_rows), anchors, tuple(shapes), tuple(strides), size_divisor)

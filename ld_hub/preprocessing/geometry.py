@@ -1,6 +1,6 @@
 """Where pixels and boxes go: the published keep-ratio resize, the horizontal flip, padded sizes.
 
-Images here are ``(h, w, K)`` uint8 tensors, K channels; boxes are ``(G, 4)`` xyxy px.
+Images here are ``(K, h, w)`` uint8 tensors, K channels; boxes are ``(G, 4)`` xyxy px.
 """
 
 from __future__ import annotations
@@ -37,17 +37,18 @@ def resize(image: Tensor, shape: tuple[int, int]) -> Tensor:
     Differs from OpenCV's ``INTER_LINEAR``, which the published models were trained with, by at most one grey level.
 
     Args:
-        image: ``(h, w, K)`` uint8.
+        image: ``(K, h, w)`` uint8.
         shape: New height and width in px.
 
     Returns:
-        ``(*shape, K)`` uint8; the input itself where it already has that size.
+        ``(K, *shape)`` uint8; the input itself where it already has that size.
     """
-    if tuple(image.shape[:2]) == tuple(shape):
+    if tuple(image.shape[1:]) == tuple(shape):
         return image
-    planes = image.permute(2, 0, 1)[None]  # a channels-last view: torch has a fast uint8 kernel for exactly this layout
-    resized = functional.interpolate(planes, size=shape, mode="bilinear", align_corners=False, antialias=False)
-    return resized[0].permute(1, 2, 0)
+    # Decoded images have the channels of a pixel side by side already, and torch's uint8 kernel is fastest on them; on
+    # the other layout it fails where the result is 1 x 1 px.
+    pixels = image[None].contiguous(memory_format=torch.channels_last)
+    return functional.interpolate(pixels, size=shape, mode="bilinear", align_corners=False, antialias=False)[0]
 
 
 def resize_boxes(boxes: Tensor, before: tuple[int, int], after: tuple[int, int]) -> Tensor:
@@ -65,8 +66,8 @@ def resize_boxes(boxes: Tensor, before: tuple[int, int], after: tuple[int, int])
 
 
 def flip_image(image: Tensor) -> Tensor:
-    """Mirror ``(h, w, K)`` left to right."""
-    return image.flip(1)
+    """Mirror ``(K, h, w)`` left to right."""
+    return image.flip(2)
 
 
 def flip_boxes(boxes: Tensor, width: int) -> Tensor:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from ld_hub.errors import ConfigError
 from ld_hub.preprocessing.config import DataConfig
+from ld_hub.preprocessing.geometry import padded_shape
 
 
 def normalize_into(out: Tensor, image: Tensor, config: DataConfig) -> None:
@@ -14,15 +18,33 @@ def normalize_into(out: Tensor, image: Tensor, config: DataConfig) -> None:
 
     Args:
         out: ``(K, h, w)`` float view, overwritten.
-        image: ``(h, w, K)`` uint8; RGB where K = 3.
+        image: ``(K, h, w)`` uint8; RGB where K = 3.
         config: Mean, std and channel order.
     """
-    if config.channel_order == "bgr":
-        image = image.flip(2)
-    scale, shift = (torch.tensor(v, dtype=out.dtype)[:, None, None] for v in config.scale_and_shift)
-    # The one transposing, converting copy; then two in-place passes over float32. Measured faster than addcmul.
-    out.copy_(image.permute(2, 0, 1))
-    out.mul_(scale).add_(shift)
+    last = config.channels - 1
+    for channel, (scale, shift) in enumerate(zip(*config.scale_and_shift, strict=True)):
+        plane = image[last - channel if config.channel_order == "bgr" else channel]
+        # shift + scale * plane: convert, multiply and add in one pass.
+        torch.add(torch.tensor(shift, dtype=out.dtype), plane, alpha=scale, out=out[channel])
+
+
+def normalize_batch(images: Sequence[Tensor], config: DataConfig) -> Tensor:
+    """Normalise images and zero-pad them at the right and bottom to one size, a multiple of ``size_divisor``.
+
+    Args:
+        images: N tensors ``(K, h_i, w_i)`` uint8; RGB where K = 3.
+        config: Mean, std, channel order and divisor.
+
+    Returns:
+        ``(N, K, H, W)`` float32.
+    """
+    largest = max(image.shape[1] for image in images), max(image.shape[2] for image in images)
+    shape = (len(images), config.channels, *padded_shape(*largest, config.size_divisor))
+    # NumPy asks the system for huge pages, torch does not: fresh memory costs more than all the arithmetic here.
+    out = torch.from_numpy(np.zeros(shape, dtype=np.float32))
+    for corner, image in zip(out, images, strict=True):
+        normalize_into(corner[:, : image.shape[1], : image.shape[2]], image, config)
+    return out
 
 
 def renormalize(images: Tensor, image_sizes: Tensor, source: DataConfig, target: DataConfig) -> Tensor:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ld_hub.errors import ConfigError
 from ld_hub.preprocessing.config import DataConfig
-from ld_hub.preprocessing.geometry import flip_boxes, flip_image, padded_shape, resize, resize_boxes, resize_shape
-from ld_hub.preprocessing.normalize import normalize_into
+from ld_hub.preprocessing.geometry import flip_boxes, flip_image, resize, resize_boxes, resize_shape
+from ld_hub.preprocessing.normalize import normalize_batch
 from ld_hub.structures import ImageBatch, Targets
 
 
@@ -23,7 +23,7 @@ class Sample:
     """One image on its way into a batch, still in 8 bit.
 
     Attributes:
-        image: ``(h, w, K)`` uint8, resized, RGB where K = 3.
+        image: ``(K, h, w)`` uint8, resized, RGB where K = 3.
         original_size: Height and width of the source in px.
         config: How `collate` will normalise it.
         boxes: ``(G, 4)`` float32 xyxy px of `image`, or None at inference.
@@ -43,7 +43,7 @@ class Sample:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of `image` in px."""
-        return self.image.shape[0], self.image.shape[1]
+        return self.image.shape[1], self.image.shape[2]
 
 
 class Preprocessor:
@@ -141,21 +141,27 @@ def collate(samples: Sequence[Sample]) -> ImageBatch:
     Raises:
         ConfigError: If there are no samples, or they do not go together.
     """
+    layout = collate_layout(samples)
+    return replace(layout, images=normalize_batch([s.image for s in samples], samples[0].config))
+
+
+def collate_layout(samples: Sequence[Sample]) -> ImageBatch:
+    """Everything of a batch but its pixels: `images` is empty.
+
+    Args:
+        samples: As for `collate`.
+
+    Raises:
+        ConfigError: As for `collate`.
+    """
     if not samples:
         raise ConfigError("collate needs at least one sample.")
-    config = samples[0].config
-    if any(s.config != config for s in samples):
+    if any(s.config != samples[0].config for s in samples):
         raise ConfigError("The samples of one batch must share their DataConfig.")
-    height, width = padded_shape(
-        max(s.image.shape[0] for s in samples), max(s.image.shape[1] for s in samples), config.size_divisor
-    )
-    images = torch.zeros(len(samples), config.channels, height, width)
-    for out, sample in zip(images, samples, strict=True):
-        normalize_into(out[:, : sample.image.shape[0], : sample.image.shape[1]], sample.image, config)
     image_sizes = torch.tensor([s.image_size for s in samples])
     original_sizes = torch.tensor([s.original_size for s in samples])
     return ImageBatch(
-        images=images,
+        images=torch.empty(0),
         image_sizes=image_sizes,
         scale_factors=(image_sizes / original_sizes).flip(1),
         original_sizes=original_sizes,
@@ -218,7 +224,7 @@ def _resized(image: Image.Image, config: DataConfig, image_size: tuple[int, int]
     mode = modes[config.channels]
     pixels: np.ndarray[Any, Any] = np.array(image if image.mode == mode else image.convert(mode))
     original = pixels.shape[0], pixels.shape[1]
-    tensor = torch.from_numpy(pixels.reshape(*original, config.channels))
+    tensor = torch.from_numpy(pixels.reshape(*original, config.channels)).permute(2, 0, 1)
     return Sample(resize(tensor, resize_shape(*original, image_size)), original, config)
 
 

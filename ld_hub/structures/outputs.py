@@ -15,7 +15,10 @@ from ld_hub.structures.priors import Priors
 class BoxCoder(Protocol):
     """How a head's box predictions become boxes; the coder alone knows whether there are bins."""
 
-    reg_max: int | None  # R for distributions over R+1 bins, None for plain regression
+    @property
+    def reg_max(self) -> int | None:
+        """R for distributions over R+1 bins, None for plain regression."""
+        ...
 
     @property
     def channels(self) -> int:

@@ -143,13 +143,16 @@ def test_the_published_reading_is_bare_sums_and_means_over_entries() -> None:
 def test_regions_all_and_diou() -> None:
     student, teacher = build.output(2, 12), build.output(2, 13)
     inputs = build.term_inputs(student, teacher, build.targets(2, 1))
-    everywhere = Distiller(Recipe("x", {"ld": BoxBinsKLConfig(region="all"), "kd": ClassKLConfig(region="all")}))(inputs)
+    everywhere = Distiller(Recipe("x", {"ld": BoxBinsKLConfig(region="all"), "kd": ClassKLConfig(region="all")}))(
+        inputs
+    )
     main = Distiller(Recipe("x", {"ld": BoxBinsKLConfig()}))(inputs)
     assert everywhere["distill_ld"] > main["distill_ld"]
     s_cls, t_cls = (x.cls_logits.detach().numpy() for x in (student, teacher))
     levels = student.priors.levels.numpy()
     kd = sum(
-        10 * np.mean([_kl(s_cls[n, a], t_cls[n, a], 2.0) / 80 for n in range(2) for a in np.flatnonzero(levels == level)])
+        10
+        * np.mean([_kl(s_cls[n, a], t_cls[n, a], 2.0) / 80 for n in range(2) for a in np.flatnonzero(levels == level)])
         for level in range(5)
     )
     assert math.isclose(everywhere["distill_kd"].item(), kd, rel_tol=1e-9)

@@ -36,9 +36,7 @@ def test_sum_over_known_positives_is_the_sum_over_all_rows() -> None:
     whole = (quality_focal_loss(logits, labels, quality) * weights).sum()
     rows = (labels < 7).nonzero().squeeze(1)
     filled, fill = torch.cat([rows, torch.zeros(3, dtype=torch.int64)]), torch.tensor([1.0] * len(rows) + [0.0] * 3)
-    fused = quality_focal_loss_sum(
-        logits, weights, filled, fill.double(), labels[filled].clamp(max=6), quality[filled]
-    )
+    fused = quality_focal_loss_sum(logits, weights, filled, fill.double(), labels[filled].clamp(max=6), quality[filled])
     assert torch.allclose(whole, fused, rtol=1e-12)
     (first,) = torch.autograd.grad(whole, logits)
     (second,) = torch.autograd.grad(fused, logits)

@@ -73,7 +73,9 @@ def test_targets(stem: str) -> None:
     for level, size in enumerate(assignment.priors.level_sizes):
         part = slice(start, start + size)
         start += size
-        stored = {k: torch.as_tensor(case.arrays[f"tgt/{k}{level}"]) for k in ("labels", "label_weights", "bbox_targets")}
+        stored = {
+            k: torch.as_tensor(case.arrays[f"tgt/{k}{level}"]) for k in ("labels", "label_weights", "bbox_targets")
+        }
         assert torch.equal(assignment.labels[:, part], stored["labels"].long())
         assert torch.equal(assignment.weights[:, part], stored["label_weights"].float())
         assert golden.error(assignment.boxes[:, part], stored["bbox_targets"]) <= 1e-6

@@ -1,22 +1,87 @@
-"""Whole models: backbone, pyramid, head and detections with the official weights' rule, through the converter."""
+"""Whole models: backbone, pyramid, head and detections, with weights that enter through the converter."""
 
 from __future__ import annotations
 
 import importlib.util
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+import ld_hub
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.models.convert import load_openmmlab_state
+from ld_hub.structures import DenseOutput
 from tests.reference.test_inference import assert_same_detections
 from tests.support import golden
 
+NAMES = {"LD_gfl_r18": "gfocal_r18", "LD_gfl_r50": "gfocal_r50", "LD_gfl_r101": "gfocal_r101",
+         "BCKD_gfl_x101_32x4d": "gfocal_x101_32x4d"}  # fmt: skip
+CASES = [f"model_{case}" for case in NAMES if golden.find(f"model_{case}")]
 
-def _rules() -> Any:
+
+@lru_cache(maxsize=1)
+def rules() -> Any:
+    """The rule that gives every official tensor its value from its name."""
     spec = importlib.util.spec_from_file_location("gen_inputs", golden.DIRECTORY / "gen_inputs.py")
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def official_state(keys: str) -> dict[str, Tensor]:
+    state = {}
+    for key, entry in golden.load(keys)[0]["keys"].items():
+        value = rules().weight_for(key, tuple(entry["shape"]))
+        state[key] = torch.arange(17.0) if value is None else torch.as_tensor(value)
+    return state
+
+
+def check(arrays: Any, key: str, actual: Tensor, stride: int, tolerance: float = 1e-5) -> None:
+    if f"{key}/full" in arrays.files:
+        assert golden.error(actual, arrays[f"{key}/full"]) <= tolerance, key
+    else:
+        assert golden.error(actual.reshape(-1)[::stride], arrays[f"{key}/strided"]) <= tolerance, key
+    assert golden.sums_error(actual, arrays[f"{key}/sum"]) <= tolerance, key
+
+
+def as_maps(output: DenseOutput, field: str) -> list[Tensor]:
+    """Rows back to maps (N, K, H, W) of each level."""
+    rows = getattr(output, field).flatten(2)
+    parts = rows.split(output.priors.level_sizes, dim=1)
+    shapes = output.priors.level_shapes
+    return [p.transpose(1, 2).unflatten(2, shape) for p, shape in zip(parts, shapes, strict=True)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_forward_and_detections(case: str) -> None:
+    info, arrays = golden.load(case)
+    model = ld_hub.create_model(NAMES[case.removeprefix("model_")])
+    load_openmmlab_state(model, official_state(case.replace("model_", "keys_")), source=case)
+    model.eval()
+    images = torch.as_tensor(rules().model_input())
+    with torch.inference_mode():
+        maps = model.backbone(images)
+        output = model(images, features=True)
+    strides = info["strides"]
+    for level, feature in enumerate(maps):
+        check(arrays, f"backbone{level + 1}", feature, strides["backbone"])
+    assert output.features is not None
+    for level, feature in enumerate(output.features):
+        check(arrays, f"fpn{level}", feature, strides["fpn"])
+    for level in range(5):
+        check(arrays, f"cls{level}", as_maps(output, "cls_logits")[level], strides["outputs"])
+        check(arrays, f"reg{level}", as_maps(output, "box")[level], strides["outputs"])
+
+    meta = info["img_meta"]
+    sizes = torch.tensor([meta["img_shape"][:2]])
+    config = PostprocessConfig(prefilter="pair" if info["fork"] == "BCKD" else "location")
+    for rescale, factors in ((0, None), (1, torch.tensor([meta["scale_factor"][:2]]))):
+        (found,) = model.postprocess(output, sizes, factors, config=config)
+        dets, labels = arrays[f"dets_rescale{rescale}"], arrays[f"labels_rescale{rescale}"].astype(np.int64)
+        assert_same_detections(found.boxes, found.scores, found.labels, dets, labels)

@@ -26,7 +26,9 @@ def targets(number: int, seed: int = 0, classes: int = 5, dtype: torch.dtype = t
     return Targets.pad(boxes, labels, torch.tensor([SIZE] * number, dtype=dtype))
 
 
-def output(number: int, seed: int, classes: int = 5, reg_max: int = 16, dtype: torch.dtype = torch.float64) -> DenseOutput:
+def output(
+    number: int, seed: int, classes: int = 5, reg_max: int = 16, dtype: torch.dtype = torch.float64
+) -> DenseOutput:
     """Random predictions with leaf tensors that ask for a gradient."""
     random = torch.Generator().manual_seed(seed)
     priors = square_anchor_grid(level_shapes(*SIZE, STRIDES), STRIDES, scale=4.0, dtype=dtype)

@@ -93,7 +93,8 @@ def head_case(stem: str, precision: str) -> SimpleNamespace:
         number, shapes, classes = len(info["geometry"]["pad"]), info["feature_sizes"], info["num_classes"]
         random = torch.Generator().manual_seed(info["seed"])
         maps = [
-            [torch.randn(number, c, *s, generator=random, dtype=dtype) for s in shapes] for c in (classes, 68, classes, 68)
+            [torch.randn(number, c, *s, generator=random, dtype=dtype) for s in shapes]
+            for c in (classes, 68, classes, 68)
         ]
         case.cls, case.box = maps[:2]
         case.teacher = DenseOutput.from_levels(*maps[2:], None, priors, coder)

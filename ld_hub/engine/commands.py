@@ -1,0 +1,190 @@
+"""The commands `ld_hub.train` and `ld_hub.distill`: flags in, a run directory out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ld_hub.distillation import Recipe, get_recipe
+from ld_hub.engine.arguments import (
+    Command,
+    DataArguments,
+    DistillArguments,
+    ModelArguments,
+    Parsed,
+    TeacherArguments,
+    parse,
+)
+from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.config import TrainConfig
+from ld_hub.errors import ConfigError, LdHubError
+
+if TYPE_CHECKING:
+    from ld_hub.engine.trainer import RunResult
+
+TRAIN = Command(
+    program="ld_hub.train",
+    summary="Train a detector on data in COCO format. --flag alone means true for flags that are true or false.",
+    name_help="Model to train: `ld-hub list` shows all.",
+    groups=(DataArguments, ModelArguments, TrainConfig),
+    examples="""examples:
+  accelerate launch -m ld_hub.train gfocal_r50 --data coco/ --output_dir runs/r50
+  ... --schedule 2x --short_sides 480 800                     multi-scale 2x, as the published teachers
+  ... --resume                                                continue a run that was interrupted
+  ... --checkpoint runs/r50/model --data mine/ --epochs 20    fine-tune on other classes
+  ... --pretrained_backbone false                             nothing is downloaded""",
+)
+DISTILL = Command(
+    program="ld_hub.distill",
+    summary=(
+        "Train a student on data in COCO format with the help of a trained teacher. --flag alone means true for flags "
+        "that are true or false. --terms.TERM.FIELD changes the recipe; the terms shown are those of the recipe given."
+    ),
+    name_help=(
+        "Distilled model (gfocal_r18_ld_r101: student gfocal_r18, recipe ld, teacher gfocal_r101), or any model, "
+        "with --teacher and --recipe. `ld-hub list` shows all."
+    ),
+    groups=(DataArguments, ModelArguments, DistillArguments, TeacherArguments, TrainConfig),
+    examples="""examples:
+  accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data coco/ --teacher r101/
+  ... --data mine/ --train_teacher                    other classes: train the teacher first
+  ... --data mine/ --teacher runs/gfocal_r101/model   other classes: a teacher trained on them
+  ... --recipe vlr --terms.ld.weight 2                another recipe, changed
+  ... --config run.yaml --resume                      flags from a file; every run writes its arguments.yaml""",
+)
+
+
+def train(argv: Sequence[str]) -> int:
+    """Run `ld_hub.train` and return its exit code.
+
+    Args:
+        argv: Arguments after the program's name.
+
+    Raises:
+        LdHubError: For everything a user can cause.
+    """
+    parsed = parse(TRAIN, argv)
+    config = _config(parsed)
+
+    from ld_hub.engine.start import build_model, load_data
+    from ld_hub.engine.trainer import DetectionTrainer
+
+    training, evaluation = load_data(parsed.of(DataArguments))
+    _seed(config)
+    resuming = RunDirectory(config.output_dir).resumes(config.resume)
+    model = build_model(parsed.name, parsed.of(ModelArguments), training, _say, resuming=resuming)
+    trainer = DetectionTrainer(
+        model, train_dataset=training, eval_dataset=evaluation, config=config, attachments=_attachments(parsed)
+    )
+    _finish(trainer.train())
+    return 0
+
+
+def distill(argv: Sequence[str]) -> int:
+    """Run `ld_hub.distill` and return its exit code; see `train`."""
+    parsed, recipe, teacher_name = parse_distill(argv)
+    config = _config(parsed)
+
+    from ld_hub.engine.start import build_model, load_data
+    from ld_hub.engine.teachers import TeacherWanted, find_teacher, train_teacher
+    from ld_hub.engine.trainer import DistillationTrainer
+
+    flags, structure = parsed.of(DistillArguments), parsed.of(ModelArguments)
+    wanted = TeacherWanted(parsed.name, teacher_name, flags, parsed.of(TeacherArguments), parsed.of(DataArguments))
+    training, evaluation = load_data(wanted.data)
+    if flags.train_teacher:
+        teacher = train_teacher(wanted, structure, training, evaluation, config, _say, lambda: _seed(config))
+    else:
+        teacher = find_teacher(wanted, training)
+    _seed(config)
+    resuming = RunDirectory(config.output_dir).resumes(config.resume)
+    student = build_model(parsed.name, structure, training, _say, resuming=resuming)
+    trainer = DistillationTrainer(
+        student,
+        teacher,
+        recipe,
+        reference=flags.reference,
+        individual_ld=flags.individual_ld,
+        train_dataset=training,
+        eval_dataset=evaluation,
+        config=config,
+        attachments=_attachments(parsed),
+    )
+    _finish(trainer.train())
+    return 0
+
+
+def parse_distill(argv: Sequence[str]) -> tuple[Parsed, Recipe, str]:
+    """Parse in two passes: which recipe, then its terms.
+
+    Returns:
+        The flags, the recipe with the changes asked for, and the teacher's name or directory.
+
+    Raises:
+        ConfigError: If a flag is wrong, or nothing says who teaches.
+        UnknownNameError: If there is no such model or recipe.
+    """
+    from ld_hub.models.names import find, split_tag
+
+    if any(flag in argv for flag in ("-h", "--help")):
+        parse(DISTILL, argv, _recipe_for_help(argv))  # prints the help and exits
+    first = parse(DISTILL, argv, any_terms=True)
+    entry = find(split_tag(first.name)[0]).distilled
+    flags = first.of(DistillArguments)
+    if flags.recipe is None and entry is None:
+        raise ConfigError(f"'{first.name}' is no distilled name: say how to distil, e.g. --recipe vlr.")
+    if flags.teacher is None and entry is None:
+        raise ConfigError(f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR.")
+    recipe = get_recipe(flags.recipe or (entry.recipe if entry else ""))
+    if flags.reference is not None:
+        recipe = recipe.published(flags.reference)
+    parsed = parse(DISTILL, argv, recipe)
+    return parsed, recipe.with_terms(**parsed.terms), flags.teacher or (entry.teacher if entry else "")
+
+
+def _recipe_for_help(argv: Sequence[str]) -> Recipe:
+    """The recipe whose terms the help shows; what the rest of the command line says does not matter."""
+    from ld_hub.models.names import find
+
+    try:
+        first = parse(DISTILL, argv, any_terms=True)
+        name = first.values["recipe"] or getattr(find(first.name).distilled, "recipe", "ld")
+        return get_recipe(name)
+    except LdHubError:
+        return get_recipe("ld")
+
+
+def _config(parsed: Parsed) -> TrainConfig:
+    """The training settings; the run directory is refused before anything slow happens."""
+    given = parsed.values["output_dir"]
+    config = parsed.of(TrainConfig, output_dir=str(Path("runs") / parsed.name) if given == "runs/run" else given)
+    if not config.resume:
+        RunDirectory(config.output_dir).require_new()
+        RunDirectory(Path(config.output_dir) / "teacher").require_new()
+    return config
+
+
+def _seed(config: TrainConfig) -> None:
+    """Fresh weights are the same on every rank and in every run of this seed."""
+    import torch
+
+    torch.manual_seed(config.seed)
+
+
+def _attachments(parsed: Parsed) -> dict[str, str]:
+    return {"arguments.yaml": parsed.yaml}
+
+
+def _say(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
+def _finish(result: RunResult) -> None:
+    if result.metrics is not None:
+        _say(f"\n{result.metrics}")
+    if result.best_dir is not None and result.best_ap is not None:
+        _say(f"best: AP {100 * result.best_ap:.1f} after step {result.best_step}, in {result.best_dir}")
+    _say(f"model: {result.model_dir} ({result.steps} steps, {result.seconds:.0f} s of training)")

@@ -1,0 +1,120 @@
+"""Several students trained in one loop on the same batches, so that images and teacher are paid for once.
+
+For small comparisons in one process; a real run is a trainer's business (`ld_hub.engine.trainer`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch.nn.utils import clip_grad_norm_
+
+from ld_hub.data import DetectionSet, train_loader
+from ld_hub.engine.config import TrainConfig
+from ld_hub.engine.losses import LossWatch
+from ld_hub.engine.optimizer import make_optimizer
+from ld_hub.engine.schedule import Plan
+from ld_hub.engine.tasks import DetectionTask, DistillationTask, step_counts, total_loss
+from ld_hub.errors import ConfigError
+from ld_hub.preprocessing import TrainTransform
+from ld_hub.structures import DenseOutput, ImageBatch
+
+
+@dataclass
+class Course:
+    """What one student's training cost and how its losses went.
+
+    Attributes:
+        seconds: Of its own forward and backward passes, and of its teacher's forward passes, which others may have
+            shared; images are not counted.
+        losses: One record of weighted losses for each logged step, ``step`` (1-based) and ``share/TERM`` included.
+    """
+
+    seconds: float = 0.0
+    losses: list[dict[str, float]] = field(default_factory=list)
+
+
+def train_together(
+    tasks: Mapping[str, DetectionTask],
+    dataset: DetectionSet,
+    config: TrainConfig,
+    *,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Course]:
+    """Train each task for the same steps on the same batches.
+
+    Args:
+        tasks: By name; all models take the same input. Teachers that are the same object run once per batch.
+        dataset: Images to train on.
+        config: Settings of all of them; `output_dir`, evaluation and tracking are not used.
+        advance: Called after each step of each task.
+
+    Returns:
+        The course of each task; the models are left in eval mode.
+
+    Raises:
+        ConfigError: If the tasks' models want their images differently.
+        NonFiniteLossError: If a loss becomes NaN or infinite.
+    """
+    models = [task.model for task in tasks.values()]
+    wanted = models[0].data_config
+    for model in models:
+        if model.data_config != wanted:
+            raise ConfigError(
+                f"'{model.name}' wants its images as {model.data_config}, '{models[0].name}' as {wanted}."
+            )
+    plan = Plan.make(config, len(dataset))
+    transform = TrainTransform(wanted, flip=config.flip, short_sides=config.short_sides, seed=config.seed)
+    batches = iter(train_loader(dataset, transform, config.batch_size, seed=config.seed, workers=config.workers))
+    device = next(models[0].parameters()).device
+    students = {name: _Student(task, config) for name, task in tasks.items()}
+    for step in range(plan.steps):
+        batch: ImageBatch = next(batches).to(device)
+        taught: dict[int, tuple[DenseOutput, float]] = {}
+        for student in students.values():
+            student.step(batch, step, plan, taught)
+            advance()
+    for model in models:
+        model.eval()
+    return {name: student.course for name, student in students.items()}
+
+
+class _Student:
+    """A task with its optimizer."""
+
+    def __init__(self, task: DetectionTask, config: TrainConfig) -> None:
+        self.task, self.config, self.course = task.train(), config, Course()
+        self.optimizer = make_optimizer(task.parameters(), config)
+        self.watch = LossWatch(next(task.parameters()).device)
+
+    def step(self, batch: ImageBatch, step: int, plan: Plan, taught: dict[int, tuple[DenseOutput, float]]) -> None:
+        """One optimizer step; asks the teacher if no other student of this batch has."""
+        start, logged = time.perf_counter(), plan.logs_after(step + 1)
+        assignment = self.task.assign(batch)
+        counts = step_counts([assignment])
+        shared = 0.0
+        if isinstance(self.task, DistillationTask):
+            key = id(self.task.teacher)
+            if key not in taught:
+                asked = time.perf_counter()
+                taught[key] = (self.task.teach(batch), time.perf_counter() - asked)
+            else:
+                shared = taught[key][1]
+            losses = self.task(batch, assignment, counts, step, shares=logged, taught=taught[key][0])
+        else:
+            losses = self.task(batch, assignment, counts, step)
+        self.watch.add(losses)
+        self.watch.send()
+        self.optimizer.zero_grad(set_to_none=True)
+        total_loss(losses).backward()
+        values = self.watch.read(step + 1)
+        if self.config.clip_grad_norm is not None:
+            clip_grad_norm_(self.task.parameters(), self.config.clip_grad_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = plan.lr(step)
+        self.optimizer.step()
+        if logged:
+            self.course.losses.append({"step": step + 1, **values})
+        self.course.seconds += time.perf_counter() - start + shared

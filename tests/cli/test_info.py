@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+import re
+
+from ld_hub.cli.main import main
+from ld_hub.models.factory import create_model
+from ld_hub.models.pretrained import save_pretrained
+
+
+def facts(capsys, *arguments: str) -> dict[str, str]:
+    assert main(["info", *arguments]) == 0
+    rows = re.findall(r"^(\S+) +(.+)$", capsys.readouterr().out, re.MULTILINE)
+    return dict(rows)
+
+
+def test_a_distilled_name(capsys):
+    shown = facts(capsys, "gfocal_r50_ld_r101")
+    assert shown["parameters"] == "32.44 M, 32.22 M trainable"
+    assert shown["multiply-adds"].startswith("208.31 G at 1280x800")
+    assert (shown["student"], shown["teacher"]) == ("gfocal_r50", "gfocal_r101")
+    assert shown["recipe"].startswith("ld: ")
+    assert shown["weights"] == "none published in this version"
+    assert "channels 512, 1024, 2048 at strides 8, 16, 32; 1 stage(s) frozen with the stem" in shown["backbone"]
+    assert shown["input"] == "rgb, mean 123.675/116.28/103.53, std 58.395/57.12/57.375"
+
+
+def test_a_directory(capsys, tmp_path):
+    model = create_model("gfocal_tiny", label_names=["a", "b"], fpn_channels=16, head_width=16, head_depth=1)
+    save_pretrained(model, tmp_path / "m", recipe={"name": "vlr", "terms": {}})
+    (tmp_path / "m" / "model.safetensors").unlink()  # the description alone is read
+    for name in (str(tmp_path / "m"), f"local-dir:{tmp_path / 'm'}"):
+        shown = facts(capsys, name)
+        assert shown["model"] == "gfocal_tiny" and shown["classes"] == "2 (a, b)"
+        count = sum(p.numel() for p in model.parameters())
+        assert shown["parameters"].startswith(f"{count / 1e6:.2f} M")
+
+
+def test_errors(capsys, tmp_path):
+    assert main(["info", "gfl_r50"]) == 2
+    assert "Did you mean 'gfocal_r50'?" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    assert main(["info", str(tmp_path)]) == 2
+    assert '"bert", not "ld_hub"' in capsys.readouterr().err

@@ -1,0 +1,288 @@
+"""The commands from their words to the run directory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tests.engine.runs import SMALL, detector, equal, records, weights, write_data
+
+from ld_hub import distill, train
+from ld_hub.cli.main import main as ld_hub_command
+from ld_hub.hub import save_safetensors
+from ld_hub.models.factory import create_model
+from ld_hub.models.pretrained import save_pretrained
+
+QUICK = "--workers 0 --image_size 64 64 --batch_size 4 --steps 2 --log_every 1 --lr 0.04".split()
+SHAPE = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
+SCRATCH = ["--pretrained_backbone", "false"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("coco") / "data")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    """A teacher of the data's classes, saved."""
+    return save_pretrained(detector(seed=1), tmp_path / "teacher")
+
+
+def run_train(data: Path, out: Path, *words: object, name: str = "gfocal_tiny") -> int:
+    return train.main([name, "--data", str(data), "--output_dir", str(out), *QUICK, *SHAPE, *map(str, words)])
+
+
+def run_distill(data: Path, out: Path, *words: object, name: str = "gfocal_tiny_vlr_r10t") -> int:
+    start = [name, "--data", str(data), "--output_dir", str(out)]
+    return distill.main([*start, *QUICK, *SHAPE, *SCRATCH, *map(str, words)])
+
+
+def test_train_makes_a_model_and_resumes(data, tmp_path, capsys):
+    assert run_train(data, tmp_path / "run", *SCRATCH, "--save_every", 1) == 0
+    out = capsys.readouterr().out
+    assert "the backbone starts from random numbers" in out and "COCO box metrics" in out
+    model = create_model(tmp_path / "run/model")
+    assert (model.name, model.label_names, model.category_ids) == ("gfocal_tiny", ("red", "green", "blue"), (3, 5, 9))
+    assert model.data_config.image_size == (64, 64)
+    assert "name: gfocal_tiny" in (tmp_path / "run/arguments.yaml").read_text()
+
+    assert run_train(data, tmp_path / "run", *SCRATCH, "--save_every", 1) == 2
+    assert capsys.readouterr().err.startswith("ld_hub.train: error: ")
+    whole = weights(tmp_path / "run/model")
+    for path in ((tmp_path / "run/checkpoints/step_00000002/state.json"), tmp_path / "run/result.json"):
+        path.unlink()  # as if killed after step 1
+    # without --pretrained_backbone false: a continued run needs no backbone weights, and fetches none
+    assert run_train(data, tmp_path / "run", "--save_every", 1, "--resume") == 0
+    assert "continuing from" in capsys.readouterr().out
+    assert equal(weights(tmp_path / "run/model"), whole)
+    assert [record["step"] for record in records(tmp_path / "run")] == [1, 2]
+
+
+def test_the_seed_decides_the_fresh_weights(data, tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run_train(data, tmp_path / name, *SCRATCH, "--seed", seed) == 0
+    a, b, c = (weights(tmp_path / name / "model") for name in "abc")
+    assert equal(a, b) and not equal(a, c)
+
+
+def test_the_default_run_directory_has_the_models_name(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["gfocal_tiny", "--data", str(data), *QUICK, *SHAPE, *SCRATCH]) == 0
+    assert (tmp_path / "runs/gfocal_tiny/model/config.json").is_file()
+
+
+def test_explicit_paths_and_no_evaluation(data, tmp_path):
+    words = ["--train_images", data / "train", "--train_annotations", data / "annotations/instances_train.json"]
+    start = ["gfocal_tiny", "--output_dir", str(tmp_path / "run"), *QUICK, *SHAPE, *SCRATCH]
+    assert train.main([*start, *map(str, words)]) == 0
+    assert records(tmp_path / "run", "eval/AP") == []
+    more = ["--val_images", data / "val", "--val_annotations", data / "annotations/instances_val.json"]
+    start[2] = str(tmp_path / "with")
+    assert train.main([*start, *map(str, [*words, *more])]) == 0
+    assert len(records(tmp_path / "with", "eval/AP")) == 1
+
+
+def test_structure_flags(data, tmp_path):
+    flags = "--backbone test_efficientnet --anchor_scale 3 --reg_max 4 --fpn_channels 8 --head_width 24 --head_depth 2"
+    assert run_train(data, tmp_path / "run", *SCRATCH, *flags.split()) == 0
+    config = create_model(tmp_path / "run/model").config
+    assert (config.backbone, config.anchor_scale, config.reg_max) == ("test_efficientnet", 3, 4)
+    assert (config.fpn_channels, config.head_width, config.head_depth) == (8, 24, 2)
+
+
+def test_weights_of_the_backbone_from_a_file(data, tmp_path):
+    body = detector(seed=4).backbone.body.state_dict()
+    save_safetensors(body, tmp_path / "backbone.safetensors")
+    flags = ["--backbone_checkpoint", tmp_path / "backbone.safetensors", "--lr", "1e-9"]
+    assert run_train(data, tmp_path / "run", *flags) == 0
+    trained = create_model(tmp_path / "run/model").backbone.body.state_dict()
+    assert all(torch.allclose(trained[name], body[name], atol=1e-6) for name in body if name.endswith("weight"))
+
+
+def test_no_backbone_weights_without_a_network(data, tmp_path, capsys):
+    assert run_train(data, tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert "--pretrained_backbone false" in error and "--backbone_checkpoint FILE" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_scratch_means_everything_is_trained(data, tmp_path):
+    """gfocal_r18 freezes a stage and its batch norms, which random weights must not be."""
+    assert run_train(data, tmp_path / "run", *SCRATCH, "--backbone", "test_resnet", name="gfocal_r18") == 0
+    config = create_model(tmp_path / "run/model").config
+    assert (config.frozen_stages, config.norm_eval) == (0, False)
+
+
+def test_fine_tuning_on_other_classes(data, tmp_path, capsys):
+    torch.manual_seed(8)
+    other = create_model("gfocal_tiny", label_names=("cat", "dog"), **SMALL)
+    save_pretrained(other, tmp_path / "other")
+    flags = ["--checkpoint", tmp_path / "other", "--lr", "1e-9"]
+    assert run_train(data, tmp_path / "run", *flags) == 0
+    assert (
+        "starts from" in (said := capsys.readouterr().out)
+        and "fresh for 3 classes: head.cls.bias, head.cls.weight" in said
+    )
+    tuned = create_model(tmp_path / "run/model")
+    assert torch.allclose(tuned.head.box.weight, other.head.box.weight, atol=1e-6)
+    assert tuned.head.cls.weight.shape[0] == 3
+    weights_file = ["--checkpoint", tmp_path / "other/model.safetensors"]
+    assert run_train(data, tmp_path / "file", *weights_file) == 2  # a bare file does not say its classes
+    save_pretrained(create_model("gfocal_tiny", num_classes=80, **SMALL), tmp_path / "coco")
+    assert run_train(data, tmp_path / "coco_run", "--checkpoint", tmp_path / "coco/model.safetensors") == 0
+    capsys.readouterr()
+    assert run_train(data, tmp_path / "wide", "--checkpoint", tmp_path / "other", "--head_width", 32) == 2
+    assert "does not fit 'gfocal_tiny'" in capsys.readouterr().err
+
+
+def test_distill_from_a_directory(data, tmp_path, teacher, capsys):
+    assert (
+        run_distill(data, tmp_path / "run", "--teacher", teacher, "--terms.ld.weight", 2, "--terms.ld_vlr.gamma", 0.5)
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert "box_bins_kl  2 " in out and "vlr(iof, 0.5)" in out
+    saved = create_model(tmp_path / "run/model")
+    assert saved.name == "gfocal_tiny_vlr_r10t"
+    assert saved.recipe["terms"]["ld"]["weight"] == 2
+    assert {"share/distill_kd", "share/distill_ld", "share/distill_ld_vlr"} < set(records(tmp_path / "run")[0])
+
+
+@pytest.mark.parametrize(
+    "flags", [["--recipe", "ld"], ["--individual_ld"], ["--reference", "ld"], ["--terms.ld.weight", "9"]]
+)
+def test_distillation_flags_reach_the_weights(data, tmp_path, teacher, flags):
+    assert run_distill(data, tmp_path / "plain", "--teacher", teacher) == 0
+    assert run_distill(data, tmp_path / "other", "--teacher", teacher, *flags) == 0
+    assert not equal(weights(tmp_path / "plain/model"), weights(tmp_path / "other/model"))
+
+
+def test_a_teacher_by_name_with_a_checkpoint(data, tmp_path, teacher):
+    flags = ["--teacher", "gfocal_tiny", "--recipe", "vlr"]
+    with_file = ["--teacher_checkpoint", teacher / "model.safetensors"]
+    assert run_distill(data, tmp_path / "file", *flags, *with_file, name="gfocal_tiny") == 2  # of another structure
+    torch.manual_seed(0)
+    save_pretrained(create_model("gfocal_tiny", num_classes=3), tmp_path / "full")
+    start = ["gfocal_tiny", "--data", str(data), *QUICK, *SCRATCH, *flags]
+    file = str(tmp_path / "full/model.safetensors")
+    assert distill.main([*start, "--output_dir", str(tmp_path / "run"), "--teacher_checkpoint", file]) == 0
+
+
+def test_a_teacher_of_other_classes_is_refused_with_the_commands_that_do(data, tmp_path, capsys):
+    assert run_distill(data, tmp_path / "run", name="gfocal_r18_ld_r101") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert "'gfocal_r101' detects 80 classes" in lines[0] and "3 classes (red, green, blue)" in lines[0]
+    start = f"accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data {data}"
+    assert f"  {start} --teacher runs/gfocal_r101/model" in lines
+    assert f"  {start} --train_teacher" in lines
+    assert f"accelerate launch -m ld_hub.train gfocal_r101 --data {data} makes runs/gfocal_r101/model" in lines[0]
+    save_pretrained(create_model("gfocal_tiny", label_names=("cat", "dog", "cow"), **SMALL), tmp_path / "zoo")
+    assert run_distill(data, tmp_path / "run", "--teacher", tmp_path / "zoo") == 2
+    assert "detects 3 classes (cat, dog, cow)" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+TEACHER = ["--train_teacher", "--teacher_backbone", "test_resnet", "--teacher_pretrained_backbone", "false"]
+
+
+def test_train_teacher_is_one_resumable_run(data, tmp_path, monkeypatch, capsys):
+    flags = [*TEACHER, "--teacher_steps", 3, "--teacher_lr", 0.01, "--save_every", 1]
+    assert run_distill(data, tmp_path / "whole", *flags) == 0
+    assert [record["step"] for record in records(tmp_path / "whole/teacher")] == [1, 2, 3]
+    config = json.loads((tmp_path / "whole/teacher/config.json").read_text())
+    assert (config["model"], config["config"]["lr"]) == ("gfocal_r10t", 0.01)
+    assert create_model(tmp_path / "whole/teacher/model").config.reg_max == SMALL["reg_max"]
+
+    from ld_hub.engine.loop import Loop
+
+    step, made = Loop._train_step, []
+
+    def broken(self, stream):
+        made.append(1)
+        if len(made) in (3, 6):  # in the teacher's third step; on resume in the student's second
+            raise KeyboardInterrupt
+        return step(self, stream)
+
+    monkeypatch.setattr(Loop, "_train_step", broken)
+    assert run_distill(data, tmp_path / "run", *flags) == 130
+    assert run_distill(data, tmp_path / "run", *flags) == 2  # not without --resume
+    assert run_distill(data, tmp_path / "run", *flags, "--resume") == 130
+    assert run_distill(data, tmp_path / "run", *flags, "--resume") == 0
+    assert len(made) == 7
+    for part in ("model", "teacher/model"):
+        assert equal(weights(tmp_path / "run" / part), weights(tmp_path / "whole" / part))
+    capsys.readouterr()
+    assert run_distill(data, tmp_path / "new", "--train_teacher", "--teacher", tmp_path / "run/teacher/model") == 2
+    assert "trains a teacher given by name" in capsys.readouterr().err
+
+
+def test_the_teacher_starts_from_what_it_is_told(data, tmp_path, capsys):
+    torch.manual_seed(0)
+    start = create_model(
+        "gfocal_tiny", label_names=("cat", "dog"), **{**SMALL, "fpn_channels": 64, "head_width": 64, "head_depth": 2}
+    )
+    save_pretrained(start, tmp_path / "start")
+    flags = ["--train_teacher", "--teacher", "gfocal_tiny", "--teacher_epochs", 0.4, "--teacher_lr", "1e-9"]
+    assert run_distill(data, tmp_path / "run", *flags, "--teacher_checkpoint", tmp_path / "start") == 0
+    assert "gfocal_tiny: starts from" in capsys.readouterr().out
+    teacher = create_model(tmp_path / "run/teacher/model")
+    assert torch.allclose(teacher.head.box.weight, start.head.box.weight, atol=1e-6)
+    assert len(records(tmp_path / "run/teacher")) == 2  # 0.4 x 12 images, 4 per step
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        ([], "--data DIR"),
+        (["--data", "DATA", "--steps", "0"], "steps is 0; it must be at least 1"),
+        (["--data", "DATA", "--val_annotations", "nowhere.json"], "nowhere.json"),
+        (["--data", "DATA", "--backbone", "resnet5000"], "Unknown backbone 'resnet5000'"),
+        (["--data", "DATA", "--checkpoint", "x", "--backbone_checkpoint", "y"], "exclude each other"),
+        (["--data", "DATA", "--report_to", "abacus"], "accelerate knows"),
+    ],
+)
+def test_bad_input_is_one_line(data, tmp_path, capsys, words, message):
+    words = [str(data) if word == "DATA" else word for word in words]
+    assert train.main(["gfocal_tiny", "--output_dir", str(tmp_path / "run"), *SCRATCH, *words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ld_hub.train: error: ") and message in error
+    assert "Traceback" not in error and error.count("\n") == 1
+
+
+def test_a_diverging_run_says_so(data, tmp_path, capsys):
+    assert run_train(data, tmp_path / "run", *SCRATCH, "--lr", "1e30", "--steps", 5, "--warmup_steps", 0) == 2
+    error = capsys.readouterr().err
+    assert "became" in error and "The optimizer step was not made" in error and "Traceback" not in error
+
+
+def test_ld_hub_train_and_distill_are_the_same_commands(data, tmp_path, teacher, capsys):
+    with pytest.raises(SystemExit) as stop:
+        ld_hub_command(["distill", "--help"])
+    assert stop.value.code == 0 and "--train_teacher" in capsys.readouterr().out
+    words = ["--data", str(data), *QUICK, *SHAPE, *SCRATCH]
+    assert ld_hub_command(["train", "gfocal_tiny", "--output_dir", str(tmp_path / "a"), *words]) == 0
+    assert run_train(data, tmp_path / "b", *SCRATCH) == 0
+    assert equal(weights(tmp_path / "a/model"), weights(tmp_path / "b/model"))
+
+
+def test_help_is_quick_and_needs_no_accelerate():
+    code = (
+        "import sys\nfrom ld_hub.train import main\ntry:\n    main(['--help'])\nfinally:\n"
+        "    heavy = {'accelerate', 'datasets', 'pycocotools', 'matplotlib'} & set(sys.modules)\n"
+        "    sys.exit(','.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--output_dir" in done.stdout

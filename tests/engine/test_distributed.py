@@ -1,0 +1,106 @@
+"""Two ranks are one process with their images together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import debug_launcher
+from accelerate.state import AcceleratorState, GradientState
+from tests.engine.runs import QUICK, detector, distance, distil, records, sets, train, weights
+
+from ld_hub.engine import DetectionTrainer, TrainConfig
+from ld_hub.engine.evaluate import evaluate
+from ld_hub.errors import NonFiniteLossError
+from ld_hub.ops.dist import rank
+
+pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+
+
+def launch(function, *arguments) -> None:
+    debug_launcher(_rank, (function, *arguments), num_processes=2)
+
+
+def _rank(function, *arguments) -> None:
+    AcceleratorState._reset_state(True)  # what the forked process inherited says there is one process
+    GradientState._reset_state()
+    torch.set_num_threads(1)
+    function(*arguments)
+
+
+def _distil_and_resume(data: Path, out: Path) -> None:
+    student = detector(seed=rank(), norm_eval=True)  # DDP gives all ranks the weights of the first
+    distil(data, out, student, batch_size=2, accumulation=2, steps=2, save_every=1)
+
+
+def test_the_same_weights_as_one_rank(data, tmp_path):
+    launch(_distil_and_resume, data, tmp_path / "two")
+    student = detector(norm_eval=True)
+    distil(data, tmp_path / "one", student, batch_size=4, accumulation=2, steps=2)
+    one, two = weights(tmp_path / "one/model"), weights(tmp_path / "two/model")
+    assert distance(two, one) < 1e-5
+    assert distance(dict(detector(norm_eval=True).state_dict()), one) > 1e-3
+    for mine, theirs in zip(records(tmp_path / "two"), records(tmp_path / "one"), strict=True):
+        for key in ("lr", "epoch", "loss", "loss_bbox", "distill_ld", "distill_ld_vlr", "distill_kd", "grad_norm"):
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-4), key
+
+
+def _break_on_the_second_rank(data: Path, out: Path) -> None:
+    model = detector()
+    if rank() == 1:
+        criterion = model.criterion
+        model.criterion = lambda *a, **k: {name: value * float("inf") for name, value in criterion(*a, **k).items()}
+    try:
+        train(data, out, model)
+    except NonFiniteLossError as error:
+        (out / f"rank{rank()}").write_text(str(error))
+
+
+def test_all_ranks_stop_when_one_has_a_non_finite_loss(data, tmp_path):
+    launch(_break_on_the_second_rank, data, tmp_path)
+    messages = [(tmp_path / f"rank{index}").read_text() for index in (0, 1)]
+    assert messages[0] == messages[1]
+    assert messages[0].startswith("loss_cls and loss_bbox and loss_dfl became infinite at step 1")
+
+
+def _evaluate(data: Path, out: Path) -> None:
+    training, evaluation = sets(data)
+    model = detector()
+    model.set_labels(training.label_names, training.category_ids)
+    metrics, evaluator = evaluate(_eager(model), evaluation, batch_size=1, workers=0)
+    content = {"metrics": metrics.to_dict(), "detections": evaluator.results()}
+    (out / f"rank{rank()}.json").write_text(json.dumps(content))
+
+
+def _eager(model):
+    """Let an untrained detector find something."""
+    torch.nn.init.constant_(model.head.cls.bias, 0.0)
+    torch.nn.init.normal_(model.head.cls.weight, std=0.3)
+    return model
+
+
+def test_evaluation_is_the_same_on_every_rank_and_in_one_process(data, tmp_path):
+    launch(_evaluate, data, tmp_path)
+    ranks = [json.loads((tmp_path / f"rank{index}.json").read_text()) for index in (0, 1)]
+    _evaluate(data, tmp_path)  # this process is rank 0
+    alone = json.loads((tmp_path / "rank0.json").read_text())
+    assert len(alone["detections"]) > 20
+    assert ranks[0] == ranks[1] == alone
+
+
+def _train_and_evaluate(data: Path, out: Path) -> None:
+    training, evaluation = sets(data)
+    config = TrainConfig(output_dir=str(out), **{**QUICK, "batch_size": 2})
+    result = DetectionTrainer(detector(), train_dataset=training, eval_dataset=evaluation, config=config).train()
+    (out / f"rank{rank()}").write_text(str(result.metrics))
+
+
+def test_files_are_written_once_and_results_are_on_every_rank(data, tmp_path):
+    launch(_train_and_evaluate, data, tmp_path / "run")
+    assert [record["step"] for record in records(tmp_path / "run")] == [1, 2]
+    assert (tmp_path / "run/rank0").read_text() == (tmp_path / "run/rank1").read_text() != "None"
+    state = json.loads((tmp_path / "run/checkpoints/step_00000002/state.json").read_text())
+    first, second = state["random"]
+    assert first["torch"] != second["torch"]  # each rank draws its own numbers, and finds them again on resume

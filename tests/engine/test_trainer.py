@@ -1,0 +1,499 @@
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
+from torch import Tensor, nn
+
+from ld_hub.data import load_coco
+from ld_hub.engine import DetectionTrainer, DistillationTrainer, TrainConfig
+from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
+from ld_hub.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError
+from ld_hub.models.factory import create_model
+
+
+def test_a_run_directory(data, tmp_path):
+    training, evaluation = sets(data)
+    config = TrainConfig(output_dir=str(tmp_path / "run"), **{**QUICK, "steps": 4, "log_every": 2})
+    model = detector()
+    trainer = DetectionTrainer(
+        model, train_dataset=training, eval_dataset=evaluation, config=config, attachments={"note.txt": "hello"}
+    )
+    result = trainer.train()
+    run = tmp_path / "run"
+    assert sorted(path.name for path in run.iterdir()) == [
+        "best", "checkpoints", "config.json", "metrics.jsonl", "model", "note.txt", "result.json",
+    ]  # fmt: skip
+    assert json.loads((run / "config.json").read_text())["config"] == config.to_dict()
+    assert [record["step"] for record in records(run)] == [1, 2, 4]
+    assert set(records(run)[0]) >= {
+        "epoch",
+        "lr",
+        "loss_cls",
+        "loss_bbox",
+        "loss_dfl",
+        "grad_norm",
+        "images_per_second",
+    }
+    assert records(run)[0]["loss"] == pytest.approx(sum(records(run)[0][f"loss_{k}"] for k in ("cls", "bbox", "dfl")))
+    assert [record["step"] for record in records(run, "eval/AP")] == [4]
+    assert (result.steps, result.best_step, result.model_dir) == (4, 4, run / "model")
+    saved = create_model(run / "model")
+    assert (saved.label_names, saved.category_ids) == (("red", "green", "blue"), (3, 5, 9))
+    assert equal(dict(saved.state_dict()), dict(model.state_dict()))
+    assert not model.training
+
+
+def test_training_learns(data, tmp_path):
+    """The loss of the same images falls; with learning rate 0 nothing moves."""
+    train(data, tmp_path / "run", steps=30, batch_size=12, flip=0.0, optimizer="adamw", lr=0.01)
+    losses = [record["loss"] for record in records(tmp_path / "run")]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_run_is_not_written_over_and_classes_must_fit(data, tmp_path):
+    train(data, tmp_path / "run")
+    with pytest.raises(ConfigError, match="already holds a run"):
+        train(data, tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"has 5 classes.*has 3 \(red, green, blue\).*num_classes=3"):
+        train(data, tmp_path / "other", create_model("gfocal_tiny", num_classes=5))
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw", "ema_decay": 0.9, "accumulation": 2, "batch_size": 2}])
+def test_resume_equals_the_uninterrupted_run(data, tmp_path, options, monkeypatch):
+    settings = {
+        "steps": 7,
+        "save_every": 2,
+        "log_every": 3,
+        "lr_schedule": "cosine",
+        "short_sides": (48, 64),
+        **options,
+    }
+    distil(data, tmp_path / "whole", student=_dropout(detector()), **settings)
+    _stop_before_step(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt):
+        distil(data, tmp_path / "broken", student=_dropout(detector()), **settings)
+    monkeypatch.undo()
+    student, trainer = distil(data, tmp_path / "broken", student=_dropout(detector(seed=7)), resume=True, **settings)
+    whole, broken = (RunDirectory(tmp_path / name).find(True) for name in ("whole", "broken"))
+    assert whole is not None and broken is not None
+    one, other = Checkpoint.load(whole), Checkpoint.load(broken)
+    assert equal(one.model, other.model) and equal(one.ema or {}, other.ema or {})
+    assert one.state["random"] == other.state["random"]
+    assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "broken/model"))
+    assert equal(weights(tmp_path / "whole/model"), dict(student.state_dict()))
+    same = [
+        [{k: v for k, v in r.items() if "second" not in k} for r in records(tmp_path / n)] for n in ("whole", "broken")
+    ]
+    assert same[0] == same[1]
+
+
+def _dropout(model):
+    """A backbone that draws random numbers while training, as stochastic depth does."""
+    model.neck = nn.Sequential(model.neck, _Noise())
+    return model
+
+
+class _Noise(nn.Module):
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(nn.functional.dropout(m, 0.2, self.training) for m in maps)
+
+
+def _stop_before_step(monkeypatch, step):
+    """Ctrl-C, or a machine that is taken away, in the middle of a step."""
+    from ld_hub.engine.loop import Loop
+
+    update = Loop._update
+
+    def stopping(self):
+        if self.step == step:
+            raise KeyboardInterrupt
+        return update(self)
+
+    monkeypatch.setattr(Loop, "_update", stopping)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_resume_after_a_kill_in_the_middle_of_saving(data, tmp_path, monkeypatch):
+    settings = {"steps": 4, "save_every": 2}
+    train(data, tmp_path / "whole", **settings)
+    child = os.fork()
+    if child == 0:  # dies at once, as by SIGKILL, while it writes the weights of step 4
+        import ld_hub.engine.checkpoint as room
+
+        save = room.save_safetensors
+
+        def dying(state, path):
+            if "step_00000004" in str(path):
+                path.write_bytes(b"half")
+                os._exit(9)
+            return save(state, path)
+
+        room.save_safetensors = dying
+        train(data, tmp_path / "killed", **settings)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert not (tmp_path / "killed/result.json").exists()
+    train(data, tmp_path / "killed", detector(seed=3), resume=True, **settings)
+    assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "killed/model"))
+    assert [path.name for path in (tmp_path / "killed/checkpoints").iterdir()].count("step_00000004") == 1
+    assert len(list((tmp_path / "killed/checkpoints").iterdir())) == 2
+
+
+def test_resume_before_the_first_checkpoint_and_after_the_end(data, tmp_path):
+    train(data, tmp_path / "whole", steps=3)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/config.json").write_text("{}")  # killed right after the start
+    train(data, tmp_path / "empty", steps=3, resume=True)
+    model, result = train(data, tmp_path / "whole", detector(seed=5), steps=3, resume=True)
+    assert result.steps == 3
+    for name in ("whole", "empty"):
+        assert equal(weights(tmp_path / name / "model"), dict(model.state_dict()))
+
+
+def test_resume_from_a_named_checkpoint_into_another_directory(data, tmp_path):
+    train(data, tmp_path / "whole", steps=4, save_every=2)
+    start = tmp_path / "whole/checkpoints/step_00000002"
+    train(data, tmp_path / "other", detector(seed=5), steps=4, save_every=2, resume=str(start))
+    assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "other/model"))
+    assert [record["step"] for record in records(tmp_path / "other")] == [3, 4]
+
+
+def test_resume_refuses_another_run(data, tmp_path):
+    train(data, tmp_path / "run", steps=3, save_every=1)
+    with pytest.raises(ConfigError, match=r"other settings \(steps: 3 there, 5 now; seed: 0 there, 1 now\)"):
+        train(data, tmp_path / "run", steps=5, seed=1, resume=True)
+    with pytest.raises(ConfigError, match=r"images per optimizer step, micro-steps: \[4, 1\] there, \[3, 1\] now"):
+        train(data, tmp_path / "run", steps=3, batch_size=3, resume=True)
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        train(data, tmp_path / "run", detector(fpn_channels=8), steps=3, resume=True)
+
+
+class TargetOnly:
+    """A criterion whose normalisers depend on the targets alone, so that a split batch must give the same gradient.
+
+    GFocal's box losses are divided by a sum of predicted scores, which covers the micro-step only.
+    """
+
+    def __init__(self, criterion):
+        self.criterion = criterion
+
+    def __call__(self, output, assignment, counts):
+        box = (output.box.float().square().mean(dim=(2, 3)) * assignment.positive).sum()
+        return {
+            "loss_cls": self.criterion(output, assignment, counts)["loss_cls"],
+            "loss_bbox": box / counts.samples,
+        }
+
+
+@pytest.mark.parametrize("recipe", ["vlr", None])
+def test_accumulation_of_2x4_equals_a_batch_of_8(data, tmp_path, recipe):
+    found = {}
+    for name, split in (("one", (8, 1)), ("two", (4, 2)), ("four", (2, 4))):
+        student = detector(norm_eval=True)  # batch statistics would depend on the split
+        student.criterion = TargetOnly(student.criterion)
+        sizes = {"batch_size": split[0], "accumulation": split[1], "steps": 3}
+        if recipe:
+            distil(data, tmp_path / name, student, recipe=recipe, **sizes)
+        else:
+            train(data, tmp_path / name, student, **sizes)
+        found[name] = (dict(student.state_dict()), records(tmp_path / name))
+    start = dict(detector(norm_eval=True).state_dict())
+    assert distance(start, found["one"][0]) > 1e-2  # the weights did move
+    for name in ("two", "four"):
+        assert distance(found[name][0], found["one"][0]) < 1e-5
+        for one, other in zip(found["one"][1], found[name][1], strict=True):
+            for key in ("loss", "lr", "epoch", "grad_norm"):
+                assert other[key] == pytest.approx(one[key], rel=1e-4)
+
+
+def test_the_average_is_what_is_evaluated_and_published(data, tmp_path, monkeypatch):
+    seen = []
+    import ld_hub.engine.loop as room
+
+    def spy(model, dataset, **options):
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        return evaluate(model, dataset, **options)
+
+    evaluate = room.evaluate
+    monkeypatch.setattr(room, "evaluate", spy)
+    training, evaluation = sets(data)
+    model = detector()
+    config = TrainConfig(output_dir=str(tmp_path / "run"), **{**QUICK, "steps": 5}, ema_decay=0.9)
+    DetectionTrainer(model, train_dataset=training, eval_dataset=evaluation, config=config).train()
+    last = Checkpoint.load(RunDirectory(tmp_path / "run").find(True) or tmp_path)
+    raw = {name.removeprefix("model."): tensor for name, tensor in last.model.items()}
+    assert last.ema is not None and distance(raw, last.ema) > 1e-4
+    assert equal(seen[0], last.ema)
+    assert equal(weights(tmp_path / "run/model"), last.ema) and equal(weights(tmp_path / "run/best"), last.ema)
+    assert equal(dict(model.state_dict()), last.ema)
+
+
+def test_the_average_in_closed_form(data, tmp_path):
+    """timm's warm-up: decay of step t is min(decay, 1 - t^(-2/3)), and the first step is copied."""
+    names = [f"w{step}" for step in (1, 2, 3)]
+    for name, steps in zip(names, (1, 2, 3), strict=True):
+        train(data, tmp_path / name, steps=steps, lr_schedule="constant")
+    train(data, tmp_path / "ema", steps=3, lr_schedule="constant", ema_decay=0.45)
+    w1, w2, w3 = (weights(tmp_path / name / "model")["head.cls.weight"] for name in names)
+    decays = (1 - 2 ** (-2 / 3), 0.45)  # steps 2 and 3; 1 - 3^(-2/3) is above 0.45
+    second = decays[0] * w1 + (1 - decays[0]) * w2
+    expected = decays[1] * second + (1 - decays[1]) * w3
+    assert torch.allclose(weights(tmp_path / "ema/model")["head.cls.weight"], expected, atol=1e-6)
+
+
+def test_clipping_limits_the_step(data, tmp_path):
+    options = {"steps": 1, "lr": 1.0, "scale_lr": False, "momentum": 0.0, "weight_decay": 0.0}
+    free, _ = train(data, tmp_path / "free", **options)
+    clipped, _ = train(data, tmp_path / "clipped", clip_grad_norm=0.01, **options)
+    start = detector()
+
+    def moved(model: nn.Module) -> float:
+        pairs = zip(model.parameters(), start.parameters(), strict=True)
+        return torch.stack([(a - b).norm() for a, b in pairs]).norm().item()
+
+    norm = records(tmp_path / "free")[0]["grad_norm"]
+    assert moved(free) == pytest.approx(norm, rel=1e-4) and norm > 0.1
+    assert moved(clipped) == pytest.approx(0.01, rel=1e-3)
+    assert records(tmp_path / "clipped")[0]["grad_norm"] == pytest.approx(norm, rel=1e-5)  # before clipping
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"momentum": 0.0}, {"weight_decay": 0.5}, {"optimizer": "adamw"}, {"lr": 0.01}, {"scale_lr": False},
+        {"warmup_steps": 2}, {"seed": 1}, {"flip": 1.0}, {"short_sides": (32, 48)},
+        {"lr_schedule": "cosine"}, {"milestones": (0.4, 0.9)}, {"batch_size": 2}, {"warmup_steps": 2, "warmup_ratio": 0.5},
+        {"image_size": (96, 96)}, {"filter_empty": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_flag_reaches_the_weights(data, tmp_path, change, plain_run):
+    model, _ = train(data, tmp_path / "run", steps=3, **change)
+    assert not equal(dict(model.state_dict()), plain_run)
+
+
+@pytest.fixture(scope="module")
+def plain_run(data, tmp_path_factory):
+    torch.set_num_threads(1)
+    return dict(train(data, tmp_path_factory.mktemp("plain") / "run", steps=3)[0].state_dict())
+
+
+def test_what_must_not_reach_the_weights_does_not(data, tmp_path, plain_run):
+    training, evaluation = sets(data)
+    model = detector()
+    config = TrainConfig(
+        output_dir=str(tmp_path / "run"), **{**QUICK, "steps": 3, "workers": 1, "log_every": 2},
+        eval_every_steps=1, eval_batch_size=3, save_every=1,
+    )  # fmt: skip
+    DetectionTrainer(model, train_dataset=training, eval_dataset=evaluation, config=config).train()
+    assert equal(dict(model.state_dict()), plain_run)
+    assert [record["step"] for record in records(tmp_path / "run", "eval/AP")] == [1, 2, 3]
+
+
+def test_channels_last_changes_the_layout_only(data, tmp_path, plain_run):
+    model, _ = train(data, tmp_path / "run", steps=3, channels_last=True)
+    assert model.neck.state_dict() and any(
+        parameter.is_contiguous(memory_format=torch.channels_last) and not parameter.is_contiguous()
+        for parameter in model.parameters()
+        if parameter.dim() == 4
+    )
+    assert distance(dict(model.state_dict()), plain_run) < 1e-3
+
+
+def test_learning_rate_and_epochs_in_the_log(data, tmp_path):
+    train(data, tmp_path / "run", steps=None, epochs=2, lr=0.8, warmup_steps=2, warmup_ratio=0.5, milestones=(0.5,))
+    lines = records(tmp_path / "run")
+    assert len(lines) == 6  # 12 images, 4 per step
+    assert [line["lr"] for line in lines] == pytest.approx([0.1, 0.15, 0.2, 0.02, 0.02, 0.02])  # 0.8 * 4 / 16
+    assert [line["epoch"] for line in lines] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2], abs=1e-3)
+
+
+def test_bf16_networks_have_float32_losses(data, tmp_path, monkeypatch):
+    student = detector()
+    seen: set[torch.dtype] = set()
+    inside: set[torch.dtype] = set()
+    student.head.cls.register_forward_hook(lambda _, __, out: inside.add(out.dtype))
+    criterion = student.criterion
+
+    def spy(output, assignment, counts):
+        losses = criterion(output, assignment, counts)
+        seen.update(value.dtype for value in (output.cls_logits, output.box, *losses.values()))
+        return losses
+
+    student.criterion = spy
+    # 128 px: at 64 px, torch's CPU kernel of the weight gradient of the last level (3 x 3, stride 2, on one cell)
+    # reads memory that nobody wrote, in bf16 only
+    options = {"image_size": (128, 128), "steps": 1}
+    _, trainer = distil(data, tmp_path / "bf16", student, precision="bf16", **options)
+    assert (inside, seen) == ({torch.bfloat16}, {torch.float32})
+    assert {p.dtype for p in trainer.model.parameters()} == {torch.float32}
+    exact, _ = distil(data, tmp_path / "exact", **options)  # the same process goes back to float32
+    assert not equal(dict(exact.state_dict()), dict(student.state_dict()))
+    assert records(tmp_path / "bf16")[0]["loss"] == pytest.approx(records(tmp_path / "exact")[0]["loss"], rel=0.02)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # accelerate launch --mixed_precision bf16
+    launched, _ = distil(data, tmp_path / "launched", **options)
+    assert equal(dict(launched.state_dict()), dict(student.state_dict()))
+
+
+def test_fp16_needs_a_gpu(data, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(ConfigError, match="fp16 needs a GPU"):
+        train(data, tmp_path / "run", precision="fp16")
+    train(data, tmp_path / "run", precision="no")
+
+
+def test_a_non_finite_loss_stops_before_the_optimizer_step(data, tmp_path):
+    good, _ = train(data, tmp_path / "good", steps=2, lr_schedule="constant")
+    model = detector()
+    criterion, calls = model.criterion, []
+
+    def breaking(output, assignment, counts):
+        calls.append(1)
+        losses = criterion(output, assignment, counts)
+        return {**losses, "loss_dfl": losses["loss_dfl"] * (float("nan") if len(calls) == 3 else 1)}
+
+    model.criterion = breaking
+    with pytest.raises(NonFiniteLossError, match="^loss_dfl became NaN at step 3"):
+        train(data, tmp_path / "bad", model, steps=6, lr_schedule="constant", save_every=1)
+    pairs = zip(model.named_parameters(), good.named_parameters(), strict=True)
+    assert all(torch.equal(mine, theirs) for (_, mine), (_, theirs) in pairs)
+    assert RunDirectory(tmp_path / "bad").checkpoints()[-1].name == "step_00000002"
+    assert [record["step"] for record in records(tmp_path / "bad")] == [1, 2]
+
+
+def test_the_teacher_leaves_no_trace_in_a_run(data, tmp_path):
+    teacher = detector(seed=1)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    student, _ = distil(data, tmp_path / "run", teacher=teacher)
+    assert equal(dict(teacher.state_dict()), before)
+    last = Checkpoint.load(RunDirectory(tmp_path / "run").find(True) or tmp_path)
+    assert {name.split(".")[0] for name in last.model} == {"model"}
+    trained = sum(parameter.requires_grad for parameter in student.parameters())
+    assert len(last.optimizer["param_groups"][0]["params"]) == trained
+    saved = create_model(tmp_path / "run/model")
+    assert saved.recipe["name"] == "vlr" and saved.recipe["teacher"] == "gfocal_tiny"
+    assert list(records(tmp_path / "run")[0])[-6:-3] == [f"share/distill_{term}" for term in ("kd", "ld", "ld_vlr")]
+
+
+@pytest.mark.parametrize(
+    "options", [{"recipe": "ld"}, {"individual_ld": True}, {"reference": "ld"}, {"teacher": 2}], ids=str
+)
+def test_every_distillation_option_reaches_the_weights(data, tmp_path, options):
+    plain, _ = distil(data, tmp_path / "plain")
+    if "teacher" in options:
+        options = {"teacher": detector(seed=2)}
+    other, trainer = distil(data, tmp_path / "other", **options)
+    assert not equal(dict(plain.state_dict()), dict(other.state_dict()))
+    if "individual_ld" in options:
+        assert "loss_bbox" not in records(tmp_path / "other")[0]
+    if "reference" in options:
+        assert trainer.task.distiller.recipe.terms["ld"].normalizer == "none"
+        assert trainer.model.criterion.reference == "ld"
+
+
+def test_image_size_becomes_part_of_the_model(data, tmp_path):
+    train(data, tmp_path / "run", image_size=(96, 128))
+    assert create_model(tmp_path / "run/model").data_config.image_size == (96, 128)
+
+
+def test_filter_empty_leaves_out_images_without_objects(data, tmp_path):
+    training = load_coco(data, "train")
+    kept = DetectionTrainer(detector(), train_dataset=training, config=TrainConfig(filter_empty=True)).train_dataset
+    assert kept.records.image_ids.tolist() == list(range(10, 20))  # 20 has a crowd only, 21 nothing
+    empty = training.select([11])
+    DetectionTrainer(detector(), train_dataset=empty, config=TrainConfig())
+    with pytest.raises(DataError, match="filter_empty left the others out"):
+        DetectionTrainer(detector(), train_dataset=empty, config=TrainConfig(filter_empty=True))
+
+
+def test_evaluation_data_must_have_the_same_classes(data):
+    from dataclasses import replace
+
+    training, evaluation = sets(data)
+    other = replace(evaluation, label_names=("red", "blue", "green"))
+    with pytest.raises(DataError, match="must agree"):
+        DetectionTrainer(detector(), train_dataset=training, eval_dataset=other)
+
+
+def test_report_to(data, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="'tensorbored': accelerate knows aim,"):
+        train(data, tmp_path / "run", report_to=("tensorbored",))
+    monkeypatch.setattr("ld_hub.engine.devices.get_available_trackers", list)
+    with pytest.raises(ConfigError, match="'wandb': its package is not installed"):
+        train(data, tmp_path / "run", report_to=("wandb",))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_by_name_and_one_of_the_users_get_every_record(data, tmp_path, monkeypatch):
+    from accelerate import tracking
+    from accelerate.utils import LoggerType
+
+    class Listening(tracking.GeneralTracker):
+        name, requires_logging_directory = "listening", False
+
+        def __init__(self, run_name: str = "", **_: object) -> None:
+            super().__init__()
+            self.told: list[object] = []
+            made.append(self)
+
+        @property
+        def tracker(self) -> object:
+            return self
+
+        def store_init_configuration(self, values: dict[str, object]) -> None:
+            self.told.append(values["steps"])
+
+        def log(self, values: dict[str, object], step: int | None = None, **_: object) -> None:
+            self.told.append((step, values["loss_cls"]))
+
+        def finish(self) -> None:
+            self.told.append("finished")
+
+    made: list[Listening] = []
+    monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "comet_ml", Listening)
+    for place in ("accelerate.tracking", "ld_hub.engine.devices"):
+        monkeypatch.setattr(f"{place}.get_available_trackers", lambda: [LoggerType.COMETML])
+    config = TrainConfig(output_dir=str(tmp_path / "run"), **QUICK, report_to=("comet_ml",))
+    training = load_coco(data, "train")
+    DetectionTrainer(detector(), train_dataset=training, config=config, trackers=[Listening()]).train()
+    losses = [(record["step"], record["loss_cls"]) for record in records(tmp_path / "run")]
+    assert len(made) == 2
+    for tracker in made:
+        assert tracker.told == [2, *losses, "finished"]
+
+
+def test_the_best_model_is_kept(data, tmp_path, monkeypatch):
+    from ld_hub.evaluation import CocoMetrics
+
+    scores = iter([0.1, 0.4, 0.4, 0.2])
+    monkeypatch.setattr(
+        "ld_hub.engine.loop.evaluate", lambda *_, **__: (CocoMetrics(stats={"AP": next(scores)}, per_class={}), None)
+    )
+    training, evaluation = sets(data)
+    config = TrainConfig(output_dir=str(tmp_path / "run"), **{**QUICK, "steps": 4}, eval_every_steps=1)
+    result = DetectionTrainer(detector(), train_dataset=training, eval_dataset=evaluation, config=config).train()
+    assert (result.best_ap, result.best_step) == (0.4, 2)
+    train(data, tmp_path / "two", steps=4, save_every=2)
+    second = Checkpoint.load(tmp_path / "run/checkpoints/step_00000004")
+    assert second.state["best"] == {"AP": 0.4, "step": 2}
+    assert not equal(weights(tmp_path / "run/best"), weights(tmp_path / "run/model"))
+    assert json.loads((tmp_path / "run/best/metrics.json").read_text())["step"] == 2
+
+
+def test_it_says_what_it_is_doing(data, tmp_path, capsys):
+    distil(data, tmp_path / "run", individual_ld=True)
+    text = capsys.readouterr().out
+    for part in ("student    gfocal_tiny", "teacher    gfocal_tiny", "2 steps x 4 images", "recipe vlr", "Individual LD",
+                 "step 1/2", "distill_ld_vlr", "img/s", "ETA"):  # fmt: skip
+        assert part in text
+
+
+def test_a_trainer_of_a_pair_that_does_not_fit_stops_at_once(data):
+    with pytest.raises(ConfigError, match="reg_max"):
+        DistillationTrainer(detector(), detector(reg_max=4), train_dataset=load_coco(data, "train"))

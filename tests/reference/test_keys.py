@@ -1,0 +1,62 @@
+"""Published key lists against our models: names, shapes and frozen parameters, one to one, on the meta device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ld_hub.models.convert import translate_openmmlab
+from ld_hub.models.factory import create_model, is_model
+from tests.support import golden
+
+CASES = [stem for stem in golden.find("keys_*_gfl_*") if "dcn" not in stem]  # deformable backbones have no name yet
+
+
+def _model(stem: str, info: dict[str, Any]) -> nn.Module:
+    backbone = stem.partition("_gfl_")[2].removesuffix("_voc")
+    assert is_model(f"gfocal_{backbone}"), f"{stem} is a published structure without a name here"
+    with torch.device("meta"):
+        return create_model(f"gfocal_{backbone}", num_classes=info["keys"]["bbox_head.gfl_cls.weight"]["shape"][0])
+
+
+def _tensors(info: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The list as tensors of no content; the bins' buffer is checked by value and so gets its published one."""
+    tensors = {
+        name: torch.empty(item["shape"], dtype=getattr(torch, item["dtype"]), device="meta")
+        for name, item in info["keys"].items()
+    }
+    tensors["bbox_head.integral.project"] = torch.linspace(0, 16, 17)
+    return tensors
+
+
+def test_there_are_key_lists():
+    assert len(CASES) >= 8
+
+
+@pytest.mark.parametrize("stem", CASES)
+def test_names_and_shapes_map_one_to_one(stem):
+    info, _ = golden.load(stem)
+    model = _model(stem, info)
+    renamed, report = translate_openmmlab(model, _tensors(info), source=stem)
+    assert report.ok, report.table()
+    assert len(report.matched) == info["num_keys"] - 1  # all but the bins
+    assert report.dropped == (("bbox_head.integral.project", "constants, checked"),)
+    own = model.state_dict()
+    assert {name: tensor.dtype for name, tensor in renamed.items()} == {n: own[n].dtype for n in renamed}
+    assert own.keys() == renamed.keys()
+
+
+@pytest.mark.parametrize("stem", CASES)
+def test_parameters_and_what_is_frozen(stem):
+    info, _ = golden.load(stem)
+    model = _model(stem, info)
+    parameters = dict(model.named_parameters())
+    assert sum(p.numel() for p in parameters.values()) == info["num_params"]
+    assert sum(p.numel() for p in parameters.values() if p.requires_grad) == info["num_trainable"]
+    frozen = {n: torch.empty(info["keys"][n]["shape"], device="meta") for n in info["frozen_parameters"]}
+    renamed, _ = translate_openmmlab(model, frozen)
+    assert len(renamed) == len(frozen)
+    assert set(renamed) == {name for name, parameter in parameters.items() if not parameter.requires_grad}
