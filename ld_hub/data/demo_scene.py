@@ -131,6 +131,11 @@ _SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "cross": _cross,
 }
 CLASSES: tuple[str, ...] = tuple(_SHAPES)
+# Colours that classes tend to: a hint, no proof, as with real things.
+_TYPICAL: Array = np.array(
+    [[0.9, 0.25, 0.2], [0.25, 0.35, 0.9], [0.95, 0.85, 0.2], [0.85, 0.3, 0.8], [0.2, 0.75, 0.35], [0.3, 0.85, 0.9]],
+    dtype=np.float32,
+)
 
 
 def _place(random: Random, size: int) -> list[_Thing]:
@@ -138,7 +143,7 @@ def _place(random: Random, size: int) -> list[_Thing]:
     unit = size / 128
     things: list[_Thing] = []
     for _ in range(int(random.integers(1, 7))):
-        radius = unit * math.exp(random.uniform(math.log(9), math.log(31)))
+        radius = unit * math.exp(random.uniform(math.log(10), math.log(31)))
         for _ in range(8):
             x, y = random.uniform(0.04, 0.96, 2) * size
             if all(math.hypot(x - o.x, y - o.y) > 0.6 * (radius + o.radius) for o in things):
@@ -180,7 +185,7 @@ def _paint(canvas: Array, shares: Array, index: int, thing: _Thing, random: Rand
         cover = cover * _soft(np.float32(random.uniform(0.25, 0.6)) - along, random.uniform(0.3, 0.9))
     cover = cover * np.float32(random.uniform(0.88, 1.0))
     shade = canvas[window].mean(axis=(0, 1))
-    skin = _skin(random, u, v, _noise(random, size, 24, window), shade)
+    skin = _skin(random, thing.label, u, v, _noise(random, size, 24, window), shade)
     shadow = np.zeros_like(cover)
     shadow[2:, 2:] = cover[:-2, :-2] * np.float32(0.45)
     canvas[window] = canvas[window] * ((1 - shadow) * (1 - cover))[..., None] + skin * cover[..., None]
@@ -188,9 +193,10 @@ def _paint(canvas: Array, shares: Array, index: int, thing: _Thing, random: Rand
     shares[index, top:bottom, left:right] = cover
 
 
-def _skin(random: Random, u: Array, v: Array, mottle: Array, around: Array) -> Array:
-    """Colour and texture of an object: ``(h, w, 3)``, apart from the colour around it."""
+def _skin(random: Random, label: int, u: Array, v: Array, mottle: Array, around: Array) -> Array:
+    """Colour and texture of an object, ``(h, w, 3)``: apart from what is around it, and rather as its class has it."""
     first = _colour(random, away_from=around)
+    first += (_TYPICAL[label] - first) * np.float32(random.uniform(0, 0.9))
     second = np.clip(first + random.uniform(-0.35, 0.35, 3), 0, 1).astype(np.float32)
     kind = random.integers(5)
     if kind == 0:

@@ -41,7 +41,7 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
     looked = [_relative(file, root) for file, _ in _layouts(root, split)]
     raise MissingFileError(
         f"No annotations of the split '{split}' in {root}. Looked for {', '.join(looked)}. Found {_contents(root)}. "
-        "Name the two explicitly: images=..., annotations=...."
+        "Or name the image directory and the annotation file: images=..., annotations=...."
     )
 
 

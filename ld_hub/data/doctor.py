@@ -40,6 +40,7 @@ class Report:
         problems: Everything that keeps the dataset from being used.
         notes: Remarks that do not.
         anchor_scale: Suggested anchor scale for the usual strides 8..128.
+        image_size: The size that suggestion is for.
         checked: Images opened.
     """
 
@@ -54,6 +55,7 @@ class Report:
     left_out: dict[str, int]
     problems: tuple[Problem, ...]
     anchor_scale: float | None
+    image_size: tuple[int, int]
     checked: int = 0
     notes: tuple[str, ...] = field(default_factory=tuple)
 
@@ -73,7 +75,8 @@ class Report:
         for reason, count in self.left_out.items():
             lines.append(_row("left out", f"{count} boxes {reason}"))
         if self.anchor_scale is not None:
-            lines.append(_row("anchor_scale", f"about {self.anchor_scale:g} fits these boxes (published: 8)"))
+            at = f"{self.image_size[0]} x {self.image_size[1]} px"
+            lines.append(_row("anchor_scale", f"about {self.anchor_scale:g} fits these boxes at {at} (published: 8)"))
         if self.checked:
             lines.append(_row("images opened", str(self.checked)))
         lines += ["-" * WIDTH, *_class_columns(self.per_class), "-" * WIDTH]
@@ -81,7 +84,8 @@ class Report:
             lines += _wrap(f"note: {note}")
         for problem in self.problems:
             lines += _wrap(f"problem: {problem.kind} ({problem.count}): {problem.message}")
-        lines.append("No problems." if self.healthy else f"{len(self.problems)} kinds of problems.")
+        count = len(self.problems)
+        lines.append(f"{count} kind{'s' if count > 1 else ''} of problems." if count else "No problems.")
         return "\n".join(lines)
 
 
@@ -139,6 +143,7 @@ def doctor(
         left_out={reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()},
         problems=tuple(problems),
         anchor_scale=_anchor_scale(coco, good & ~coco.crowd, image_size),
+        image_size=image_size,
         checked=len(coco.file_names) if check_images else 0,
         notes=tuple(_notes(coco, counts)),
     )

@@ -188,3 +188,7 @@ def _finish(result: RunResult) -> None:
     if result.best_dir is not None and result.best_ap is not None:
         _say(f"best: AP {100 * result.best_ap:.1f} after step {result.best_step}, in {result.best_dir}")
     _say(f"model: {result.model_dir} ({result.steps} steps, {result.seconds:.0f} s of training)")
+
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()  # else NCCL complains at exit

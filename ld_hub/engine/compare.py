@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from ld_hub.data import DetectionSet, train_loader
@@ -48,7 +50,8 @@ def train_together(
     Args:
         tasks: By name; all models take the same input. Teachers that are the same object run once per batch.
         dataset: Images to train on.
-        config: Settings of all of them; `output_dir`, evaluation and tracking are not used.
+        config: Settings of all of them; of these, length, batch size, optimizer, learning rates, clipping, precision
+            (``"bf16"`` or float32), channels_last, seed, augmentation, workers and log_every are used.
         advance: Called after each step of each task.
 
     Returns:
@@ -72,6 +75,8 @@ def train_together(
     students = {name: _Student(task, config) for name, task in tasks.items()}
     for step in range(plan.steps):
         batch: ImageBatch = next(batches).to(device)
+        if config.channels_last:
+            batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
         taught: dict[int, tuple[DenseOutput, float]] = {}
         for student in students.values():
             student.step(batch, step, plan, taught)
@@ -86,25 +91,17 @@ class _Student:
 
     def __init__(self, task: DetectionTask, config: TrainConfig) -> None:
         self.task, self.config, self.course = task.train(), config, Course()
+        if config.channels_last:
+            for network in (task, *task.outside):
+                network.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(task.parameters(), config)
         self.watch = LossWatch(next(task.parameters()).device)
 
     def step(self, batch: ImageBatch, step: int, plan: Plan, taught: dict[int, tuple[DenseOutput, float]]) -> None:
         """One optimizer step; asks the teacher if no other student of this batch has."""
         start, logged = time.perf_counter(), plan.logs_after(step + 1)
-        assignment = self.task.assign(batch)
-        counts = step_counts([assignment])
-        shared = 0.0
-        if isinstance(self.task, DistillationTask):
-            key = id(self.task.teacher)
-            if key not in taught:
-                asked = time.perf_counter()
-                taught[key] = (self.task.teach(batch), time.perf_counter() - asked)
-            else:
-                shared = taught[key][1]
-            losses = self.task(batch, assignment, counts, step, shares=logged, taught=taught[key][0])
-        else:
-            losses = self.task(batch, assignment, counts, step)
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            losses, shared = self._losses(batch, step, logged, taught)
         self.watch.add(losses)
         self.watch.send()
         self.optimizer.zero_grad(set_to_none=True)
@@ -118,3 +115,18 @@ class _Student:
         if logged:
             self.course.losses.append({"step": step + 1, **values})
         self.course.seconds += time.perf_counter() - start + shared
+
+    def _losses(
+        self, batch: ImageBatch, step: int, logged: bool, taught: dict[int, tuple[DenseOutput, float]]
+    ) -> tuple[dict[str, Tensor], float]:
+        """Losses of a batch, and the seconds of a teacher's forward pass that another student has waited for."""
+        assignment = self.task.assign(batch)
+        counts = step_counts([assignment])
+        if not isinstance(self.task, DistillationTask):
+            return self.task(batch, assignment, counts, step), 0.0
+        key, asked = id(self.task.teacher), time.perf_counter()
+        seconds = taught[key][1] if key in taught else 0.0
+        if key not in taught:
+            output = self.task.teach(batch)
+            taught[key] = (output, time.perf_counter() - asked)
+        return self.task(batch, assignment, counts, step, shares=logged, taught=taught[key][0]), seconds

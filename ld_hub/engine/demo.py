@@ -17,6 +17,7 @@ from ld_hub.distillation import Distiller
 from ld_hub.drawing import contact_sheet, draw_detections, save_picture
 from ld_hub.engine.compare import Course, train_together
 from ld_hub.engine.config import TrainConfig
+from ld_hub.engine.devices import fast_bf16
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.tasks import DetectionTask, DistillationTask
 from ld_hub.hub import atomic_write
@@ -127,7 +128,8 @@ class Demo:
         s = self.settings
         return TrainConfig(
             steps=steps, batch_size=s.batch_size, optimizer="adamw", lr=s.lr, scale_lr=False, lr_schedule="cosine",
-            clip_grad_norm=10.0, seed=s.seed, workers=s.workers, log_every=10,
+            clip_grad_norm=10.0, seed=s.seed, workers=s.workers, log_every=10, channels_last=True,
+            precision="bf16" if fast_bf16() else "no",
         )  # fmt: skip
 
     def _new_model(self, name: str) -> DenseDetector:
@@ -200,6 +202,7 @@ class Demo:
             "ld_hub_version": __version__,
             "torch_version": torch.__version__,
             "threads": torch.get_num_threads(),
+            "precision": self._config(1).precision,
             "settings": asdict(self.settings),
             "seconds": round(seconds, 1),
             "rows": [asdict(row) for row in self.rows],

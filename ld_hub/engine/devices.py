@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
@@ -50,8 +51,8 @@ def make_accelerator(
         raise ConfigError(f"accelerate cannot run this: {error}") from None
     if accelerator.distributed_type not in SUPPORTED:
         raise ConfigError(
-            f"accelerate was launched as {accelerator.distributed_type}; ld_hub trains on one process or with DDP "
-            "(accelerate launch --multi_gpu, or --multi_cpu)."
+            f"accelerate was launched as {accelerator.distributed_type}; ld_hub trains in one process or with DDP "
+            "(accelerate launch --multi_gpu, or torchrun)."
         )
     if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
         raise ConfigError(f"precision fp16 needs a GPU, this is '{accelerator.device.type}': use bf16 or no.")
@@ -67,3 +68,11 @@ def _check_trackers(names: Sequence[str]) -> None:
             raise ConfigError(
                 f"report_to '{name}': its package is not installed (pip install {name}). metrics.jsonl needs none."
             )
+
+
+def fast_bf16(device: torch.device | str = "cpu") -> bool:
+    """Whether a device computes in bfloat16 natively, rather than by emulation that is slower than float32."""
+    if torch.device(device).type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return any(probe is not None and probe() for probe in probes)  # torch has no public question for this

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from torch import distributed
-from torch import Tensor
+from torch import Tensor, distributed
 
 
 def is_distributed() -> bool:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.engine.runs import SMALL, detector, equal, records, weights, write_data
 
 from ld_hub import distill, train
 from ld_hub.cli.main import main as ld_hub_command
 from ld_hub.hub import save_safetensors
 from ld_hub.models.factory import create_model
 from ld_hub.models.pretrained import save_pretrained
+from tests.engine.runs import SMALL, detector, equal, records, weights, write_data
 
 QUICK = "--workers 0 --image_size 64 64 --batch_size 4 --steps 2 --log_every 1 --lr 0.04".split()
 SHAPE = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]

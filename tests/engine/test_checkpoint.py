@@ -139,7 +139,7 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
     (path / "state.json").write_text("{")
     with pytest.raises(CheckpointError, match="not readable JSON"):
         Checkpoint.load(path)
-    with pytest.raises(MissingFileError, match="no state.json"):
+    with pytest.raises(MissingFileError, match=r"no state\.json"):
         Checkpoint.load(tmp_path)
 
 

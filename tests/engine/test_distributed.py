@@ -9,12 +9,12 @@ import pytest
 import torch
 from accelerate import debug_launcher
 from accelerate.state import AcceleratorState, GradientState
-from tests.engine.runs import QUICK, detector, distance, distil, records, sets, train, weights
 
 from ld_hub.engine import DetectionTrainer, TrainConfig
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.errors import NonFiniteLossError
 from ld_hub.ops.dist import rank
+from tests.engine.runs import QUICK, detector, distance, distil, records, sets, train, weights
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.engine.runs import detector, sets
 
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.errors import EvaluationError
+from tests.engine.runs import detector, sets
 
 
 @pytest.fixture

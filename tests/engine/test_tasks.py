@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.engine.runs import detector
 
 from ld_hub.distillation import Distiller
 from ld_hub.engine.tasks import DetectionTask, DistillationTask, step_counts, total_loss
 from ld_hub.errors import ConfigError
 from ld_hub.preprocessing import renormalize
 from ld_hub.structures import ImageBatch, Targets
+from tests.engine.runs import detector
 
 
 def batch(number: int = 2, seed: int = 0, empty: bool = False) -> ImageBatch:
@@ -95,7 +95,7 @@ def test_student_and_teacher_must_be_a_pair():
     student = detector()
     with pytest.raises(ConfigError, match="same object"):
         DistillationTask(student, student, Distiller("ld"))
-    with pytest.raises(ConfigError, match="reg_max is 8 in student.*and 4 in teacher"):
+    with pytest.raises(ConfigError, match=r"reg_max is 8 in student.*and 4 in teacher"):
         DistillationTask(student, detector(reg_max=4), Distiller("ld"))
 
 

@@ -5,7 +5,6 @@ import os
 
 import pytest
 import torch
-from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
 from torch import Tensor, nn
 
 from ld_hub.data import load_coco
@@ -13,6 +12,7 @@ from ld_hub.engine import DetectionTrainer, DistillationTrainer, TrainConfig
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
 from ld_hub.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError
 from ld_hub.models.factory import create_model
+from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
 
 
 def test_a_run_directory(data, tmp_path):
@@ -78,7 +78,7 @@ def test_resume_equals_the_uninterrupted_run(data, tmp_path, options, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         distil(data, tmp_path / "broken", student=_dropout(detector()), **settings)
     monkeypatch.undo()
-    student, trainer = distil(data, tmp_path / "broken", student=_dropout(detector(seed=7)), resume=True, **settings)
+    student, _ = distil(data, tmp_path / "broken", student=_dropout(detector(seed=7)), resume=True, **settings)
     whole, broken = (RunDirectory(tmp_path / name).find(True) for name in ("whole", "broken"))
     assert whole is not None and broken is not None
     one, other = Checkpoint.load(whole), Checkpoint.load(broken)
@@ -267,8 +267,8 @@ def test_clipping_limits_the_step(data, tmp_path):
     [
         {"momentum": 0.0}, {"weight_decay": 0.5}, {"optimizer": "adamw"}, {"lr": 0.01}, {"scale_lr": False},
         {"warmup_steps": 2}, {"seed": 1}, {"flip": 1.0}, {"short_sides": (32, 48)},
-        {"lr_schedule": "cosine"}, {"milestones": (0.4, 0.9)}, {"batch_size": 2}, {"warmup_steps": 2, "warmup_ratio": 0.5},
-        {"image_size": (96, 96)}, {"filter_empty": True},
+        {"lr_schedule": "cosine"}, {"lr_schedule": "constant"}, {"milestones": (0.4, 0.9)}, {"lr_decay": 0.5},
+        {"batch_size": 2}, {"image_size": (96, 96)}, {"filter_empty": True},
     ],
     ids=str,
 )  # fmt: skip
@@ -311,6 +311,12 @@ def test_learning_rate_and_epochs_in_the_log(data, tmp_path):
     assert len(lines) == 6  # 12 images, 4 per step
     assert [line["lr"] for line in lines] == pytest.approx([0.1, 0.15, 0.2, 0.02, 0.02, 0.02])  # 0.8 * 4 / 16
     assert [line["epoch"] for line in lines] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2], abs=1e-3)
+
+
+def test_a_preset_is_a_length_with_decays(data, tmp_path):
+    train(data, tmp_path / "run", steps=None, schedule="1x", batch_size=12, lr=1e-3, scale_lr=False)
+    rates = [line["lr"] for line in records(tmp_path / "run")]
+    assert rates == pytest.approx([1e-3] * 8 + [1e-4] * 3 + [1e-5])
 
 
 def test_bf16_networks_have_float32_losses(data, tmp_path, monkeypatch):
@@ -359,7 +365,7 @@ def test_a_non_finite_loss_stops_before_the_optimizer_step(data, tmp_path):
         return {**losses, "loss_dfl": losses["loss_dfl"] * (float("nan") if len(calls) == 3 else 1)}
 
     model.criterion = breaking
-    with pytest.raises(NonFiniteLossError, match="^loss_dfl became NaN at step 3"):
+    with pytest.raises(NonFiniteLossError, match=r"^loss_dfl became NaN at step 3"):
         train(data, tmp_path / "bad", model, steps=6, lr_schedule="constant", save_every=1)
     pairs = zip(model.named_parameters(), good.named_parameters(), strict=True)
     assert all(torch.equal(mine, theirs) for (_, mine), (_, theirs) in pairs)
@@ -476,7 +482,7 @@ def test_the_best_model_is_kept(data, tmp_path, monkeypatch):
         "ld_hub.engine.loop.evaluate", lambda *_, **__: (CocoMetrics(stats={"AP": next(scores)}, per_class={}), None)
     )
     training, evaluation = sets(data)
-    config = TrainConfig(output_dir=str(tmp_path / "run"), **{**QUICK, "steps": 4}, eval_every_steps=1)
+    config = TrainConfig(output_dir=str(tmp_path / "run"), **{**QUICK, "steps": 4}, eval_every_epochs=1 / 3)
     result = DetectionTrainer(detector(), train_dataset=training, eval_dataset=evaluation, config=config).train()
     assert (result.best_ap, result.best_step) == (0.4, 2)
     train(data, tmp_path / "two", steps=4, save_every=2)
@@ -489,8 +495,8 @@ def test_the_best_model_is_kept(data, tmp_path, monkeypatch):
 def test_it_says_what_it_is_doing(data, tmp_path, capsys):
     distil(data, tmp_path / "run", individual_ld=True)
     text = capsys.readouterr().out
-    for part in ("student    gfocal_tiny", "teacher    gfocal_tiny", "2 steps x 4 images", "recipe vlr", "Individual LD",
-                 "step 1/2", "distill_ld_vlr", "img/s", "ETA"):  # fmt: skip
+    for part in ("student    gfocal_tiny", "teacher    gfocal_tiny", "2 steps x 4 images", "recipe vlr",
+                 "Individual LD", "step 1/2", "distill_ld_vlr", "img/s", "ETA"):  # fmt: skip
         assert part in text
 
 

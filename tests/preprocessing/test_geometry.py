@@ -15,6 +15,7 @@ def test_published_sizes():
     assert resize_shape(640, 480, (800, 1333)) == (1067, 800)
     assert resize_shape(427, 640, (800, 1333)) == (800, 1199)
     assert resize_shape(300, 900, (800, 1333)) == (444, 1333)  # the long side decides
+    assert resize_shape(5, 10, (5, 5)) == (3, 5)  # 2.5 px are rounded up, not to even
 
 
 @given(SIDE, SIDE, st.integers(16, 900), st.integers(0, 700))
