@@ -27,7 +27,9 @@ class TrainConfig:
         epochs: Length in passes over the training images, instead of schedule.
         steps: Length in optimizer steps, instead of schedule.
         batch_size: Images per process and micro-step.
-        accumulation: Micro-steps per optimizer step. The loss is that of one batch of accumulation x batch_size.
+        accumulation: Micro-steps per optimizer step. Images and positives are counted over the whole step, so losses
+            are those of one batch of accumulation x batch_size; only normalisers made of predictions (the score
+            weights of GFocal's box losses) cover the micro-step.
         optimizer: sgd (published) or adamw.
         lr: Learning rate for 16 images per optimizer step; 0.01 for sgd and 0.0001 for adamw where not given.
         scale_lr: Multiply lr by (images per optimizer step over all processes) / 16, as published; false takes lr as

@@ -14,6 +14,7 @@ from ld_hub.errors import EvaluationError
 from ld_hub.evaluation import CocoEvaluator, CocoMetrics
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import is_distributed, rank, world_size
+from ld_hub.structures import ImageBatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -42,7 +43,6 @@ def evaluate(
         accelerator: Gives the precision (autocast); float32 without one.
         progress: Show progress on the main rank, if it has a terminal.
         backend: Scorer, see `CocoEvaluator`.
-        backend: Scorer, see `CocoEvaluator`.
 
     Returns:
         The metrics and the evaluator that holds the detections of all images, both the same on all ranks.
@@ -63,9 +63,8 @@ def evaluate(
         backend=backend,
     )
     device = next(model.parameters()).device
-    with _at_rest(model, device), torch.no_grad():  # inference_mode would spoil the priors that the model keeps
-        loader = eval_loader(dataset, model.data_config, batch_size, rank=rank(), world=world_size(), workers=workers)
-        for batch in _shown(loader, len(loader), progress and rank() == 0):
+    with _at_rest(model):
+        for batch in _batches(model, dataset, batch_size, workers, device, progress):
             images = batch.images.to(device, non_blocking=True)
             with accelerator.autocast() if accelerator is not None else contextlib.nullcontext():
                 output = model(images)
@@ -77,26 +76,33 @@ def evaluate(
 
 
 @contextlib.contextmanager
-def _at_rest(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode, and no trace in the random numbers of the caller (a loader draws a seed when it starts)."""
-    was_training = [module for module in model.modules() if module.training]
+def _at_rest(model: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; every module is in its own mode again afterwards."""
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.no_grad():
             yield
     finally:
-        for module in was_training:
+        for module in training:
             module.training = True
 
 
-def _shown(batches: Any, total: int, show: bool) -> Iterator[Any]:
+def _batches(
+    model: DenseDetector, dataset: DetectionSet, batch_size: int, workers: int, device: torch.device, progress: bool
+) -> Iterator[ImageBatch]:
+    """This rank's images, behind a progress bar where somebody can see one."""
     from rich.console import Console
     from rich.progress import track
 
+    config, pinned = model.data_config, device.type == "cuda"
+    loader = eval_loader(
+        dataset, config, batch_size, rank=rank(), world=world_size(), workers=workers, pin_memory=pinned
+    )
     console = Console()
-    if not show or not console.is_terminal:
-        return iter(batches)
-    return iter(track(batches, description="evaluating", total=total, console=console, transient=True))
+    if progress and rank() == 0 and console.is_terminal:
+        return iter(track(loader, description="evaluating", total=len(loader), console=console, transient=True))
+    return iter(loader)
 
 
 def _gather(state: Any) -> list[Any]:

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -81,12 +82,8 @@ class Loop:
         return model
 
     def run(self) -> None:
-        """Train to the end."""
-        state = self._restore()
-        set_seed(self.config.seed, device_specific=True)
-        stream = self._stream()  # starts the loader, which draws a random number then
-        if state is not None:
-            self._restore_random(state)
+        """Train to the end; call `restore` first."""
+        stream = self._stream()
         self.task.train()
         self.reporter.start(self.step)
         self.clock.resume()
@@ -120,19 +117,13 @@ class Loop:
             workers=config.workers,
             pin_memory=self.device.type == "cuda",
         )
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
         batches = iter(loader)
-        return self._placed(next(batches), batches)
-
-    def _placed(self, first: ImageBatch, others: Iterator[ImageBatch]) -> Generator[ImageBatch, None, None]:
-        """The batches on the device, in the layout asked for."""
-        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        batch = first
         while True:
-            moved = batch.to(self.device, non_blocking=True)
-            yield replace(moved, images=moved.images.contiguous(memory_format=layout))
             started = time.perf_counter()
-            batch = next(others)
+            batch = next(batches).to(self.device, non_blocking=True)
             self.clock.waited(time.perf_counter() - started)
+            yield replace(batch, images=batch.images.contiguous(memory_format=layout))
 
     def _train_step(self, stream: Iterator[ImageBatch]) -> None:
         """One optimizer step over `accumulation` micro-batches of all ranks."""
@@ -253,15 +244,26 @@ class Loop:
             save_pretrained(self.published, self.run_dir.model_dir)
         self.accelerator.wait_for_everyone()
 
-    def _restore(self) -> dict[str, Any] | None:
-        """Load the checkpoint to continue from; None where the run begins at step 0."""
+    def restore(self) -> None:
+        """Set the random numbers, and continue from a checkpoint if the settings say so.
+
+        Raises:
+            ConfigError: If the checkpoint belongs to a run with other settings.
+            CheckpointError: If it cannot be read or does not fit the model.
+            MissingFileError: If ``resume`` names a checkpoint that does not exist.
+        """
+        set_seed(self.config.seed, device_specific=True)
         path = self.run_dir.find(self.config.resume) if self.config.resume else None
-        if path is None:
-            if self.config.resume:
-                self.reporter.say(f"resume: '{self.run_dir.path}' has no checkpoint yet; starting from step 0.")
-            self._forget(0)
-            return None
-        checkpoint = Checkpoint.load(path)
+        if path is not None:
+            self._load(Checkpoint.load(path), path)
+            self.reporter.say(f"resume: continuing from '{path}' at step {self.step} of {self.plan.steps}.")
+        elif self.config.resume:
+            self.reporter.say(f"resume: '{self.run_dir.path}' has no checkpoint yet; starting from step 0.")
+        self.accelerator.wait_for_everyone()  # all ranks have read what is there
+        if self.accelerator.is_main_process:
+            self.run_dir.forget_after(self.step)
+
+    def _load(self, checkpoint: Checkpoint, path: Path) -> None:
         state = checkpoint.state
         self._check_same_run(state, str(path))
         try:
@@ -276,14 +278,9 @@ class Loop:
         self.step, self.best, self.metrics = checkpoint.step, state["best"], state["metrics"]
         self._window = {name: list(entry) for name, entry in state["window"].items()}
         self.clock.restore(state["clock"])
-        self._forget(self.step)
-        self.reporter.say(f"resume: continuing from '{path}' at step {self.step} of {self.plan.steps}.")
-        return state
-
-    def _forget(self, step: int) -> None:
-        self.accelerator.wait_for_everyone()  # all ranks have read what is there
-        if self.accelerator.is_main_process:
-            self.run_dir.forget_after(step)
+        index, states = self.accelerator.process_index, state["random"]
+        if index < len(states):
+            set_random_state(states[index], self.device)
 
     def _check_same_run(self, state: dict[str, Any], path: str) -> None:
         changed = changed_fields(state["config"], self.config)
@@ -296,11 +293,6 @@ class Loop:
                 f"resume: '{path}' belongs to a run with other settings ({shown}). Resume with the same ones, or "
                 "start a new run in another output_dir from its model (--checkpoint RUN/model)."
             )
-
-    def _restore_random(self, state: dict[str, Any]) -> None:
-        index, states = self.accelerator.process_index, state["random"]
-        if index < len(states):
-            set_random_state(states[index], self.device)
 
     def _publish(self) -> None:
         """End of the run: model/ and result.json say what came out, and the model in memory is the published one."""

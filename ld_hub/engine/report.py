@@ -132,6 +132,10 @@ class Reporter:
 
     def _show(self, record: Mapping[str, Any]) -> None:
         losses = "  ".join(f"{name} {record[name]:.3g}" for name in record if name.startswith(("loss", "distill_")))
+        shares = "  ".join(
+            f"{name} {record[name]:.2g}" for name in record if name.startswith("share/") and record[name]
+        )
+        losses = f"{losses}  {shares}" if shares else losses
         numbers = f"{losses}  lr {record['lr']:.3g}  {record['images_per_second']:.3g} img/s"
         if self._bar is not None:
             self._bar.update(self._task, numbers=numbers)

@@ -136,9 +136,9 @@ class DistillationTask(DetectionTask):
     def teach(self, batch: ImageBatch) -> DenseOutput:
         """The teacher's predictions for a batch that was normalised for the student."""
         self.teacher.eval()
-        images, sizes = batch.images, batch.image_sizes
-        if self.teacher.data_config != self.model.data_config:
-            images = renormalize(images, sizes, self.model.data_config, self.teacher.data_config)
+        images = renormalize(
+            batch.images, batch.image_sizes, self.model.data_config, self.teacher.data_config
+        )  # the images themselves where mean, std and channel order agree
         output: DenseOutput = self.teacher(images)
         return output
 

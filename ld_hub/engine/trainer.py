@@ -110,7 +110,7 @@ class Trainer:
         )
         plan = Plan.make(self.config, len(self.train_dataset), accelerator.num_processes)
         loop = Loop(self.task, self.train_dataset, self.eval_dataset, plan, run, accelerator)
-        accelerator.wait_for_everyone()  # every rank has looked at the directory before the first file is there
+        loop.restore()  # also waits until every rank has looked at the directory, before the first file is there
         description = self.describe(plan, accelerator.num_processes, accelerator.mixed_precision)
         if accelerator.is_main_process:
             self._write_settings(run, plan)

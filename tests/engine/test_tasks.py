@@ -105,10 +105,18 @@ def test_autocast_reaches_both_networks_but_no_loss():
     for name, model in (("student", task.model), ("teacher", task.teacher)):
         model.head.cls.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out.dtype}))
     exact = task(data)
+    criterion, inside = task.model.criterion, []
+
+    def spy(*arguments: object) -> dict[str, torch.Tensor]:
+        inside.append(torch.is_autocast_enabled("cpu"))
+        return criterion(*arguments)
+
+    task.model.criterion = spy
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = task(data)
     assert seen == {"student": torch.bfloat16, "teacher": torch.bfloat16}
     assert {value.dtype for value in losses.values()} == {torch.float32}
+    assert inside == [False]
     assert total_loss(losses).item() == pytest.approx(total_loss(exact).item(), rel=0.05)
 
 

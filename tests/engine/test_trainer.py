@@ -167,6 +167,7 @@ def test_resume_refuses_another_run(data, tmp_path):
     train(data, tmp_path / "run", steps=3, save_every=1)
     with pytest.raises(ConfigError, match=r"other settings \(steps: 3 there, 5 now; seed: 0 there, 1 now\)"):
         train(data, tmp_path / "run", steps=5, seed=1, resume=True)
+    assert json.loads((tmp_path / "run/config.json").read_text())["config"]["steps"] == 3  # nothing was written over
     with pytest.raises(ConfigError, match=r"images per optimizer step, micro-steps: \[4, 1\] there, \[3, 1\] now"):
         train(data, tmp_path / "run", steps=3, batch_size=3, resume=True)
     with pytest.raises(CheckpointError, match="does not fit this model"):
@@ -496,7 +497,7 @@ def test_it_says_what_it_is_doing(data, tmp_path, capsys):
     distil(data, tmp_path / "run", individual_ld=True)
     text = capsys.readouterr().out
     for part in ("student    gfocal_tiny", "teacher    gfocal_tiny", "2 steps x 4 images", "recipe vlr",
-                 "Individual LD", "step 1/2", "distill_ld_vlr", "img/s", "ETA"):  # fmt: skip
+                 "Individual LD", "step 1/2", "distill_ld_vlr", "share/distill_ld", "img/s", "ETA"):  # fmt: skip
         assert part in text
 
 
