@@ -26,7 +26,6 @@ class Distiller(nn.Module):
         super().__init__()
         recipe = get_recipe(recipe)
         self.recipe = recipe if reference is None else recipe.published(reference)
-        self.reference = reference
         self.terms = nn.ModuleDict({name: TERMS[c.kind](c) for name, c in self.recipe.terms.items()})
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:

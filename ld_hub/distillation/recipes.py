@@ -19,11 +19,13 @@ class Recipe:
         name: Registered name, or of the user's own.
         terms: Configured terms by name; the losses are logged as ``distill_<name>``.
         summary: One line for tables and cards.
+        reference: Code base whose computation the terms follow, or None for the sound default; see `published`.
     """
 
     name: str
     terms: Mapping[str, TermConfig] = field(default_factory=dict)
     summary: str = ""
+    reference: str | None = None
 
     def with_terms(self, **changes: Mapping[str, Any]) -> Recipe:
         """A copy with fields of its terms changed: ``recipe.with_terms(ld={"weight": 2})``.
@@ -43,14 +45,17 @@ class Recipe:
         return replace(self, terms=terms)
 
     def published(self, reference: str) -> Recipe:
-        """The same recipe as a published code base computes it.
+        """The same recipe as a published code base computes it; a recipe that already is stays as it is.
 
         Args:
             reference: ``"ld"`` or ``"bckd"``.
         """
+        if reference == self.reference:
+            return self  # fields that were changed after the preset stay changed
         if reference not in {"ld", "bckd"}:
             raise ConfigError(f"reference is {reference!r}; expected 'ld', 'bckd' or None.")
-        return replace(self, terms={name: term.published(reference) for name, term in self.terms.items()})
+        terms = {name: term.published(reference) for name, term in self.terms.items()}
+        return replace(self, terms=terms, reference=reference)
 
     def table(self) -> str:
         """The terms as a text table of at most 80 columns."""
@@ -65,12 +70,13 @@ class Recipe:
         widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         title = f"recipe {self.name}" + (f": {self.summary}" if self.summary else "")
+        title += f" (computed as the code of '{self.reference}')" if self.reference else ""
         return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_dict`."""
         terms = {name: {"kind": term.kind, **asdict(term)} for name, term in self.terms.items()}
-        return {"name": self.name, "summary": self.summary, "terms": terms}
+        return {"name": self.name, "summary": self.summary, "reference": self.reference, "terms": terms}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
@@ -92,7 +98,7 @@ class Recipe:
                 if key not in known and key != "kind":
                     raise unknown_name(f"field of term '{name}'", key, known)
             terms[name] = config_class(**{k: v for k, v in values.items() if k != "kind"})
-        return cls(str(data.get("name", "custom")), terms, str(data.get("summary", "")))
+        return cls(str(data.get("name", "custom")), terms, str(data.get("summary", "")), data.get("reference"))
 
 
 RECIPES: Registry[Recipe] = Registry("recipe")

@@ -31,6 +31,8 @@ class DataArguments:
         val_images: Directory of the images to evaluate on, where data does not tell.
         val_annotations: COCO file of the images to evaluate on, where data does not tell. Without data and without
             this nothing is evaluated.
+        on_bad_box: What happens to boxes outside their image or with no area: drop leaves them out and says how many,
+            as published; error stops and names them.
     """
 
     data: str | None = None
@@ -38,6 +40,7 @@ class DataArguments:
     train_annotations: str | None = None
     val_images: str | None = None
     val_annotations: str | None = None
+    on_bad_box: Literal["drop", "error"] = "drop"
 
 
 @dataclass(frozen=True)

@@ -32,12 +32,17 @@ def load_data(arguments: DataArguments) -> tuple[DetectionSet, DetectionSet | No
     given = arguments
     if given.data is None and (given.train_images is None or given.train_annotations is None):
         raise ConfigError("Say where the data is: --data DIR, or both --train_images DIR and --train_annotations FILE.")
-    train = load_coco(given.data, "train", images=given.train_images, annotations=given.train_annotations)
+    bad = given.on_bad_box
+    train = load_coco(
+        given.data, "train", images=given.train_images, annotations=given.train_annotations, on_bad_box=bad
+    )
     if given.data is None and given.val_annotations is None:
         return train, None
     if given.data is None and given.val_images is None:
         raise ConfigError("--val_annotations needs --val_images DIR beside it.")
-    return train, load_coco(given.data, "val", images=given.val_images, annotations=given.val_annotations)
+    return train, load_coco(
+        given.data, "val", images=given.val_images, annotations=given.val_annotations, on_bad_box=bad
+    )
 
 
 def build_model(

@@ -45,7 +45,7 @@ class TeacherWanted:
 
     def command(self, *flags: str) -> str:
         """This distillation as a command line, with other flags about the teacher."""
-        data = {key: value for key, value in vars(self.data).items() if value is not None}
+        data = {key: value for key, value in vars(self.data).items() if value != getattr(DataArguments(), key)}
         words = [self.student, *(word for key, value in data.items() for word in (f"--{key}", value)), *flags]
         return f"accelerate launch -m ld_hub.distill {shlex.join(words)}"
 

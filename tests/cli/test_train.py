@@ -286,3 +286,17 @@ def test_help_is_quick_and_needs_no_accelerate():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--output_dir" in done.stdout
+
+
+def test_on_bad_box_decides_between_leaving_out_and_stopping(tmp_path, capsys):
+    data = write_data(tmp_path / "data")
+    file = data / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"] = [100, 100, 10, 10]  # outside its 64 x 64 image
+    file.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="1"):
+        assert run_train(data, tmp_path / "dropped", *SCRATCH) == 0
+    assert run_train(data, tmp_path / "stopped", *SCRATCH, "--on_bad_box", "error") == 2
+    error = capsys.readouterr().err
+    assert "instances_train.json" in error and "outside" in error and "Traceback" not in error
+    assert not (tmp_path / "stopped").exists()

@@ -202,6 +202,14 @@ def test_recipes_are_data() -> None:
     assert get_recipe("vlr").terms["ld"].weight == 0.25
 
 
+def test_a_term_changed_after_the_published_preset_stays_changed() -> None:
+    recipe = get_recipe("ld").published("ld").with_terms(ld={"kl_divisor": 17, "normalizer": "images"})
+    assert Distiller(recipe, reference="ld").recipe.terms["ld"] == get_recipe("ld").terms["ld"]
+    assert Distiller("ld", reference="ld").recipe.terms["ld"].normalizer == "none"
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    assert "'ld'" in recipe.table()
+
+
 @pytest.mark.parametrize(
     ("action", "words"),
     [

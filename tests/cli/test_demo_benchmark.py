@@ -1,0 +1,90 @@
+"""`ld-hub demo` and `ld-hub benchmark` on the smallest sizes that exercise every part."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+import ld_hub
+from ld_hub.cli.main import main
+from ld_hub.data import load_coco
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One tiny demo; returns its directory."""
+    out = tmp_path_factory.mktemp("demo") / "out"
+    torch.set_num_threads(1)
+    sizes = {
+        "train_images": 24,
+        "val_images": 12,
+        "teacher_steps": 30,
+        "student_steps": 3,
+        "batch_size": 4,
+        "workers": 0,
+    }
+    words = [word for key, value in sizes.items() for word in (f"--{key}", str(value))]
+    assert main(["demo", "--out", str(out), "--seed", "3", *words]) == 0
+    return out
+
+
+def test_everything_it_promises_is_there(demo: Path) -> None:
+    result = json.loads((demo / "results.json").read_text())
+    assert [row["name"] for row in result["rows"]] == ["teacher", "student alone", "student ld", "student vlr"]
+    assert [row["model"] for row in result["rows"]][2:] == ["gfocal_tiny_ld_r10t", "gfocal_tiny_vlr_r10t"]
+    assert set(result["losses"]) == {"teacher", "alone", "ld", "vlr"}
+    assert set(result["losses"]["vlr"][0]) >= {"loss_cls", "distill_kd", "distill_ld_vlr", "share/distill_ld_vlr"}
+    assert max(map(len, (demo / "results.txt").read_text().splitlines())) <= 80
+    with Image.open(demo / "pictures" / "all.png") as sheet:
+        assert sheet.width > 5 * 128
+    assert len(load_coco(demo / "data", "train")) == 24
+
+
+def test_its_ap_is_pycocotools_on_the_saved_detections(demo: Path) -> None:
+    truth = COCO(str(demo / "data/annotations/instances_val.json"))
+    for row in json.loads((demo / "results.json").read_text())["rows"]:
+        directory = demo / row["name"].replace(" ", "_")
+        found = json.loads((directory / "detections.json").read_text())
+        if not found:
+            assert row["AP"] == 0
+            continue
+        score = COCOeval(truth, truth.loadRes(found), "bbox")
+        score.evaluate()
+        score.accumulate()
+        score.summarize()
+        assert row["AP"] == pytest.approx(100 * max(score.stats[0], 0), abs=1e-9)
+
+
+def test_its_models_load_by_directory_and_know_how_they_were_made(demo: Path) -> None:
+    model = ld_hub.create_model(str(demo / "student_vlr"))
+    assert model.recipe is not None
+    assert (model.recipe["name"], model.recipe["teacher"]) == ("vlr", "gfocal_r10t")
+    found = model.predict(demo / "data" / "val", threshold=0.0)
+    assert len(found) == 12
+
+
+def test_students_start_from_the_same_weights(demo: Path) -> None:
+    first = [json.loads((demo / "results.json").read_text())["losses"][n][0] for n in ("alone", "ld", "vlr")]
+    assert first[0]["loss_cls"] == first[1]["loss_cls"] == first[2]["loss_cls"]
+
+
+def test_benchmark_measures_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "gfocal_tiny_vlr_r10t --size 64 64 --batch_size 1 --boxes 2 --num_classes 3 --repeats 1".split()
+    assert main(["benchmark", *words, "--json", str(tmp_path / "out.json")]) == 0
+    printed = capsys.readouterr().out
+    figures = json.loads((tmp_path / "out.json").read_text())
+    parts = figures["training"]["parts"]
+    assert list(parts) == ["data", "student forward", "teacher forward", "assignment", "losses", "distillation",
+                           "backward of losses", "backward of network", "optimizer"]  # fmt: skip
+    assert all(p["median_ms"] >= p["least_ms"] > 0 for p in parts.values())
+    assert all(name in printed for name in [*parts, "post-processing", "peak process memory"])
+    assert max(map(len, printed.splitlines())) <= 110
+    assert figures["peak_bytes"] > 2**20
+    assert main(["benchmark", "gfocal_tiny", "--repeats", "0"]) == 2
+    assert "--repeats" in capsys.readouterr().err
