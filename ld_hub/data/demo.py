@@ -54,14 +54,11 @@ def make_demo_dataset(
         ConfigError: If a number makes no sense.
         DataError: If `out_dir` holds something else.
     """
-    for name, value, least in (
-        ("train_images", train_images, 1),
-        ("val_images", val_images, 1),
-        ("image_size", image_size, 32),
-        ("seed", seed, 0),
-    ):
-        if value < least:
-            raise ConfigError(f"{name} must be at least {least}, got {value}.")
+    least = {"train_images": 1, "val_images": 1, "image_size": 32, "seed": 0}
+    given = {"train_images": train_images, "val_images": val_images, "image_size": image_size, "seed": seed}
+    for name, value in given.items():
+        if value < least[name]:
+            raise ConfigError(f"{name} must be at least {least[name]}, got {value}.")
     out = Path(out_dir).expanduser()
     counts = {"train": train_images, "val": val_images}
     made_with = {"version": _VERSION, "seed": seed, "image_size": image_size, **counts}

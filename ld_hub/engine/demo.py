@@ -19,6 +19,7 @@ from ld_hub.engine.compare import Course, train_together
 from ld_hub.engine.config import TrainConfig
 from ld_hub.engine.devices import fast_bf16
 from ld_hub.engine.evaluate import evaluate
+from ld_hub.engine.plots import plot_losses
 from ld_hub.engine.tasks import DetectionTask, DistillationTask
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
@@ -210,6 +211,8 @@ class Demo:
         }
         atomic_write(self.out / "results.json", json.dumps(result, indent=1))
         atomic_write(self.out / "results.txt", format_table(self.rows) + "\n")
+        students = {name: course.losses for name, course in self.courses.items() if name != "teacher"}
+        plot_losses(students, self.out / "pictures" / "losses.png")
 
 
 def format_table(rows: Sequence[Row]) -> str:

@@ -193,6 +193,8 @@ def _not_readable(path: Path, error: Exception) -> str:
     if "torch.save" in what or "pickle" in what or not what:
         what = "truncated, damaged, or not a PyTorch checkpoint: download it again and compare its size"
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "weights_only" in reason:  # torch's advice is to run the code in the file
+        reason = type(error).__name__
     return f"'{path}' cannot be read as a PyTorch checkpoint ({reason[:200]}). It is {what}."
 
 

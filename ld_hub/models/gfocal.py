@@ -188,7 +188,7 @@ class GFocal(DenseDetector):
         self.neck = FPN(self.backbone.channels, config.fpn_channels, len(STRIDES))
         self.coder = coder = DistributionCoder(config.reg_max)
         self.head = GFocalHead(config, coder.channels)
-        self.assigner = ATSSAssigner(topk=9)
+        self.assigner = ATSSAssigner()
         self.criterion = GFocalCriterion(coder, box_loss=config.box_loss)
         self.anchor_scale = config.anchor_scale
 

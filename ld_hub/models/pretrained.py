@@ -184,7 +184,7 @@ def load_pretrained(
         options["data_config"] = saved.data_config
     if weights:
         _check_shapes(saved, config, options)
-    if not weights:
+    else:
         options |= {**build_options, "cache_dir": cache_dir}
     model = saved.entry.build(config, **options)
     if saved.recipe:

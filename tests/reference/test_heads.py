@@ -21,7 +21,7 @@ CASES = [s for pattern in ("head_*_gfl_*", "head_LD_ldgfl_*") for s in golden.fi
 
 
 def assign(case: SimpleNamespace) -> Assignment:
-    return ATSSAssigner(topk=9)(case.student.priors, case.targets, case.info["num_classes"])
+    return ATSSAssigner()(case.student.priors, case.targets, case.info["num_classes"])
 
 
 def losses_of(case: SimpleNamespace, reference: str | None) -> dict[str, Tensor]:

@@ -1,0 +1,99 @@
+"""Tables of README.md from the runs' own files: python examples/lmo/table.py OUT [--write].
+
+Reads result.json and metrics.jsonl of every run below OUT; --write also refreshes results.json beside this file and the
+tables in README.md. Without OUT's runs at hand, the tables are made from results.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+HERE = Path(__file__).parent
+STUDENTS = ("mobilenetv4_conv_small_050", "test_resnet")
+ROWS = {"alone": "plain", "ld": "`ld`", "vlr": "`vlr`", "alone_longer": "plain, as long as `vlr`"}
+SEEDS = (0, 1, 2)
+
+
+def read_run(run: Path) -> dict:
+    result = json.loads((run / "result.json").read_text())
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    shares: dict[str, list[float]] = {}
+    for record in records:
+        for name, value in record.items():
+            if name.startswith("share/"):
+                shares.setdefault(name.removeprefix("share/"), []).append(value)
+    stats = result["metrics"]["stats"]
+    return {
+        "steps": result["steps"],
+        "seconds": result["seconds"],
+        **{key: 100 * stats[key] for key in ("AP", "AP50", "AP75")},
+        "shares": {name: mean(values) for name, values in shares.items()},
+        "losses": {
+            k: v for k, v in [r for r in records if "loss" in r][-1].items() if k.startswith(("loss", "distill"))
+        },
+    }
+
+
+def collect(out: Path) -> dict:
+    found: dict = {"teacher": read_run(out / "teacher")}
+    for student in STUDENTS:
+        for row in ROWS:
+            runs = [out / student / f"{row}-{seed}" for seed in SEEDS]
+            done = [read_run(run) for run in runs if (run / "result.json").is_file()]
+            if done:
+                found.setdefault(student, {})[row] = done
+    return found
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.{digits}f}"
+    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
+
+
+def tables(found: dict) -> str:
+    teacher = found["teacher"]
+    lines = [
+        f"Teacher: AP {teacher['AP']:.1f}, AP50 {teacher['AP50']:.1f}, AP75 {teacher['AP75']:.1f} after "
+        f"{teacher['steps']} steps ({teacher['seconds']:.0f} s).",
+        "",
+        "| student | training | steps | AP | AP50 | AP75 | seconds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for student in STUDENTS:
+        for row, title in ROWS.items():
+            runs = found.get(student, {}).get(row)
+            if runs:
+                cells = [spread([run[key] for run in runs]) for key in ("AP", "AP50", "AP75")]
+                steps = spread([float(run["steps"]) for run in runs], 0).replace(" ± 0", "")
+                seconds = spread([run["seconds"] for run in runs], 0)
+                lines.append(f"| {student} | {title} | {steps} | {' | '.join(cells)} | {seconds} |")
+    lines += ["", "| student | recipe | term | gradient / detection loss's |", "|---|---|---|---|"]
+    for student in STUDENTS:
+        for row in ("ld", "vlr"):
+            runs = found.get(student, {}).get(row, [])
+            for term in runs[0]["shares"] if runs else ():
+                share = spread([run["shares"][term] for run in runs], 2)
+                lines.append(f"| {student} | {ROWS[row]} | `{term}` | {share} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    stored = HERE / "results.json"
+    found = collect(Path(words[0])) if words else json.loads(stored.read_text())
+    text = tables(found)
+    print(text)
+    if "--write" in sys.argv:
+        stored.write_text(json.dumps(found, indent=1) + "\n")
+        readme = (HERE / "README.md").read_text()
+        begin, end = "<!-- tables:begin -->", "<!-- tables:end -->"
+        head, rest = readme.split(begin)
+        (HERE / "README.md").write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+
+
+if __name__ == "__main__":
+    main()
