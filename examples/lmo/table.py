@@ -25,15 +25,13 @@ def read_run(run: Path) -> dict:
         for name, value in record.items():
             if name.startswith("share/"):
                 shares.setdefault(name.removeprefix("share/"), []).append(value)
-    stats = result["metrics"]["stats"]
+    stats, last = result["metrics"]["stats"], [record for record in records if "loss" in record][-1]
     return {
         "steps": result["steps"],
         "seconds": result["seconds"],
         **{key: 100 * stats[key] for key in ("AP", "AP50", "AP75")},
         "shares": {name: mean(values) for name, values in shares.items()},
-        "losses": {
-            k: v for k, v in [r for r in records if "loss" in r][-1].items() if k.startswith(("loss", "distill"))
-        },
+        "losses": {name: value for name, value in last.items() if name.startswith(("loss", "distill"))},
     }
 
 

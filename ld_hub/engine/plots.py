@@ -32,10 +32,10 @@ def plot_losses(courses: Mapping[str, Sequence[Mapping[str, float]]], path: Path
     FigureCanvasAgg(figure)
     for index, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, index + 1)
-        for run, records in courses.items():
+        for color, (run, records) in enumerate(courses.items()):
             points = [(record["step"], record[name]) for record in records if name in record]
             if points:
-                axes.plot(*zip(*points, strict=True), label=run, linewidth=1.4)
+                axes.plot(*zip(*points, strict=True), label=run, color=f"C{color}", linewidth=1.4)
         axes.set(title=name, xlabel="optimizer step", ylabel="weighted loss", ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, frameon=False)
