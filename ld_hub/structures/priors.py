@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -38,7 +37,7 @@ class Priors:
     def __len__(self) -> int:
         return self.centers.shape[0]
 
-    @cached_property
+    @property
     def level_sizes(self) -> tuple[int, ...]:
         """Rows of each level; their sum is A."""
         return tuple(height * width * self.anchors_per_cell for height, width in self.level_shapes)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
 import torch
@@ -25,19 +24,19 @@ class _Moves:
     def to(self: _Self, device: torch.device | str, non_blocking: bool = False) -> _Self:
         """Return a copy with all tensors on `device`."""
         changes: dict[str, Any] = {}
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
+        for entry in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, entry.name)
             if isinstance(value, (Tensor, _Moves)):
-                changes[field.name] = value.to(device, non_blocking=non_blocking)
+                changes[entry.name] = value.to(device, non_blocking=non_blocking)
         return replace(self, **changes)  # type: ignore[type-var]
 
     def pin_memory(self: _Self) -> _Self:
         """Return a copy in page-locked memory (called by `torch.utils.data.DataLoader`)."""
         changes: dict[str, Any] = {}
-        for field in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, field.name)
+        for entry in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, entry.name)
             if isinstance(value, (Tensor, _Moves)):
-                changes[field.name] = value.pin_memory()
+                changes[entry.name] = value.pin_memory()
         return replace(self, **changes)  # type: ignore[type-var]
 
 
@@ -145,6 +144,8 @@ class Assignment:
         valid: ``(N, A)`` bool, rows that lie on the image (`Priors.valid`).
         priors: The grid.
         capacity: A number of rows that the positives of this batch cannot exceed, known from shapes alone.
+        positive: ``(N, A)`` bool, rows with a ground truth.
+        rows: These rows, found once and shared by all losses and terms of the step.
     """
 
     gt_index: Tensor
@@ -156,16 +157,12 @@ class Assignment:
     valid: Tensor
     priors: Priors
     capacity: int | None = None
+    positive: Tensor = field(init=False)
+    rows: Rows = field(init=False)
 
-    @cached_property
-    def positive(self) -> Tensor:
-        """``(N, A)`` bool."""
-        return self.gt_index >= 0
-
-    @cached_property
-    def rows(self) -> Rows:
-        """The positive rows, found once and shared by all losses and terms of the step."""
-        return Rows.find(self.positive, self.capacity)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "positive", self.gt_index >= 0)
+        object.__setattr__(self, "rows", Rows.find(self.positive, self.capacity))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,40 @@
+"""Assignment, losses and terms are one graph: no host synchronisation, no data-dependent shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from ld_hub.assigners import ATSSAssigner
+from ld_hub.distillation import Distiller, TermInputs
+from ld_hub.layers.coders import DistributionCoder
+from ld_hub.models.gfocal import GFocalCriterion
+from ld_hub.structures import Targets
+from tests.support import build
+
+
+def test_whole_criterion_compiles_without_a_break_and_gives_the_same() -> None:
+    student, teacher = build.output(2, 1, dtype=torch.float32), build.output(2, 2, dtype=torch.float32)
+    truth = build.targets(2, 3, dtype=torch.float32)
+    criterion, distiller, assigner = GFocalCriterion(DistributionCoder(16)), Distiller("vlr"), ATSSAssigner()
+
+    def losses(cls_logits: Tensor, box: Tensor, boxes: Tensor) -> Tensor:
+        output = dataclasses.replace(student, cls_logits=cls_logits, box=box)
+        targets = Targets(boxes, truth.labels, truth.valid, truth.crowd, truth.image_sizes)
+        assignment = assigner(output.priors, targets, 5)
+        found = criterion(output, assignment) | distiller(TermInputs(output, teacher, assignment, targets))
+        return torch.stack(list(found.values()))
+
+    def run(function: object) -> list[Tensor]:
+        leaves = [student.cls_logits.detach().clone().requires_grad_(), student.box.detach().clone().requires_grad_()]
+        values = function(*leaves, truth.boxes)  # type: ignore[operator]
+        values.sum().backward()
+        return [values.detach(), *(leaf.grad for leaf in leaves)]
+
+    eager = run(losses)
+    compiled = run(torch.compile(losses, fullgraph=True, backend="aot_eager"))
+    for expected, found in zip(eager, compiled, strict=True):
+        assert torch.allclose(expected, found, rtol=1e-5, atol=1e-7)
+    assert eager[0].min() > 0
