@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ld_hub.ops.dist import mean_over_ranks
+from ld_hub.ops.dist import reduce_counts
 from ld_hub.structures import Assignment, DenseOutput, Rows, StepCounts, Targets
 
 
@@ -50,8 +50,7 @@ class TermInputs:
         """Target-only normalisers of the whole optimizer step."""
         if self.counts is not None:
             return self.counts
-        local = StepCounts.local(self.assignment)
-        return StepCounts(*(mean_over_ranks(v) for v in (local.images, local.samples, local.positives)))
+        return reduce_counts([StepCounts.local(self.assignment)])
 
     def student_scores(self, rows: Rows) -> Tensor:
         """Best class score of each row, the w_i of GFL: ``(K,)`` without gradient."""

@@ -6,6 +6,7 @@ Published computations (`reference=`) are presets of the same fields.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, Literal, TypeVar
 
@@ -62,7 +63,7 @@ class TermConfig:
         return self
 
 
-class Term(nn.Module, Generic[CONFIG]):
+class Term(nn.Module, ABC, Generic[CONFIG]):
     """Base of all terms.
 
     Args:
@@ -93,9 +94,9 @@ class Term(nn.Module, Generic[CONFIG]):
                 )
         return []
 
+    @abstractmethod
     def forward(self, inputs: TermInputs) -> Tensor:
         """The weighted loss of a batch, a scalar."""
-        raise AssertionError(f"{type(self).__name__} defines no loss")
 
 
 TERMS: Registry[type[Term[TermConfig]]] = Registry("term")
@@ -167,6 +168,8 @@ class BoxBinsKL(Term[BoxBinsKLConfig]):
                 f"reg_max is {student.reg_max} in student '{student.name}' and {teacher.reg_max} in teacher "
                 f"'{teacher.name}'. Build the student with reg_max={teacher.reg_max}."
             )
+        if student.label_names != teacher.label_names:
+            remarks.append("The teacher knows other classes than the student; box edges are distilled all the same.")
         return remarks
 
     def forward(self, inputs: TermInputs) -> Tensor:
@@ -187,8 +190,8 @@ class ClassKLConfig(TermConfig):
 
     Attributes:
         temperature: T.
-        counts: Rows that a mean is over: ``"step"``, of all ranks and accumulated micro-batches; ``"local"``, of
-            this rank's batch, as published.
+        counts: Rows that a mean is over: ``"step"``, of all ranks and accumulated micro-batches (in regions other
+            than ``"main"``, of all ranks in the micro-step); ``"local"``, of this rank's batch, as published.
         kl_divisor: The KL is divided by this. The published code takes the mean over classes, which makes the term
             stronger the fewer classes there are; 80 keeps its strength on COCO for any number. None: number of classes.
     """

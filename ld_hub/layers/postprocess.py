@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ld_hub.errors import ConfigError
 from ld_hub.ops.nms import class_aware_nms
 from ld_hub.structures import DenseOutput
 
@@ -30,6 +31,16 @@ class PostprocessConfig:
     nms_pre: int = 1000
     max_detections: int = 100
     prefilter: Literal["location", "pair"] = "location"
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "nms_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected a number from 0 to 1.")
+        for name in ("nms_pre", "max_detections"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected at least 1.")
+        if self.prefilter not in {"location", "pair"}:
+            raise ConfigError(f"prefilter is {self.prefilter!r}; expected 'location' or 'pair'.")
 
 
 @dataclass(frozen=True, eq=False)

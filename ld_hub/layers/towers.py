@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +44,7 @@ def predictor(in_channels: int, out_channels: int, bias: float = 0.0) -> nn.Conv
     """3x3 convolution with bias, initialised as RetinaNet's (normal, standard deviation 0.01)."""
     conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
     nn.init.normal_(conv.weight, std=0.01)
-    if conv.bias is None:
-        raise AssertionError("unreachable: nn.Conv2d has a bias by default")
-    nn.init.constant_(conv.bias, bias)
+    nn.init.constant_(cast(Tensor, conv.bias), bias)
     return conv
 
 

@@ -20,7 +20,7 @@ from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
 from ld_hub.losses import box_loss, distribution_focal_loss, quality_focal_loss_sum
 from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig
 from ld_hub.ops.boxes import overlap
-from ld_hub.ops.dist import mean_over_ranks
+from ld_hub.ops.dist import mean_over_ranks, reduce_counts
 from ld_hub.ops.distribution import boxes_to_distances
 from ld_hub.ops.priors import level_shapes, square_anchor_grid
 from ld_hub.registry import MODELS, Distilled, ModelEntry
@@ -92,8 +92,9 @@ class GFocalCriterion:
         box_loss: Kind of the IoU loss.
         box_weight: Weight of the IoU loss.
         dfl_weight: Weight of the DFL.
-        score_sum: How W guards against batches without positives: ``"eps"`` W + 1e-6; ``"plain"`` W, as LD's GFL
-            head (NaN without positives); ``"floor"`` max(W, 1), as BCKD's GFL head (weakens early training).
+        score_sum: How W guards against batches without positives: ``"tiny"`` max(W, 1e-6); ``"eps"`` W + 1e-6, as both
+            distilling heads; ``"plain"`` W, as LD's GFL head (NaN without positives); ``"floor"`` max(W, 1), as BCKD's
+            GFL head (weakens early training).
         score_offset: Added to w_i inside and outside its maximum, 1e-4 in BCKD's distillation head.
         count_eps: Added to every row count that a loss is divided by, float32 epsilon in BCKD.
         reference: The preset this was made from; also selects that code base's CIoU.
@@ -103,7 +104,7 @@ class GFocalCriterion:
     box_loss: Literal["giou", "ciou"] = "giou"
     box_weight: float = 2.0
     dfl_weight: float = 0.25
-    score_sum: Literal["eps", "plain", "floor"] = "eps"
+    score_sum: Literal["tiny", "eps", "plain", "floor"] = "tiny"
     score_offset: float = 0.0
     count_eps: float = 0.0
     reference: str = ""
@@ -147,8 +148,8 @@ class GFocalCriterion:
             score = (logits.sigmoid().amax(dim=1) if len(logits) else logits.new_zeros(0)) * rows.weight
             if self.score_offset:
                 score = score + 2 * self.score_offset * rows.weight
-            score_sum = self._guard(mean_over_ranks(score.sum()))
-        samples = (counts or self.reduced(assignment)).samples.clamp(min=1)
+            score_sum = self._guard(self._score_sum(score, rows.weight, counts))
+        samples = (counts or reduce_counts([StepCounts.local(assignment)])).samples.clamp(min=1)
 
         loss_cls = quality_focal_loss_sum(
             output.cls_logits.flatten(0, 1), assignment.weights.flatten(), rows.index, rows.weight, labels, quality
@@ -165,16 +166,28 @@ class GFocalCriterion:
             "loss_dfl": self.dfl_weight * loss_dfl / (4 + self.count_eps) / score_sum,
         }
 
-    @staticmethod
-    def reduced(assignment: Assignment) -> StepCounts:
-        """Normalisers of this batch alone, over all ranks."""
-        local = StepCounts.local(assignment)
-        return StepCounts(*(mean_over_ranks(v) for v in (local.images, local.samples, local.positives)))
+    def _score_sum(self, score: Tensor, weight: Tensor, counts: StepCounts | None) -> Tensor:
+        """W of the optimizer step: the mean score of this micro-step's positives times the step's mean count.
+
+        Scores of other micro-batches are not known yet, their positives are: a micro-batch with few or no positives
+        does not weigh more or less for that. The published W is this micro-step's alone.
+        """
+        totals = mean_over_ranks(torch.stack([score.sum(), weight.sum().to(score.dtype)]))
+        total, number = totals.unbind()
+        if counts is None or self.reference:
+            return total
+        return total * (counts.positives.sum() / number.clamp(min=1e-6))
 
     def _guard(self, score_sum: Tensor) -> Tensor:
-        if self.score_sum == "eps":
-            return score_sum + 1e-6
-        return score_sum.clamp(min=1) if self.score_sum == "floor" else score_sum
+        match self.score_sum:
+            case "tiny":
+                return score_sum.clamp(min=1e-6)
+            case "eps":
+                return score_sum + 1e-6
+            case "floor":
+                return score_sum.clamp(min=1)
+            case "plain":
+                return score_sum
 
 
 class GFocal(DenseDetector):
@@ -182,6 +195,7 @@ class GFocal(DenseDetector):
 
     config_class = GFocalConfig
     family = "gfocal"
+    config: GFocalConfig
 
     def __init__(self, config: GFocalConfig, **options: Any) -> None:
         super().__init__(config, **options)
@@ -190,7 +204,6 @@ class GFocal(DenseDetector):
         self.head = GFocalHead(config, coder.channels)
         self.assigner = ATSSAssigner()
         self.criterion = GFocalCriterion(coder, box_loss=config.box_loss)
-        self.anchor_scale = config.anchor_scale
 
     def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
         """One square anchor per cell."""
@@ -198,7 +211,7 @@ class GFocal(DenseDetector):
         return square_anchor_grid(
             shapes,
             STRIDES,
-            scale=self.anchor_scale,
+            scale=self.config.anchor_scale,
             device=device,
             dtype=dtype,
             size_divisor=self.data_config.size_divisor,

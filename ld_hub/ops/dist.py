@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, distributed
+
+from ld_hub.structures import StepCounts
 
 
 def is_distributed() -> bool:
@@ -32,3 +37,17 @@ def sum_over_ranks(value: Tensor) -> Tensor:
 def mean_over_ranks(value: Tensor) -> Tensor:
     """Mean of a tensor without gradient over all ranks; the same on every rank."""
     return sum_over_ranks(value) / world_size()
+
+
+def reduce_counts(parts: Sequence[StepCounts]) -> StepCounts:
+    """Normalisers of a whole optimizer step from its micro-batches on this rank.
+
+    Args:
+        parts: `StepCounts.local` of each micro-batch.
+
+    Returns:
+        Means over micro-batches and ranks, by a single reduction; the same on every rank.
+    """
+    mean = StepCounts.mean(parts)
+    packed = mean_over_ranks(torch.cat([mean.images[None], mean.samples[None], mean.positives]))
+    return StepCounts(images=packed[0], samples=packed[1], positives=packed[2:])

@@ -9,7 +9,7 @@ from torch import Tensor
 def expectation(bin_logits: Tensor) -> Tensor:
     """Mean distance of each distribution: ``(..., R+1)`` logits to ``(...)`` stride units in [0, R]."""
     bins = torch.arange(bin_logits.shape[-1], dtype=bin_logits.dtype, device=bin_logits.device)
-    return bin_logits.softmax(dim=-1) @ bins
+    return (bin_logits.softmax(dim=-1) * bins).sum(dim=-1)  # not a matmul: autocast would round it to bfloat16
 
 
 def distances_to_boxes(centers: Tensor, distances: Tensor) -> Tensor:

@@ -191,7 +191,7 @@ class StepCounts(_Moves):
         per_level = torch.zeros(len(assignment.priors.level_shapes), dtype=dtype, device=positive.device)
         per_level.scatter_add_(0, assignment.priors.levels, positive.sum(dim=0).to(dtype))
         return cls(
-            images=torch.tensor(float(positive.shape[0]), dtype=dtype, device=positive.device),
+            images=torch.full((), float(positive.shape[0]), dtype=dtype, device=positive.device),
             samples=per_image.clamp(min=1).sum().to(dtype),
             positives=per_level,
         )
