@@ -76,7 +76,10 @@ def renormalize(images: Tensor, image_sizes: Tensor, source: DataConfig, target:
     scale = [s / t for s, t in zip(std, target.std, strict=True)]
     shift = [(m - tm) / ts for m, tm, ts in zip(mean, target.mean, target.std, strict=True)]
     planes = images.flip(1) if swap else images
-    out = planes * planes.new_tensor(scale)[:, None, None] + planes.new_tensor(shift)[:, None, None]
+    out = torch.empty_like(planes)
+    for channel, (factor, offset) in enumerate(zip(scale, shift, strict=True)):
+        # numbers, not tensors: a tensor made here would be copied to the device, and the host would wait for it
+        torch.mul(planes[:, channel], factor, out=out[:, channel]).add_(offset)
     sizes = image_sizes.to(images.device)
     rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]  # (N, H)
     columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]  # (N, W)
