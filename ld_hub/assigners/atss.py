@@ -106,17 +106,14 @@ class ATSSAssigner:
         claimed = torch.full_like(overlaps, -1).scatter_(2, candidates.index, torch.where(positive, iou, -1))
         best, gt_index = claimed.max(dim=1)  # (N, A)
         is_positive = best >= 0
-        gt_index = torch.where(is_positive, gt_index, BACKGROUND)
-        owner = gt_index.clamp(min=0)
-        return Assignment(
-            gt_index=gt_index,
-            labels=torch.where(is_positive, targets.labels.gather(1, owner), num_classes),
-            boxes=boxes.gather(1, owner[..., None].expand(-1, -1, 4)) * is_positive[..., None],
-            weights=valid.to(overlaps.dtype),
+        return Assignment.from_owners(
+            torch.where(is_positive, gt_index, BACKGROUND),
+            targets,
+            priors,
+            valid,
+            num_classes,
             overlaps=overlaps,
             thresholds=threshold,
-            valid=valid,
-            priors=priors,
             capacity=boxes.shape[0] * boxes.shape[1] * candidates.index.shape[2],
         )
 

@@ -10,22 +10,33 @@ from torch import Tensor, nn
 
 
 class ConvNormReLU(nn.Sequential):
-    """3x3 convolution without bias, GroupNorm, ReLU.
+    """3x3 convolution, GroupNorm, ReLU.
 
     32 groups from 256 channels on, as published; fewer below, so that a group keeps about 8 channels.
+
+    Args:
+        in_channels: Channels that come in.
+        out_channels: Channels that go out.
+        norm: Without, no GroupNorm (RetinaNet).
+        bias: Whether the convolution has a bias.
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, norm: bool = True, bias: bool = False) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
-        self.norm = nn.GroupNorm(math.gcd(32, max(1, out_channels // 8), out_channels), out_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)
+        if norm:
+            self.norm = nn.GroupNorm(math.gcd(32, max(1, out_channels // 8), out_channels), out_channels)
         self.act = nn.ReLU(inplace=True)
         nn.init.normal_(self.conv.weight, std=0.01)
+        if self.conv.bias is not None:
+            nn.init.zeros_(self.conv.bias)
 
 
-def conv_tower(in_channels: int, width: int, depth: int) -> nn.Sequential:
+def conv_tower(in_channels: int, width: int, depth: int, *, norm: bool = True, bias: bool = False) -> nn.Sequential:
     """`depth` times `ConvNormReLU`: ``(N, in_channels, H, W)`` to ``(N, width, H, W)``."""
-    return nn.Sequential(*(ConvNormReLU(in_channels if i == 0 else width, width) for i in range(depth)))
+    channels = [in_channels, *[width] * depth]
+    pairs = zip(channels, channels[1:], strict=False)
+    return nn.Sequential(*(ConvNormReLU(into, out, norm=norm, bias=bias) for into, out in pairs))
 
 
 class Scale(nn.Module):

@@ -47,6 +47,12 @@ class _Negatives(torch.autograd.Function):
         return grad * upstream[:, None]
 
 
+def negative_row_sums(logits: Tensor) -> Tensor:
+    """``sum over c of sigmoid(x_c)^2 softplus(x_c)``, the loss of rows without object: ``(M, C)`` logits to ``(M,)``."""
+    total: Tensor = _Negatives.apply(logits)
+    return total
+
+
 def _positive_correction(picked: Tensor, quality: Tensor) -> Tensor:
     """What the logit of a row's own class adds beyond its loss as a negative: ``(K,)``."""
     p = picked.sigmoid()
@@ -69,8 +75,7 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor) -> Tenso
     """
     positive = (labels >= 0) & (labels < logits.shape[1])
     picked = logits.gather(1, torch.where(positive, labels, 0)[:, None]).squeeze(1)
-    total: Tensor = _Negatives.apply(logits)
-    return total + torch.where(positive, _positive_correction(picked, quality), 0)
+    return negative_row_sums(logits) + torch.where(positive, _positive_correction(picked, quality), 0)
 
 
 def quality_focal_loss_sum(
@@ -89,7 +94,6 @@ def quality_focal_loss_sum(
     Returns:
         Scalar.
     """
-    negatives: Tensor = _Negatives.apply(logits)
     picked = logits.flatten().index_select(0, rows * logits.shape[1] + labels)
     correction = _positive_correction(picked, quality) * weights.index_select(0, rows) * row_weights
-    return negatives @ weights + correction.sum()
+    return negative_row_sums(logits) @ weights + correction.sum()

@@ -17,7 +17,7 @@ from ld_hub.errors import ConfigError
 from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
-from ld_hub.losses import box_loss, distribution_focal_loss, quality_focal_loss_sum
+from ld_hub.losses import box_loss, boxes_in_strides, distribution_focal_loss, quality_focal_loss_sum
 from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig
 from ld_hub.ops.boxes import overlap
 from ld_hub.ops.dist import mean_over_ranks, reduce_counts
@@ -139,9 +139,7 @@ class GFocalCriterion:
         logits = rows.gather(output.cls_logits)  # (K, C)
         box = rows.gather(output.box)  # (K, 4, R+1)
         labels = rows.gather(assignment.labels).clamp(max=output.num_classes - 1)
-        stride = output.priors.strides[rows.priors][:, None]
-        target = rows.gather(assignment.boxes) / stride
-        pred = self.coder.decode_rows(box, output.priors, rows.priors) / stride
+        pred, target = boxes_in_strides(output, assignment)
 
         with torch.no_grad():
             quality = overlap(pred, target, "iou")
@@ -155,6 +153,7 @@ class GFocalCriterion:
             output.cls_logits.flatten(0, 1), assignment.weights.flatten(), rows.index, rows.weight, labels, quality
         )
         loss_box = (score * box_loss(pred, target, self.box_loss, reference=self.reference)).sum()
+        stride = output.priors.strides[rows.priors][:, None]
         distances = boxes_to_distances(output.priors.centers[rows.priors] / stride, target)
         distances = distances.clamp(min=0, max=box.shape[-1] - 1 - 0.1)
         loss_dfl = (score[:, None] * distribution_focal_loss(box, distances)).sum()

@@ -49,5 +49,5 @@ def reduce_counts(parts: Sequence[StepCounts]) -> StepCounts:
         Means over micro-batches and ranks, by a single reduction; the same on every rank.
     """
     mean = StepCounts.mean(parts)
-    packed = mean_over_ranks(torch.cat([mean.images[None], mean.samples[None], mean.positives]))
-    return StepCounts(images=packed[0], samples=packed[1], positives=packed[2:])
+    packed = mean_over_ranks(torch.cat([torch.stack([mean.images, mean.samples, mean.centerness]), mean.positives]))
+    return StepCounts(images=packed[0], samples=packed[1], centerness=packed[2], positives=packed[3:])

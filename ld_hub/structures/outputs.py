@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -61,6 +61,22 @@ class DetectorSpec:
     feature_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+class HeadMaps(NamedTuple):
+    """What a head returns: one map per level, finest first.
+
+    Attributes:
+        cls: ``(N, anchors * C, H, W)`` class logits.
+        box: ``(N, anchors * 4 * (R+1), H, W)`` bin logits, or ``(N, anchors * 4, H, W)`` raw regression.
+        quality: ``(N, anchors, H, W)`` centerness or quality logits; None where a head has none.
+        towers: ``(cls, box)`` maps ``(N, F, H, W)`` before the predictors.
+    """
+
+    cls: list[Tensor]
+    box: list[Tensor]
+    quality: list[Tensor] | None
+    towers: tuple[tuple[Tensor, Tensor], ...]
 
 
 @dataclass(frozen=True, eq=False)

@@ -164,6 +164,56 @@ class Assignment:
         object.__setattr__(self, "positive", self.gt_index >= 0)
         object.__setattr__(self, "rows", Rows.find(self.positive, self.capacity))
 
+    @classmethod
+    def from_owners(
+        cls,
+        gt_index: Tensor,
+        targets: Targets,
+        priors: Priors,
+        valid: Tensor,
+        num_classes: int,
+        *,
+        overlaps: Tensor | None = None,
+        thresholds: Tensor | None = None,
+        capacity: int | None = None,
+    ) -> Assignment:
+        """Look up labels, boxes and weights of the rows.
+
+        Args:
+            gt_index: ``(N, A)``, see `gt_index`.
+            targets: Ground truths.
+            priors: The grid.
+            valid: ``(N, A)`` bool, rows on the images; others weigh nothing.
+            num_classes: C, the label of background.
+            overlaps: See `overlaps`.
+            thresholds: See `thresholds`.
+            capacity: See `capacity`.
+        """
+        boxes = targets.boxes.to(priors.centers.dtype)
+        positive, owner = gt_index >= 0, gt_index.clamp(min=0)
+        return cls(
+            gt_index=gt_index,
+            labels=torch.where(positive, targets.labels.gather(1, owner), num_classes),
+            boxes=boxes.gather(1, owner[..., None].expand(-1, -1, 4)) * positive[..., None],
+            weights=(valid & (gt_index != IGNORED)).to(boxes.dtype),
+            overlaps=overlaps,
+            thresholds=thresholds,
+            valid=valid,
+            priors=priors,
+            capacity=capacity,
+        )
+
+    def centerness(self) -> Tensor:
+        """How central each positive row lies in its box (FCOS, arXiv 1904.01355, eq. 3).
+
+        Returns:
+            ``(K,)`` in [0, 1]; 0 for a row whose centre is outside its box, and for filling rows.
+        """
+        boxes, centers = self.rows.gather(self.boxes), self.priors.centers[self.rows.priors]
+        across = torch.stack([centers - boxes[:, :2], boxes[:, 2:] - centers]).clamp(min=0)  # (2, K, 2) px
+        share = across.amin(dim=0) / across.amax(dim=0).clamp(min=1e-6)
+        return share.prod(dim=1).sqrt() * self.rows.weight
+
 
 @dataclass(frozen=True, eq=False)
 class StepCounts(_Moves):
@@ -175,11 +225,13 @@ class StepCounts(_Moves):
     Attributes:
         images: ``()`` images.
         samples: ``()`` sum over images of max(positives, 1).
+        centerness: ``()`` sum of `Assignment.centerness`.
         positives: ``(L,)`` positives of each level.
     """
 
     images: Tensor
     samples: Tensor
+    centerness: Tensor
     positives: Tensor
 
     @classmethod
@@ -193,6 +245,7 @@ class StepCounts(_Moves):
         return cls(
             images=torch.full((), float(positive.shape[0]), dtype=dtype, device=positive.device),
             samples=per_image.clamp(min=1).sum().to(dtype),
+            centerness=assignment.centerness().sum().to(dtype),
             positives=per_level,
         )
 
@@ -202,5 +255,6 @@ class StepCounts(_Moves):
         return cls(
             images=torch.stack([p.images for p in parts]).mean(),
             samples=torch.stack([p.samples for p in parts]).mean(),
+            centerness=torch.stack([p.centerness for p in parts]).mean(),
             positives=torch.stack([p.positives for p in parts]).mean(dim=0),
         )

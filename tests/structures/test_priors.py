@@ -80,7 +80,8 @@ def test_counts_of_two_halves_average_to_the_whole() -> None:
 
     def assignment(index: torch.Tensor) -> Assignment:
         zeros = torch.zeros(index.shape)
-        return Assignment(index, index, zeros[..., None], zeros, None, None, index > -9, priors)
+        boxes = torch.tensor([-4.0, -2, 4, 8]).expand(*index.shape, 4)
+        return Assignment(index, index, boxes, zeros, None, None, index > -9, priors)
 
     whole = StepCounts.local(assignment(gt))
     assert (whole.images.item(), whole.samples.item()) == (3, 3 + 1 + 3)
@@ -89,3 +90,6 @@ def test_counts_of_two_halves_average_to_the_whole() -> None:
     assert parts.images.item() * 2 == 3
     assert parts.samples.item() * 2 == 7
     assert (parts.positives * 2).tolist() == [5, 1]
+    # only the rows at (0, 0) lie inside the box: 4 px to either side, 2 up and 8 down
+    assert whole.centerness.item() == 3 * (4 / 4 * 2 / 8) ** 0.5
+    assert parts.centerness.item() * 2 == whole.centerness.item()
