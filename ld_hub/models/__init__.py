@@ -1,5 +1,5 @@
 """Detectors by name; importing the package registers every family."""
 
-from ld_hub.models import gfocal
+from ld_hub.models import atss, fcos, gfocal, retinanet
 
-__all__ = ["gfocal"]
+__all__ = ["atss", "fcos", "gfocal", "retinanet"]

@@ -12,10 +12,12 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError, unknown_name
 from ld_hub.hub.weights import load_safetensors
+from ld_hub.preprocessing import DataConfig
 
 REDUCTIONS = (8, 16, 32)
 
@@ -26,7 +28,11 @@ SHORT_NAMES = {
     "r101": "resnet101.tv_in1k",
     "x101_32x4d": "resnext101_32x4d.gluon_in1k",
     "r10t": "resnet10t.c3_in1k",
+    "r50_caffe": "resnet50",
+    "r101_caffe": "resnet101",
 }
+CAFFE = "_caffe"  # ending of the names of Caffe-style ResNets, of whose weights timm has none
+CAFFE_DATA = DataConfig(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), channel_order="bgr")
 
 
 def timm_name(backbone: str) -> str:
@@ -44,6 +50,9 @@ def timm_name(backbone: str) -> str:
 
 class Backbone(nn.Module):
     """A timm model that returns its maps at strides 8, 16 and 32.
+
+    Names that end in ``_caffe`` are ResNets as Caffe had them (see `to_caffe_style`): the batch norms are constant,
+    images are blue-green-red on the 0..255 scale.
 
     Args:
         name: Short name or any timm name with an optional ``.tag``.
@@ -70,8 +79,14 @@ class Backbone(nn.Module):
         cache_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.norm_eval = name, norm_eval
+        self.name, self.caffe = name, name.endswith(CAFFE)
+        self.norm_eval = norm_eval or self.caffe
         self.timm_name = timm_name(name)
+        if self.caffe and pretrained and checkpoint is None:
+            raise CheckpointError(
+                f"timm has no weights for the backbone '{name}'. Pass backbone_checkpoint=FILE.safetensors (Caffe "
+                "weights under timm's names), or use 'r50' or 'r101', whose weights are fetched."
+            )
         self.body = _create_body(self.timm_name, in_chans, pretrained and checkpoint is None, cache_dir)
         self.channels_last_output = getattr(self.body, "output_fmt", None) == "NHWC"
         self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
@@ -79,8 +94,14 @@ class Backbone(nn.Module):
         if checkpoint is not None:
             self._load(Path(checkpoint))
         self._frozen = list(self._stages(frozen_stages)) if frozen_stages else []
+        if self.caffe:
+            self._frozen += to_caffe_style(self.body)
         for parameter in self._frozen_parameters():
             parameter.requires_grad_(False)
+
+    def data_config(self) -> DataConfig:
+        """How images become input, as the backbone's weights expect."""
+        return CAFFE_DATA if self.caffe else DataConfig.from_timm(self.pretrained_cfg)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``(N, in_chans, H, W)`` to three maps ``(N, C_l, H/s, W/s)`` for s = 8, 16, 32."""
@@ -136,6 +157,26 @@ class Backbone(nn.Module):
                 "Expected a safetensors file of this timm model under timm's key names."
             )
         self.body.load_state_dict({k: state.get(k, v) for k, v in expected.items()})
+
+
+def to_caffe_style(body: nn.Module) -> list[nn.Module]:
+    """Let the first 1x1 convolution of a bottleneck do the stride instead of the 3x3 one (reference SPEC 6).
+
+    Args:
+        body: A ResNet of timm with bottleneck blocks; changed in place.
+
+    Returns:
+        Its batch norms, which stay as they are in training.
+
+    Raises:
+        ConfigError: If the model has no bottleneck blocks.
+    """
+    blocks = [module for module in body.modules() if isinstance(module, Bottleneck)]
+    if not blocks:
+        raise ConfigError("A Caffe-style backbone needs bottleneck blocks: 'r50_caffe' or 'r101_caffe'.")
+    for block in blocks:
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    return [module for module in body.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def _create_body(full_name: str, in_chans: int, pretrained: bool, cache_dir: str | Path | None) -> Any:

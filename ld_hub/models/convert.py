@@ -278,19 +278,29 @@ def _bins(config: Any) -> Tensor:
     return torch.arange(config.reg_max + 1, dtype=torch.float32)
 
 
+_BODY_AND_NECK = (
+    (r"backbone\.(.+)", r"backbone.body.\1"),
+    (r"neck\.(lateral_convs|fpn_convs)\.(\d+)\.conv\.(weight|bias)", r"neck.\1.\2.\3"),
+)
+_TOWERS = (
+    (r"bbox_head\.cls_convs\.(\d+)\.conv\.(weight|bias)", r"head.cls_tower.\1.conv.\2"),
+    (r"bbox_head\.reg_convs\.(\d+)\.conv\.(weight|bias)", r"head.box_tower.\1.conv.\2"),
+    (r"bbox_head\.cls_convs\.(\d+)\.gn\.(weight|bias)", r"head.cls_tower.\1.norm.\2"),
+    (r"bbox_head\.reg_convs\.(\d+)\.gn\.(weight|bias)", r"head.box_tower.\1.norm.\2"),
+    (r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
+)
+
+
+def _key_map(cls: str, box: str, quality: str = "") -> KeyMap:
+    """A dense head's names: its predictors are called differently in every family, all else is the same."""
+    predictors = ((cls, "cls"), (box, "box"), (quality, "quality"))
+    last = [(rf"bbox_head\.{theirs}\.(weight|bias)", rf"head.{ours}.\1") for theirs, ours in predictors if theirs]
+    return KeyMap(_rules(*_BODY_AND_NECK, *_TOWERS, *last), {"bbox_head.integral.project": _bins})
+
+
 KEY_MAPS: dict[str, KeyMap] = {
-    "gfocal": KeyMap(
-        _rules(
-            (r"backbone\.(.+)", r"backbone.body.\1"),
-            (r"neck\.(lateral_convs|fpn_convs)\.(\d+)\.conv\.(weight|bias)", r"neck.\1.\2.\3"),
-            (r"bbox_head\.cls_convs\.(\d+)\.conv\.weight", r"head.cls_tower.\1.conv.weight"),
-            (r"bbox_head\.reg_convs\.(\d+)\.conv\.weight", r"head.box_tower.\1.conv.weight"),
-            (r"bbox_head\.cls_convs\.(\d+)\.gn\.(weight|bias)", r"head.cls_tower.\1.norm.\2"),
-            (r"bbox_head\.reg_convs\.(\d+)\.gn\.(weight|bias)", r"head.box_tower.\1.norm.\2"),
-            (r"bbox_head\.gfl_cls\.(weight|bias)", r"head.cls.\1"),
-            (r"bbox_head\.gfl_reg\.(weight|bias)", r"head.box.\1"),
-            (r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
-        ),
-        {"bbox_head.integral.project": _bins},
-    ),
+    "gfocal": _key_map("gfl_cls", "gfl_reg"),
+    "atss": _key_map("atss_cls", "atss_reg", "atss_centerness"),
+    "fcos": _key_map("conv_cls", "conv_reg", "conv_centerness"),
+    "retinanet": _key_map("(?:retina|atss)_cls", "(?:retina|atss)_reg"),  # LD's RetinaNet uses the names of ATSS
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from ld_hub.structures import (
     DenseOutput,
     Detections,
     DetectorSpec,
+    HeadMaps,
     Priors,
     StepCounts,
     Targets,
@@ -63,10 +64,17 @@ class DetectorConfig:
             ("fpn_channels", 1, 8192),
             ("head_width", 1, 8192),
             ("head_depth", 0, 64),
+            ("reg_max", 1, 256),
         ):
-            value = getattr(self, name)
+            value = getattr(self, name, least)  # not every family has all of them
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
                 raise ConfigError(f"{name} is {value!r}; expected a whole number from {least} to {most}.")
+        if not 0 < getattr(self, "anchor_scale", 1) <= 64:
+            raise ConfigError(f"anchor_scale is {self.anchor_scale!r}; expected a number in (0, 64].")
+        for name, hint in get_type_hints(type(self)).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                choices = " or ".join(map(repr, get_args(hint)))
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected {choices}.")
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:
@@ -96,6 +104,7 @@ class DenseDetector(nn.Module):
 
     config_class: ClassVar[type[DetectorConfig]] = DetectorConfig
     family: ClassVar[str] = ""
+    anchors_per_cell: ClassVar[int] = 1
     neck: nn.Module
     head: nn.Module
     coder: BoxCoder
@@ -128,7 +137,7 @@ class DenseDetector(nn.Module):
             norm_eval=config.norm_eval,
             cache_dir=cache_dir,
         )
-        self.data_config = data_config or DataConfig.from_timm(self.backbone.pretrained_cfg)
+        self.data_config = data_config or self.backbone.data_config()
         self.postprocess_config = postprocess_config or PostprocessConfig()
         self._priors: dict[tuple[Any, ...], Priors] = {}
 
@@ -158,7 +167,7 @@ class DenseDetector(nn.Module):
             label_names=self.label_names,
             reg_max=self.coder.reg_max,
             strides=STRIDES,
-            anchors_per_cell=1,
+            anchors_per_cell=self.anchors_per_cell,
             feature_channels=self.config.fpn_channels,
             mean=self.data_config.mean,
             std=self.data_config.std,
@@ -176,11 +185,11 @@ class DenseDetector(nn.Module):
             Raw predictions of all levels as rows, float32.
         """
         pyramid = self.neck(self.backbone(images))
-        cls_levels, box_levels, tower_maps = self.head(pyramid)
+        maps: HeadMaps = self.head(pyramid)
         height, width = images.shape[-2:]
         priors = self.make_priors(height, width, images.device, images.dtype)
-        output = DenseOutput.from_levels(cls_levels, box_levels, None, priors, self.coder)
-        return replace(output, features=pyramid if features else None, towers=tower_maps if towers else None)
+        output = DenseOutput.from_levels(maps.cls, maps.box, maps.quality, priors, self.coder)
+        return replace(output, features=pyramid if features else None, towers=maps.towers if towers else None)
 
     def make_priors(
         self, height: int, width: int, device: torch.device | str, dtype: torch.dtype = torch.float32

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from ld_hub.assigners import ATSSAssigner
-from ld_hub.errors import ConfigError
 from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
@@ -24,7 +23,7 @@ from ld_hub.ops.dist import mean_over_ranks, reduce_counts
 from ld_hub.ops.distribution import boxes_to_distances
 from ld_hub.ops.priors import level_shapes, square_anchor_grid
 from ld_hub.registry import MODELS, Distilled, ModelEntry
-from ld_hub.structures import Assignment, DenseOutput, Priors, StepCounts
+from ld_hub.structures import Assignment, DenseOutput, HeadMaps, Priors, StepCounts
 
 Reference = Literal["ld", "bckd"]
 
@@ -42,15 +41,6 @@ class GFocalConfig(DetectorConfig):
     reg_max: int = 16
     anchor_scale: float = 8.0
     box_loss: Literal["giou", "ciou"] = "giou"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.reg_max, int) or not 1 <= self.reg_max <= 256:
-            raise ConfigError(f"reg_max is {self.reg_max!r}; expected a whole number from 1 to 256.")
-        if not 0 < self.anchor_scale <= 64:
-            raise ConfigError(f"anchor_scale is {self.anchor_scale!r}; expected a number in (0, 64].")
-        if self.box_loss not in {"giou", "ciou"}:
-            raise ConfigError(f"box_loss is {self.box_loss!r}; expected 'giou' or 'ciou'.")
 
 
 class GFocalHead(nn.Module):
@@ -70,14 +60,12 @@ class GFocalHead(nn.Module):
         self.box = predictor(width, box_channels)
         self.scales = nn.ModuleList(Scale() for _ in STRIDES)
 
-    def forward(
-        self, pyramid: Sequence[Tensor]
-    ) -> tuple[list[Tensor], list[Tensor], tuple[tuple[Tensor, Tensor], ...]]:
+    def forward(self, pyramid: Sequence[Tensor]) -> HeadMaps:
         """L maps ``(N, F, H, W)`` to class logits ``(N, C, H, W)``, bin logits ``(N, 4(R+1), H, W)`` and towers."""
         towers = tuple((self.cls_tower(level), self.box_tower(level)) for level in pyramid)
         cls_levels = [self.cls(cls_map) for cls_map, _ in towers]
         box_levels = [scale(self.box(box_map)) for scale, (_, box_map) in zip(self.scales, towers, strict=True)]
-        return cls_levels, box_levels, towers
+        return HeadMaps(cls_levels, box_levels, None, towers)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -11,15 +12,18 @@ from torch import nn
 from ld_hub.models.convert import translate_openmmlab
 from ld_hub.models.factory import create_model, is_model
 from tests.support import golden
+from tests.support.names import name_of
 
-CASES = [stem for stem in golden.find("keys_*_gfl_*") if "dcn" not in stem]  # deformable backbones have no name yet
+PROJECT = "bbox_head.integral.project"
+CASES = [stem for stem in golden.find("keys_*") if name_of(stem)]
 
 
 def _model(stem: str, info: dict[str, Any]) -> nn.Module:
-    backbone = stem.partition("_gfl_")[2].removesuffix("_voc")
-    assert is_model(f"gfocal_{backbone}"), f"{stem} is a published structure without a name here"
+    name = name_of(stem)
+    assert is_model(name), f"{stem} is a published structure without a name here"
+    classes = next(v["shape"][0] for k, v in info["keys"].items() if re.fullmatch(r"bbox_head\.\w+_cls\.bias", k))
     with torch.device("meta"):
-        return create_model(f"gfocal_{backbone}", num_classes=info["keys"]["bbox_head.gfl_cls.weight"]["shape"][0])
+        return create_model(name, num_classes=classes // (9 if name.startswith("retinanet") else 1))
 
 
 def _tensors(info: dict[str, Any]) -> dict[str, torch.Tensor]:
@@ -28,12 +32,13 @@ def _tensors(info: dict[str, Any]) -> dict[str, torch.Tensor]:
         name: torch.empty(item["shape"], dtype=getattr(torch, item["dtype"]), device="meta")
         for name, item in info["keys"].items()
     }
-    tensors["bbox_head.integral.project"] = torch.linspace(0, 16, 17)
+    if PROJECT in tensors:
+        tensors[PROJECT] = torch.linspace(0, 16, 17)
     return tensors
 
 
 def test_there_are_key_lists():
-    assert len(CASES) >= 8
+    assert len(CASES) >= 19
 
 
 @pytest.mark.parametrize("stem", CASES)
@@ -42,8 +47,9 @@ def test_names_and_shapes_map_one_to_one(stem):
     model = _model(stem, info)
     renamed, report = translate_openmmlab(model, _tensors(info), source=stem)
     assert report.ok, report.table()
-    assert len(report.matched) == info["num_keys"] - 1  # all but the bins
-    assert report.dropped == (("bbox_head.integral.project", "constants, checked"),)
+    bins = [PROJECT] if PROJECT in info["keys"] else []
+    assert len(report.matched) == info["num_keys"] - len(bins)
+    assert report.dropped == tuple((name, "constants, checked") for name in bins)
     own = model.state_dict()
     assert {name: tensor.dtype for name, tensor in renamed.items()} == {n: own[n].dtype for n in renamed}
     assert own.keys() == renamed.keys()

@@ -1,0 +1,199 @@
+"""FCOS: one point per cell, no anchors, centerness (arXiv 1904.01355).
+
+Boxes are edge distances, as published, or, to be distilled by LD, distributions over R+1 bins per edge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ld_hub.assigners import FCOSAssigner
+from ld_hub.errors import ConfigError
+from ld_hub.layers.coders import DistanceCoder, DistributionCoder
+from ld_hub.layers.fpn import FPN
+from ld_hub.layers.postprocess import PostprocessConfig
+from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
+from ld_hub.losses import box_loss, boxes_in_strides, centerness_loss, focal_loss_sum
+from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig
+from ld_hub.ops.dist import reduce_counts
+from ld_hub.ops.priors import level_shapes, point_grid
+from ld_hub.registry import MODELS, Distilled, ModelEntry
+from ld_hub.structures import Assignment, BoxCoder, DenseOutput, HeadMaps, Priors, StepCounts
+
+POSTPROCESS = {  # as the configurations whose weights have these boxes: OpenMMLab's and LD's
+    "relu": PostprocessConfig(prefilter="pair"),
+    "exp": PostprocessConfig(nms_iou=0.5, prefilter="pair"),
+    "bins": PostprocessConfig(),
+}
+
+
+@dataclass(frozen=True)
+class FCOSConfig(DetectorConfig):
+    """Structure of an FCOS detector.
+
+    Attributes:
+        boxes: ``"exp"`` px as in the paper, ``"relu"`` strides as in its improved version (OpenMMLab's norm_on_bbox),
+            ``"bins"`` for localization distillation.
+        reg_max: R with bins; the largest box-edge distance is R strides.
+        center_radius: Centre sampling radius in strides; 0 takes whole boxes, as the paper's first version.
+        range_scale: Box sizes of a level in strides, see `FCOSAssigner`. Smaller ones suit small objects.
+        centerness_on: Tower that centerness stands on: ``"box"`` in the improved version, ``"cls"`` in the first.
+        tower_bias: Whether the towers' convolutions have biases beside their norms.
+        box_loss: Kind of the IoU loss.
+    """
+
+    boxes: Literal["relu", "exp", "bins"] = "relu"
+    reg_max: int = 16
+    center_radius: float = 1.5
+    range_scale: float = 8.0
+    centerness_on: Literal["box", "cls"] = "box"
+    tower_bias: bool = False
+    box_loss: Literal["giou", "ciou"] = "giou"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.center_radius <= 64:
+            raise ConfigError(f"center_radius is {self.center_radius!r}; expected a number from 0 to 64.")
+        if not 0 < self.range_scale <= 64:
+            raise ConfigError(f"range_scale is {self.range_scale!r}; expected a number in (0, 64].")
+
+
+class FCOSHead(nn.Module):
+    """Two towers shared by all levels, centerness on one of them; one scale per level on the box outputs.
+
+    Args:
+        config: Structure.
+        box_channels: Regression channels, of the coder.
+    """
+
+    def __init__(self, config: FCOSConfig, box_channels: int) -> None:
+        super().__init__()
+        width = config.head_width if config.head_depth else config.fpn_channels
+        self.cls_tower = conv_tower(config.fpn_channels, width, config.head_depth, bias=config.tower_bias)
+        self.box_tower = conv_tower(config.fpn_channels, width, config.head_depth, bias=config.tower_bias)
+        self.cls = predictor(width, config.num_classes, bias=PRIOR_BIAS)
+        self.box = predictor(width, box_channels)
+        self.quality = predictor(width, 1)
+        self.quality_tower = ("cls", "box").index(config.centerness_on)
+        self.scales = nn.ModuleList(Scale() for _ in STRIDES)
+
+    def forward(self, pyramid: Sequence[Tensor]) -> HeadMaps:
+        """L maps ``(N, F, H, W)`` to class logits, box outputs, centerness logits ``(N, 1, H, W)`` and towers."""
+        towers = tuple((self.cls_tower(level), self.box_tower(level)) for level in pyramid)
+        return HeadMaps(
+            cls=[self.cls(cls_map) for cls_map, _ in towers],
+            box=[scale(self.box(box_map)) for scale, (_, box_map) in zip(self.scales, towers, strict=True)],
+            quality=[self.quality(maps[self.quality_tower]) for maps in towers],
+            towers=towers,
+        )
+
+
+@dataclass(frozen=True)
+class FCOSCriterion:
+    """Focal loss + IoU loss weighted by centerness + centerness BCE (FCOS, eq. 2).
+
+    Attributes:
+        coder: Decodes boxes.
+        box_loss: Kind of the IoU loss.
+        box_weight: Weight of the IoU loss.
+        padding: Whether rows beside an image, on the padding of its batch, count as background in the class loss, as
+            published; the loss of an image then depends on the batch it came in.
+        reference: The preset this was made from; also selects that code base's CIoU.
+    """
+
+    coder: BoxCoder
+    box_loss: Literal["giou", "ciou"] = "giou"
+    box_weight: float = 1.0
+    padding: bool = False
+    reference: str = ""
+
+    @classmethod
+    def published(
+        cls, coder: BoxCoder, reference: Literal["ld"], *, distilling: bool = False, box_loss: Any = "giou"
+    ) -> FCOSCriterion:
+        """The computation of LD's plain and distilling heads, which agree with each other."""
+        return cls(coder=coder, box_loss=box_loss, padding=True, reference=reference)
+
+    def __call__(
+        self, output: DenseOutput, assignment: Assignment, counts: StepCounts | None = None
+    ) -> dict[str, Tensor]:
+        """Losses ``loss_cls``, ``loss_bbox``, ``loss_centerness`` of a batch, scalars.
+
+        Args:
+            output: Predictions with centerness logits.
+            assignment: Of the same batch.
+            counts: Normalisers of the whole optimizer step.
+        """
+        if output.quality is None:
+            raise AssertionError("centerness is missing from the head's output")
+        counts = counts or reduce_counts([StepCounts.local(assignment)])
+        rows, positives = assignment.rows, counts.positives.sum().clamp(min=1)
+        labels = rows.gather(assignment.labels).clamp(max=output.num_classes - 1)
+        weights = torch.ones_like(assignment.weights) if self.padding else assignment.weights
+        logits = output.cls_logits.flatten(0, 1)
+        pred, target = boxes_in_strides(output, assignment)
+        centerness = assignment.centerness()
+        loss_cls = focal_loss_sum(logits, weights.flatten(), rows.index, rows.weight, labels)
+        loss_box = (centerness * box_loss(pred, target, self.box_loss, reference=self.reference)).sum()
+        loss_quality = (rows.weight * centerness_loss(rows.gather(output.quality), centerness)).sum()
+        return {
+            "loss_cls": loss_cls / positives,
+            "loss_bbox": self.box_weight * loss_box / counts.centerness.clamp(min=1e-6),
+            "loss_centerness": loss_quality / positives,
+        }
+
+
+class FCOS(DenseDetector):
+    """timm backbone, FPN, FCOS head; points in boxes, focal + GIoU + centerness. See `DenseDetector`."""
+
+    config_class = FCOSConfig
+    family = "fcos"
+    config: FCOSConfig
+
+    def __init__(self, config: FCOSConfig, **options: Any) -> None:
+        options["postprocess_config"] = options.get("postprocess_config") or POSTPROCESS[config.boxes]
+        super().__init__(config, **options)
+        coders = {
+            "relu": DistanceCoder("relu"),
+            "exp": DistanceCoder("exp"),
+            "bins": DistributionCoder(config.reg_max),
+        }
+        self.neck = FPN(self.backbone.channels, config.fpn_channels, len(STRIDES), extra_relu=True)
+        self.coder = coder = coders[config.boxes]
+        self.head = FCOSHead(config, coder.channels)
+        self.assigner = FCOSAssigner(config.center_radius, config.range_scale)
+        self.criterion = FCOSCriterion(coder, box_loss=config.box_loss)
+
+    def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
+        """One point in the middle of each cell."""
+        shapes = level_shapes(height, width, STRIDES)
+        return point_grid(shapes, STRIDES, device=device, dtype=dtype, size_divisor=self.data_config.size_divisor)
+
+
+def _register() -> None:
+    resnet = {"frozen_stages": 1, "norm_eval": True}  # as all published configurations
+    first = {"boxes": "exp", "center_radius": 0.0, "centerness_on": "cls"}  # the paper's first version
+    architectures: dict[str, dict[str, Any]] = {
+        "fcos": {},
+        "fcos_r50_caffe": {"backbone": "r50_caffe", "tower_bias": True, **resnet},
+        "fcos_r101_caffe": {"backbone": "r101_caffe", **first, **resnet},
+        **{f"fcos_{b}": {"backbone": b, **resnet} for b in ("r18", "r50", "r101")},
+        **{
+            f"fcos_{b}_bins": {"backbone": b, "boxes": "bins", **resnet}
+            for b in ("r18", "r50", "r101", "r50_caffe", "r101_caffe")
+        },
+    }
+    for name, config in architectures.items():
+        MODELS.register(name, ModelEntry(name, "fcos", FCOS, config))
+    for recipe in ("ld", "vlr"):
+        name = f"fcos_r50_{recipe}_r101"
+        entry = Distilled("fcos_r50_caffe_bins", "fcos_r101_caffe_bins", recipe)
+        MODELS.register(name, ModelEntry(name, "fcos", FCOS, architectures["fcos_r50_caffe_bins"], entry))
+
+
+_register()

@@ -1,0 +1,176 @@
+"""RetinaNet: nine anchors per cell, fixed overlap thresholds, focal loss (arXiv 1708.02002).
+
+Boxes are anchor deltas, as published, or, to be distilled by LD, distributions over R+1 bins per edge around the
+anchor's centre.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ld_hub.assigners import MaxIoUAssigner
+from ld_hub.errors import ConfigError
+from ld_hub.layers.coders import DeltaCoder, DistributionCoder
+from ld_hub.layers.fpn import FPN
+from ld_hub.layers.postprocess import PostprocessConfig
+from ld_hub.layers.towers import PRIOR_BIAS, conv_tower, predictor
+from ld_hub.losses import box_loss, boxes_in_strides, focal_loss_sum
+from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig
+from ld_hub.ops.dist import reduce_counts
+from ld_hub.ops.priors import level_shapes, multi_anchor_grid
+from ld_hub.registry import MODELS, Distilled, ModelEntry
+from ld_hub.structures import Assignment, BoxCoder, DenseOutput, HeadMaps, Priors, StepCounts
+
+POSTPROCESS = {  # as the code bases whose weights have these boxes: OpenMMLab's and LD's
+    "delta": PostprocessConfig(nms_iou=0.5, prefilter="pair"),
+    "bins": PostprocessConfig(),
+}
+
+
+@dataclass(frozen=True)
+class RetinaNetConfig(DetectorConfig):
+    """Structure of a RetinaNet detector.
+
+    Attributes:
+        boxes: ``"delta"`` as published, ``"bins"`` for localization distillation.
+        reg_max: R with bins; the largest box-edge distance is R strides.
+        anchor_scale: Side of the smallest square anchor in strides; the others are up to 1.6 times as large.
+        box_loss: ``"l1"`` on deltas as published, or an IoU loss on decoded boxes, as with bins.
+    """
+
+    boxes: Literal["delta", "bins"] = "delta"
+    reg_max: int = 16
+    anchor_scale: float = 4.0
+    box_loss: Literal["giou", "ciou", "l1"] = "giou"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.box_loss == "l1" and self.boxes != "delta":
+            raise ConfigError(f"box_loss is 'l1' and boxes is {self.boxes!r}; 'l1' compares deltas: boxes='delta'.")
+
+
+class RetinaNetHead(nn.Module):
+    """Two towers without norms, shared by all levels; every cell predicts for each of its anchors.
+
+    Args:
+        config: Structure.
+        anchors: Anchors per cell.
+        box_channels: Regression channels of an anchor, of the coder.
+    """
+
+    def __init__(self, config: RetinaNetConfig, anchors: int, box_channels: int) -> None:
+        super().__init__()
+        width = config.head_width if config.head_depth else config.fpn_channels
+        self.cls_tower = conv_tower(config.fpn_channels, width, config.head_depth, norm=False, bias=True)
+        self.box_tower = conv_tower(config.fpn_channels, width, config.head_depth, norm=False, bias=True)
+        self.cls = predictor(width, anchors * config.num_classes, bias=PRIOR_BIAS)
+        self.box = predictor(width, anchors * box_channels)
+
+    def forward(self, pyramid: Sequence[Tensor]) -> HeadMaps:
+        """L maps ``(N, F, H, W)`` to class logits ``(N, 9C, H, W)``, box outputs and towers."""
+        towers = tuple((self.cls_tower(level), self.box_tower(level)) for level in pyramid)
+        cls_levels = [self.cls(cls_map) for cls_map, _ in towers]
+        return HeadMaps(cls_levels, [self.box(box_map) for _, box_map in towers], None, towers)
+
+
+@dataclass(frozen=True)
+class RetinaNetCriterion:
+    """Focal loss + box loss, both divided by the number of positives (RetinaNet, sec. 4.1).
+
+    Attributes:
+        coder: Decodes boxes.
+        box_loss: ``"l1"`` on deltas, or the kind of the IoU loss on decoded boxes.
+        box_weight: Weight of the box loss; the published one is 1 for ``"l1"`` and 2 for IoU losses.
+        reference: The preset this was made from; also selects that code base's CIoU.
+    """
+
+    coder: BoxCoder
+    box_loss: Literal["giou", "ciou", "l1"] = "giou"
+    box_weight: float = 2.0
+    reference: str = ""
+
+    @classmethod
+    def published(
+        cls, coder: BoxCoder, reference: Literal["ld"], *, distilling: bool = False, box_loss: Any = "giou"
+    ) -> RetinaNetCriterion:
+        """The computation of LD's plain and distilling heads, which agree with each other and with the default."""
+        return cls(coder, box_loss, box_weight=1.0 if box_loss == "l1" else 2.0, reference=reference)
+
+    def __call__(
+        self, output: DenseOutput, assignment: Assignment, counts: StepCounts | None = None
+    ) -> dict[str, Tensor]:
+        """Losses ``loss_cls``, ``loss_bbox`` of a batch, scalars.
+
+        Args:
+            output: Predictions.
+            assignment: Of the same batch.
+            counts: Normalisers of the whole optimizer step.
+        """
+        counts = counts or reduce_counts([StepCounts.local(assignment)])
+        rows, samples = assignment.rows, counts.samples.clamp(min=1)
+        labels = rows.gather(assignment.labels).clamp(max=output.num_classes - 1)
+        logits, weights = output.cls_logits.flatten(0, 1), assignment.weights.flatten()
+        loss_cls = focal_loss_sum(logits, weights, rows.index, rows.weight, labels)
+        loss_box = (rows.weight * self._box_losses(output, assignment)).sum()
+        return {"loss_cls": loss_cls / samples, "loss_bbox": self.box_weight * loss_box / samples}
+
+    def _box_losses(self, output: DenseOutput, assignment: Assignment) -> Tensor:
+        """``(K,)`` losses of the positive rows."""
+        if self.box_loss == "l1" and isinstance(self.coder, DeltaCoder):
+            rows = assignment.rows
+            target = self.coder.encode_rows(rows.gather(assignment.boxes), output.priors, rows.priors)
+            return (rows.gather(output.box) - target).abs().sum(dim=1)
+        kind: Any = self.box_loss
+        return box_loss(*boxes_in_strides(output, assignment), kind, reference=self.reference)
+
+
+class RetinaNet(DenseDetector):
+    """timm backbone, FPN with P6 from C5, RetinaNet head; MaxIoU, focal + box loss. See `DenseDetector`."""
+
+    config_class = RetinaNetConfig
+    family = "retinanet"
+    anchors_per_cell = 9
+    config: RetinaNetConfig
+
+    def __init__(self, config: RetinaNetConfig, **options: Any) -> None:
+        options["postprocess_config"] = options.get("postprocess_config") or POSTPROCESS[config.boxes]
+        super().__init__(config, **options)
+        coders = {"delta": DeltaCoder(), "bins": DistributionCoder(config.reg_max)}
+        self.neck = FPN(self.backbone.channels, config.fpn_channels, len(STRIDES), extra_from="input")
+        self.coder = coder = coders[config.boxes]
+        self.head = RetinaNetHead(config, self.anchors_per_cell, coder.channels)
+        self.assigner = MaxIoUAssigner()
+        self.criterion = RetinaNetCriterion(coder, config.box_loss, 1.0 if config.box_loss == "l1" else 2.0)
+
+    def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
+        """Three sizes in three shapes per cell."""
+        return multi_anchor_grid(
+            level_shapes(height, width, STRIDES),
+            STRIDES,
+            scale=self.config.anchor_scale,
+            device=device,
+            dtype=dtype,
+            size_divisor=self.data_config.size_divisor,
+        )
+
+
+def _register() -> None:
+    resnet = {"frozen_stages": 1, "norm_eval": True}  # as all published configurations
+    architectures: dict[str, dict[str, Any]] = {"retinanet": {"box_loss": "l1"}}
+    for backbone in ("r18", "r50", "r101"):
+        architectures[f"retinanet_{backbone}"] = {"backbone": backbone, "box_loss": "l1", **resnet}
+        architectures[f"retinanet_{backbone}_bins"] = {"backbone": backbone, "boxes": "bins", **resnet}
+    for name, config in architectures.items():
+        MODELS.register(name, ModelEntry(name, "retinanet", RetinaNet, config))
+    for recipe in ("ld", "vlr"):
+        name = f"retinanet_r50_{recipe}_r101"
+        entry = Distilled("retinanet_r50_bins", "retinanet_r101_bins", recipe)
+        MODELS.register(name, ModelEntry(name, "retinanet", RetinaNet, architectures["retinanet_r50_bins"], entry))
+
+
+_register()
