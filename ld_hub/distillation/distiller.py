@@ -25,11 +25,14 @@ class Distiller(nn.Module):
     def __init__(self, recipe: str | Recipe, reference: str | None = None) -> None:
         super().__init__()
         recipe = get_recipe(recipe)
-        self.recipe = recipe if reference is None else recipe.published(reference)
-        self.terms = nn.ModuleDict({name: TERMS[c.kind](c) for name, c in self.recipe.terms.items()})
+        self._follow(recipe if reference is None else recipe.published(reference))
+
+    def _follow(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.terms = nn.ModuleDict({name: TERMS[c.kind](c) for name, c in recipe.terms.items()})
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
-        """Check the pair and make adapters; call once, before the optimizer is made.
+        """Adapt the recipe to the student's family, check the pair, make adapters; once, before the optimizer is made.
 
         Returns:
             Remarks for the user.
@@ -37,6 +40,7 @@ class Distiller(nn.Module):
         Raises:
             ConfigError: If the recipe cannot run between these detectors.
         """
+        self._follow(self.recipe.for_family(student.family))
         remarks = []
         for name, term in self._named():
             try:

@@ -20,12 +20,14 @@ class Recipe:
         terms: Configured terms by name; the losses are logged as ``distill_<name>``.
         summary: One line for tables and cards.
         reference: Code base whose computation the terms follow, or None for the sound default; see `published`.
+        family: Family of detectors that the terms were adapted to; see `for_family`.
     """
 
     name: str
     terms: Mapping[str, TermConfig] = field(default_factory=dict)
     summary: str = ""
     reference: str | None = None
+    family: str | None = None
 
     def with_terms(self, **changes: Mapping[str, Any]) -> Recipe:
         """A copy with fields of its terms changed: ``recipe.with_terms(ld={"weight": 2})``.
@@ -55,7 +57,30 @@ class Recipe:
         if reference not in {"ld", "bckd"}:
             raise ConfigError(f"reference is {reference!r}; expected 'ld', 'bckd' or None.")
         terms = {name: term.published(reference) for name, term in self.terms.items()}
-        return replace(self, terms=terms, reference=reference)
+        quirks = FAMILY_QUIRKS.get((reference, self.family or ""), {})
+        return replace(self, terms=_changed(terms, quirks), reference=reference)
+
+    def for_family(self, family: str) -> Recipe:
+        """The same recipe with the published settings of a family of detectors (`FAMILY_TERMS`).
+
+        Only fields that are still as registered are changed, so what a user has set stays, and a recipe of the user's
+        own is taken as it is.
+
+        Args:
+            family: ``"gfocal"``, ``"atss"``, ...
+        """
+        before = _preset(self.name, self.reference, self.family)
+        after = _preset(self.name, self.reference, family)
+        changes = {
+            name: {
+                item.name: getattr(after[name], item.name)
+                for item in fields(term)
+                if type(term) is type(before.get(name))
+                and getattr(term, item.name) == getattr(before[name], item.name) != getattr(after[name], item.name)
+            }
+            for name, term in self.terms.items()
+        }
+        return replace(self, terms=_changed(self.terms, changes), family=family)
 
     def table(self) -> str:
         """The terms as a text table of at most 80 columns."""
@@ -76,7 +101,8 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_dict`."""
         terms = {name: {"kind": term.kind, **asdict(term)} for name, term in self.terms.items()}
-        return {"name": self.name, "summary": self.summary, "reference": self.reference, "terms": terms}
+        head = {"name": self.name, "summary": self.summary, "reference": self.reference, "family": self.family}
+        return {**head, "terms": terms}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Recipe:
@@ -98,10 +124,42 @@ class Recipe:
                 if key not in known and key != "kind":
                     raise unknown_name(f"field of term '{name}'", key, known)
             terms[name] = config_class(**{k: v for k, v in values.items() if k != "kind"})
-        return cls(str(data.get("name", "custom")), terms, str(data.get("summary", "")), data.get("reference"))
+        name, summary = str(data.get("name", "custom")), str(data.get("summary", ""))
+        return cls(name, terms, summary, data.get("reference"), data.get("family"))
+
+
+def _changed(terms: Mapping[str, TermConfig], changes: Mapping[str, Mapping[str, Any]]) -> dict[str, TermConfig]:
+    """The terms with fields of those among them changed that `changes` names."""
+    return {name: replace(term, **changes.get(name, {})) for name, term in terms.items()}
+
+
+def _preset(name: str, reference: str | None, family: str | None) -> Mapping[str, TermConfig]:
+    """The terms of a registered recipe for a family and a reading; none for a recipe of the user's own."""
+    if name not in RECIPES:
+        return {}
+    changed = _changed(RECIPES[name].terms, FAMILY_TERMS.get(family or "", {}))
+    recipe = replace(RECIPES[name], terms=changed, family=family)
+    return recipe.terms if reference is None else recipe.published(reference).terms
 
 
 RECIPES: Registry[Recipe] = Registry("recipe")
+
+# What LD's configurations and heads set differently from its GFocal ones, by family and term (reference SPEC 4 and 8).
+# RetinaNet's weights are for the mean over 68 joint entries; a KL of one edge divided by 272 = 16 x 17 is as strong.
+FAMILY_TERMS: dict[str, dict[str, dict[str, Any]]] = {
+    "atss": {"ld_vlr": {"weight": 0.0375}},
+    "fcos": {"ld_vlr": {"region": "inside"}},
+    "retinanet": {
+        "ld": {"weight": 5.0, "kl_divisor": 272},
+        "ld_vlr": {"weight": 0.15, "kl_divisor": 272},
+        "kd": {"temperature": 8.0},
+    },
+}
+
+# What of it is a fault, or an accident, and so belongs to the published reading alone.
+FAMILY_QUIRKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
+    ("ld", "retinanet"): {"ld": {"joint": True}, "ld_vlr": {"joint": True, "region": "vlr_background"}},
+}
 
 
 def register_recipe(recipe: Recipe, *, replace: bool = False) -> Recipe:

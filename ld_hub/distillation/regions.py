@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ld_hub.assigners import atss_threshold
+from ld_hub.assigners.fcos import inside
 from ld_hub.distillation.inputs import Selection, TermInputs
 from ld_hub.errors import ConfigError
 from ld_hub.ops.boxes import area, centre_penalty
@@ -50,6 +52,26 @@ def valuable_localization(inputs: TermInputs, gamma: float, criterion: Criterion
     return Selection(rows, rows.gather(weight))
 
 
+def valuable_background(inputs: TermInputs, gamma: float, criterion: Criterion) -> Selection:
+    """The valuable localization region without the positives, as LD's RetinaNet head takes it."""
+    weight = vlr_weights(inputs.assignment, inputs.targets, gamma, criterion)
+    weight = torch.where(inputs.assignment.positive, 0, weight)
+    rows = Rows.find(weight > 0, dtype=weight.dtype)
+    return Selection(rows, rows.gather(weight))
+
+
+def inside_background(inputs: TermInputs, gamma: float, criterion: Criterion) -> Selection:
+    """Rows inside a box that are not positive, FCOS's VLR; importance is the student's best class score.
+
+    Every level takes part, whatever sizes it answers for (reference SPEC 4).
+    """
+    assignment, targets = inputs.assignment, inputs.targets
+    within = inside(assignment.priors, targets.boxes.to(assignment.priors.centers.dtype))
+    within = (within & targets.usable[..., None]).any(dim=1) & assignment.valid
+    rows = Rows.find(within & ~assignment.positive)
+    return Selection(rows, inputs.student_scores(rows) * rows.weight)
+
+
 @torch.no_grad()
 def vlr_weights(assignment: Assignment, targets: Targets, gamma: float = 0.25, criterion: Criterion = "iof") -> Tensor:
     """Weight of each row in the valuable localization region (LD, Algorithm 1).
@@ -59,7 +81,7 @@ def vlr_weights(assignment: Assignment, targets: Targets, gamma: float = 0.25, c
     divided by the anchor's own area (reference SPEC 2); the published numbers were made with it.
 
     Args:
-        assignment: Of the step; it must have kept overlaps and thresholds.
+        assignment: Of the step; it must have kept overlaps. Thresholds are made here where it has none.
         targets: Ground truths of the same batch.
         gamma: Lower bound as a share of the threshold.
         criterion: ``"iof"`` as released or ``"diou"`` as written.
@@ -68,12 +90,14 @@ def vlr_weights(assignment: Assignment, targets: Targets, gamma: float = 0.25, c
         ``(N, A)``, 0 outside the region.
     """
     anchors, overlaps, thresholds = assignment.priors.anchors, assignment.overlaps, assignment.thresholds
-    if anchors is None or overlaps is None or thresholds is None:
+    if anchors is None or overlaps is None:
         raise ConfigError(
-            "The region 'vlr' needs anchors with ATSS thresholds, and this student's assigner has none. "
-            "Use the recipe 'ld', or a student of an anchor family."
+            "The region 'vlr' needs anchors, and this student has points. Use the region 'inside', which is what the "
+            "recipe 'vlr' means for this family (Recipe.for_family), or a student of an anchor family."
         )
     boxes = targets.boxes.to(anchors.dtype)
+    if thresholds is None:
+        thresholds = atss_threshold(overlaps, assignment.priors, boxes, assignment.valid)
     if criterion == "iof":
         anchor_area = area(anchors)
         total = area(boxes)[..., None] + anchor_area
@@ -89,3 +113,5 @@ def vlr_weights(assignment: Assignment, targets: Targets, gamma: float = 0.25, c
 REGIONS.register("main", main)
 REGIONS.register("all", everywhere)
 REGIONS.register("vlr", valuable_localization)
+REGIONS.register("vlr_background", valuable_background)
+REGIONS.register("inside", inside_background)

@@ -30,7 +30,8 @@ class TermConfig:
 
     Attributes:
         weight: Factor of the term in the loss.
-        region: Rows the term looks at: ``"main"`` positives, ``"vlr"`` valuable localization region, ``"all"``.
+        region: Rows the term looks at: ``"main"`` positives, ``"vlr"`` valuable localization region,
+            ``"vlr_background"`` the same without positives, ``"inside"`` a box but not positive, ``"all"``.
         gamma: VLR only: lower bound as a share of the adaptive threshold.
         criterion: VLR only: ``"iof"`` as released, ``"diou"`` as the paper writes.
         first_step: First optimizer step at which the term counts.
@@ -135,6 +136,8 @@ class BoxBinsKLConfig(TermConfig):
             plain sum of this rank's batch, as published.
         kl_divisor: The KL is divided by this; 17 keeps the published strength for any reg_max, None divides by the
             number of bins.
+        joint: One softmax over the bins of all four edges, as LD's RetinaNet head has it; edges are then no
+            distributions of their own. Its KL takes the place of the sum over edges.
     """
 
     kind: ClassVar[str] = "box_bins_kl"
@@ -142,6 +145,7 @@ class BoxBinsKLConfig(TermConfig):
     temperature: float = 10.0
     normalizer: Literal["images", "none"] = "images"
     kl_divisor: int | None = 17
+    joint: bool = False
 
     def published(self, reference: str) -> BoxBinsKLConfig:
         """A plain sum over rows, a mean over bins."""
@@ -161,7 +165,8 @@ class BoxBinsKL(Term[BoxBinsKLConfig]):
             if spec.reg_max is None:
                 raise ConfigError(
                     f"Localization distillation compares bin distributions, and '{spec.name}' has none. "
-                    "Use the recipe 'kd' (classes only)."
+                    f"Take its form with bins (boxes='bins', e.g. '{spec.family}_r50_bins'), or the recipe 'kd' "
+                    "(classes only)."
                 )
         if student.reg_max != teacher.reg_max:
             raise ConfigError(
@@ -177,7 +182,9 @@ class BoxBinsKL(Term[BoxBinsKLConfig]):
         config = self.config
         region = select(inputs, config.region, config.gamma, config.criterion)
         student, teacher = region.rows.gather(inputs.student.box), region.rows.gather(inputs.teacher.box)
-        kl = kl_divergence(student, teacher, config.temperature, config.kl_divisor)  # (K, 4)
+        if config.joint:
+            student, teacher = student.flatten(1).unsqueeze(1), teacher.flatten(1).unsqueeze(1)  # (K, 1, 4(R+1))
+        kl = kl_divergence(student, teacher, config.temperature, config.kl_divisor)  # (K, 4), or (K, 1)
         total = config.weight / 4 * (region.importance[:, None] * kl).sum()
         return total if config.normalizer == "none" else total * (2 / inputs.step_counts().images)
 

@@ -137,7 +137,8 @@ def parse_distill(argv: Sequence[str]) -> tuple[Parsed, Recipe, str]:
         raise ConfigError(f"'{first.name}' is no distilled name: say how to distil, e.g. --recipe vlr.")
     if flags.teacher is None and entry is None:
         raise ConfigError(f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR.")
-    recipe = get_recipe(flags.recipe or (entry.recipe if entry else ""))
+    family = find(split_tag(first.name)[0]).family
+    recipe = get_recipe(flags.recipe or (entry.recipe if entry else "")).for_family(family)
     if flags.reference is not None:
         recipe = recipe.published(flags.reference)
     parsed = parse(DISTILL, argv, recipe)

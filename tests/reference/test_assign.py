@@ -22,7 +22,7 @@ def test_atss_and_vlr(stem: str, name: str) -> None:
     case = info["cases"][name]
     boxes, labels = torch.as_tensor(arrays[f"{name}/gt"]).reshape(-1, 4), torch.as_tensor(arrays[f"{name}/labels"])
     size = torch.tensor([case["size"]], dtype=torch.float32)
-    priors = golden.priors_of({}, case["feature_sizes"], torch.float32)
+    priors = golden.priors_of(case["feature_sizes"], torch.float32)
     targets = Targets.pad([boxes], [labels], size)
     assignment = ATSSAssigner()(priors, targets, num_classes=7)
     expected = torch.as_tensor(arrays[f"{name}/atss_gt_inds"].astype(np.int64)) - 1

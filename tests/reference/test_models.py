@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,15 +13,14 @@ import torch
 from torch import Tensor
 
 import ld_hub
-from ld_hub.layers.postprocess import PostprocessConfig
+from ld_hub.layers.coders import DistanceCoder
 from ld_hub.models.convert import load_openmmlab_state
 from ld_hub.structures import DenseOutput
 from tests.reference.test_inference import assert_same_detections
 from tests.support import golden
+from tests.support.names import name_of
 
-NAMES = {"LD_gfl_r18": "gfocal_r18", "LD_gfl_r50": "gfocal_r50", "LD_gfl_r101": "gfocal_r101",
-         "BCKD_gfl_x101_32x4d": "gfocal_x101_32x4d"}  # fmt: skip
-CASES = [f"model_{case}" for case in NAMES if golden.find(f"model_{case}")]
+CASES = [stem for stem in golden.find("model_*") if name_of(stem)]
 
 
 @lru_cache(maxsize=1)
@@ -52,8 +52,10 @@ def check(arrays: Any, key: str, actual: Tensor, stride: int, tolerance: float =
 
 def as_maps(output: DenseOutput, field: str) -> list[Tensor]:
     """Rows back to maps (N, K, H, W) of each level."""
-    rows = getattr(output, field).flatten(2)
-    parts = rows.split(output.priors.level_sizes, dim=1)
+    rows = getattr(output, field)
+    rows = rows[..., None] if field == "quality" else rows.flatten(2)
+    rows = rows.unflatten(1, (-1, output.priors.anchors_per_cell)).flatten(2)
+    parts = rows.split([height * width for height, width in output.priors.level_shapes], dim=1)
     shapes = output.priors.level_shapes
     return [p.transpose(1, 2).unflatten(2, shape) for p, shape in zip(parts, shapes, strict=True)]
 
@@ -61,7 +63,7 @@ def as_maps(output: DenseOutput, field: str) -> list[Tensor]:
 @pytest.mark.parametrize("case", CASES)
 def test_forward_and_detections(case: str) -> None:
     info, arrays = golden.load(case)
-    model = ld_hub.create_model(NAMES[case.removeprefix("model_")])
+    model = ld_hub.create_model(name_of(case))
     load_openmmlab_state(model, official_state(case.replace("model_", "keys_")), source=case)
     model.eval()
     images = torch.as_tensor(rules().model_input())
@@ -74,13 +76,24 @@ def test_forward_and_detections(case: str) -> None:
     assert output.features is not None
     for level, feature in enumerate(output.features):
         check(arrays, f"fpn{level}", feature, strides["fpn"])
-    for level in range(5):
-        check(arrays, f"cls{level}", as_maps(output, "cls_logits")[level], strides["outputs"])
-        check(arrays, f"reg{level}", as_maps(output, "box")[level], strides["outputs"])
+    shown = output
+    if isinstance(model.coder, DistanceCoder):  # the official head decodes in eval mode
+        shown = replace(output, box=model.coder.distances(output.box, output.priors.strides))
+    fields = {"cls": "cls_logits", "reg": "box"} | ({} if output.quality is None else {"cent": "quality"})
+    assert ("cent0/sum" in arrays.files) == ("cent" in fields)
+    for kind, field in fields.items():
+        for level, found in enumerate(as_maps(shown, field)):
+            check(arrays, f"{kind}{level}", found, strides["outputs"])
 
     meta = info["img_meta"]
     sizes = torch.tensor([meta["img_shape"][:2]])
-    config = PostprocessConfig(prefilter="pair" if info["fork"] == "BCKD" else "location")
+    config = replace(model.postprocess_config, prefilter="pair" if info["fork"] == "BCKD" else "location")
+    assert model.family == "gfocal" or config == model.postprocess_config
+    official = info["test_cfg"]
+    assert config.nms_iou == official["nms"]["iou_threshold"]
+    assert [config.score_threshold, config.nms_pre, config.max_detections] == [
+        official[key] for key in ("score_thr", "nms_pre", "max_per_img")
+    ]
     for rescale, factors in ((0, None), (1, torch.tensor([meta["scale_factor"][:2]]))):
         (found,) = model.postprocess(output, sizes, factors, config=config)
         dets, labels = arrays[f"dets_rescale{rescale}"], arrays[f"labels_rescale{rescale}"].astype(np.int64)

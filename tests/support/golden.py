@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ld_hub.layers.coders import DistributionCoder
-from ld_hub.ops.priors import square_anchor_grid
+from ld_hub.ops.priors import multi_anchor_grid, point_grid, square_anchor_grid
 from ld_hub.structures import DenseOutput, Priors, Targets
 
 DIRECTORY = Path(os.environ.get("LD_HUB_REFERENCE_DATA") or Path(__file__).parents[1] / "golden")
@@ -61,9 +62,17 @@ def sums_error(actual: Tensor, expected: Any) -> float:
     return float(np.max(np.abs(mine - expected) / np.where(scale == 0, 1.0, scale)))
 
 
-def priors_of(geometry: dict[str, Any], shapes: Any, dtype: torch.dtype) -> Priors:
-    """The GFL grid of a case; its padded sizes are given outright, hence the divisor of 1."""
-    return square_anchor_grid([tuple(s) for s in shapes], STRIDES, dtype=dtype, size_divisor=1)
+GRIDS: dict[str, Callable[..., Priors]] = {
+    "gfl": square_anchor_grid,
+    "atss": square_anchor_grid,
+    "fcos": point_grid,
+    "retina": multi_anchor_grid,
+}
+
+
+def priors_of(shapes: Any, dtype: torch.dtype, family: str = "gfl") -> Priors:
+    """The grid of a case; its padded sizes are given outright, hence the divisor of 1."""
+    return GRIDS[family]([tuple(s) for s in shapes], STRIDES, dtype=dtype, size_divisor=1)
 
 
 def targets_of(geometry: dict[str, Any], arrays: Any, dtype: torch.dtype) -> Targets:
@@ -74,35 +83,39 @@ def targets_of(geometry: dict[str, Any], arrays: Any, dtype: torch.dtype) -> Tar
     return Targets.pad(boxes, labels, torch.tensor(geometry["pad"], dtype=dtype))
 
 
-def levels_of(arrays: Any, prefix: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
-    """Class and box maps per level of a head case."""
+def levels_of(arrays: Any, prefix: str, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor], list[Tensor] | None]:
+    """Class, box and centerness maps per level of a head case."""
     number = sum(1 for k in arrays.files if k.startswith(f"{prefix}_cls"))
     cls = [torch.as_tensor(arrays[f"{prefix}_cls{i}_q16"]).to(dtype) / 2048 for i in range(number)]
     box = [torch.as_tensor(arrays[f"{prefix}_reg{i}_q8"]).to(dtype) / 16 for i in range(number)]
-    return cls, box
+    if f"{prefix}_cent0_q8" not in arrays.files:
+        return cls, box, None
+    return cls, box, [torch.as_tensor(arrays[f"{prefix}_cent{i}_q8"]).to(dtype) / 16 for i in range(number)]
 
 
 def head_case(stem: str, precision: str) -> SimpleNamespace:
     """Everything a head replay needs: leaf maps, outputs, targets."""
     info, arrays = load(stem)
     dtype = DTYPES[precision]
-    priors = priors_of(info["geometry"], info["feature_sizes"], dtype)
+    family = info["kind"].removeprefix("ld").removeprefix("bckd").lstrip("_") or "gfl"
+    priors = priors_of(info["feature_sizes"], dtype, family)
     coder = DistributionCoder(16)
     case = SimpleNamespace(info=info, arrays=arrays, targets=targets_of(info["geometry"], arrays, dtype), coder=coder)
+    case.family = family
     if not arrays.files or "s_cls0_q16" not in arrays.files:  # the official code raised: only the geometry was stored
-        number, shapes, classes = len(info["geometry"]["pad"]), info["feature_sizes"], info["num_classes"]
+        number, shapes, anchors = len(info["geometry"]["pad"]), info["feature_sizes"], priors.anchors_per_cell
         random = torch.Generator().manual_seed(info["seed"])
         maps = [
-            [torch.randn(number, c, *s, generator=random, dtype=dtype) for s in shapes]
-            for c in (classes, 68, classes, 68)
+            [torch.randn(number, anchors * c, *s, generator=random, dtype=dtype) for s in shapes]
+            for c in (info["num_classes"], 68, 1) * 2
         ]
-        case.cls, case.box = maps[:2]
-        case.teacher = DenseOutput.from_levels(*maps[2:], None, priors, coder)
+        case.cls, case.box, case.quality = maps[:3]
+        case.teacher = DenseOutput.from_levels(*maps[3:], priors, coder)
     else:
-        case.cls, case.box = levels_of(arrays, "s", dtype)
-    for leaf in (*case.cls, *case.box):
+        case.cls, case.box, case.quality = levels_of(arrays, "s", dtype)
+    for leaf in (*case.cls, *case.box, *(case.quality or ())):
         leaf.requires_grad_(True)
-    case.student = DenseOutput.from_levels(case.cls, case.box, None, priors, coder)
+    case.student = DenseOutput.from_levels(case.cls, case.box, case.quality, priors, coder)
     if any(k.startswith("t_cls") for k in arrays.files):
-        case.teacher = DenseOutput.from_levels(*levels_of(arrays, "t", dtype), None, priors, coder)
+        case.teacher = DenseOutput.from_levels(*levels_of(arrays, "t", dtype), priors, coder)
     return case
