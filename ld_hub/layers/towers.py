@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import cast
 
@@ -34,8 +35,7 @@ class ConvNormReLU(nn.Sequential):
 
 def conv_tower(in_channels: int, width: int, depth: int, *, norm: bool = True, bias: bool = False) -> nn.Sequential:
     """`depth` times `ConvNormReLU`: ``(N, in_channels, H, W)`` to ``(N, width, H, W)``."""
-    channels = [in_channels, *[width] * depth]
-    pairs = zip(channels, channels[1:], strict=False)
+    pairs = itertools.pairwise([in_channels, *[width] * depth])
     return nn.Sequential(*(ConvNormReLU(into, out, norm=norm, bias=bias) for into, out in pairs))
 
 

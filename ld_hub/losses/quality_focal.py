@@ -48,7 +48,7 @@ class _Negatives(torch.autograd.Function):
 
 
 def negative_row_sums(logits: Tensor) -> Tensor:
-    """``sum over c of sigmoid(x_c)^2 softplus(x_c)``, the loss of rows without object: ``(M, C)`` logits to ``(M,)``."""
+    """``sum over c of sigmoid(x_c)^2 softplus(x_c)``, the loss of rows without object: ``(M, C)`` to ``(M,)``."""
     total: Tensor = _Negatives.apply(logits)
     return total
 

@@ -137,7 +137,10 @@ class ATSS(DenseDetector):
     def __init__(self, config: ATSSConfig, **options: Any) -> None:
         options["postprocess_config"] = options.get("postprocess_config") or POSTPROCESS[config.boxes]
         super().__init__(config, **options)
-        coders = {"delta": DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2)), "bins": DistributionCoder(config.reg_max)}
+        coders: dict[str, BoxCoder] = {
+            "delta": DeltaCoder(stds=(0.1, 0.1, 0.2, 0.2)),
+            "bins": DistributionCoder(config.reg_max),
+        }
         self.neck = FPN(self.backbone.channels, config.fpn_channels, len(STRIDES))
         self.coder = coder = coders[config.boxes]
         self.head = ATSSHead(config, coder.channels)

@@ -69,8 +69,9 @@ class DetectorConfig:
             value = getattr(self, name, least)  # not every family has all of them
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
                 raise ConfigError(f"{name} is {value!r}; expected a whole number from {least} to {most}.")
-        if not 0 < getattr(self, "anchor_scale", 1) <= 64:
-            raise ConfigError(f"anchor_scale is {self.anchor_scale!r}; expected a number in (0, 64].")
+        anchor_scale = getattr(self, "anchor_scale", 1)
+        if not 0 < anchor_scale <= 64:
+            raise ConfigError(f"anchor_scale is {anchor_scale!r}; expected a number in (0, 64].")
         for name, hint in get_type_hints(type(self)).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                 choices = " or ".join(map(repr, get_args(hint)))

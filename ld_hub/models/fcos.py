@@ -158,7 +158,7 @@ class FCOS(DenseDetector):
     def __init__(self, config: FCOSConfig, **options: Any) -> None:
         options["postprocess_config"] = options.get("postprocess_config") or POSTPROCESS[config.boxes]
         super().__init__(config, **options)
-        coders = {
+        coders: dict[str, BoxCoder] = {
             "relu": DistanceCoder("relu"),
             "exp": DistanceCoder("exp"),
             "bins": DistributionCoder(config.reg_max),

@@ -51,7 +51,9 @@ class RetinaNetConfig(DetectorConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.box_loss == "l1" and self.boxes != "delta":
-            raise ConfigError(f"box_loss is 'l1' and boxes is {self.boxes!r}; 'l1' compares deltas: boxes='delta'.")
+            raise ConfigError(
+                f"box_loss is 'l1', which compares deltas, and boxes is {self.boxes!r}; take box_loss='giou'."
+            )
 
 
 class RetinaNetHead(nn.Module):
@@ -140,7 +142,7 @@ class RetinaNet(DenseDetector):
     def __init__(self, config: RetinaNetConfig, **options: Any) -> None:
         options["postprocess_config"] = options.get("postprocess_config") or POSTPROCESS[config.boxes]
         super().__init__(config, **options)
-        coders = {"delta": DeltaCoder(), "bins": DistributionCoder(config.reg_max)}
+        coders: dict[str, BoxCoder] = {"delta": DeltaCoder(), "bins": DistributionCoder(config.reg_max)}
         self.neck = FPN(self.backbone.channels, config.fpn_channels, len(STRIDES), extra_from="input")
         self.coder = coder = coders[config.boxes]
         self.head = RetinaNetHead(config, self.anchors_per_cell, coder.channels)

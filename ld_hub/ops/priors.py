@@ -42,9 +42,7 @@ def square_anchor_grid(
     points = point_grid(shapes, strides, corner=True, device=device, dtype=dtype, size_divisor=size_divisor)
     half: Tensor = points.strides[:, None] * (scale / 2)
     anchors = torch.cat([points.centers - half, points.centers + half], dim=1)
-    return Priors(
-        points.centers, points.strides, points.levels, anchors, tuple(shapes), tuple(strides), size_divisor
-    )
+    return Priors(points.centers, points.strides, points.levels, anchors, tuple(shapes), tuple(strides), size_divisor)
 
 
 def point_grid(

@@ -42,8 +42,8 @@ def max_iou_loops(priors: Priors, boxes: torch.Tensor, usable: torch.Tensor, val
         best = max(mine, key=lambda g: mine[g]) if mine else -1
         value = mine.get(best, 0.0)
         owner.append(best if value >= 0.5 else -1 if value < 0.4 else -2)
-        for g in mine:
-            if mine[g] > 0 and mine[g] == float(iou[g].max()):
+        for g, overlap in mine.items():
+            if overlap > 0 and overlap == float(iou[g].max()):
                 owner[a] = g
     return owner
 

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
 import torch
 from torch import Tensor
 
-from ld_hub.assigners import ATSSAssigner
-from ld_hub.distillation import Distiller, TermInputs
+from ld_hub.distillation import Distiller, TermInputs, get_recipe
 from ld_hub.layers.coders import DistributionCoder
+from ld_hub.models.atss import ATSSCriterion
+from ld_hub.models.fcos import FCOSCriterion
 from ld_hub.models.gfocal import GFocalCriterion
+from ld_hub.models.retinanet import RetinaNetCriterion
 from ld_hub.structures import Targets
 from tests.support import build
 
+CRITERIA = {
+    "gfocal": GFocalCriterion,
+    "atss": ATSSCriterion,
+    "fcos": FCOSCriterion,
+    "retinanet": RetinaNetCriterion,
+}
 
-def test_whole_criterion_compiles_without_a_break_and_gives_the_same() -> None:
-    student, teacher = build.output(2, 1, dtype=torch.float32), build.output(2, 2, dtype=torch.float32)
+
+@pytest.mark.parametrize("family", build.FAMILIES)
+def test_whole_criterion_compiles_without_a_break_and_gives_the_same(family: str) -> None:
+    student, teacher = (build.output(2, seed, dtype=torch.float32, family=family) for seed in (1, 2))
     truth = build.targets(2, 3, dtype=torch.float32)
-    criterion, distiller, assigner = GFocalCriterion(DistributionCoder(16)), Distiller("vlr"), ATSSAssigner()
+    criterion = CRITERIA[family](DistributionCoder(16))
+    distiller = Distiller(get_recipe("vlr").for_family(family))
 
     def losses(cls_logits: Tensor, box: Tensor, boxes: Tensor) -> Tensor:
         output = dataclasses.replace(student, cls_logits=cls_logits, box=box)
         targets = Targets(boxes, truth.labels, truth.valid, truth.crowd, truth.image_sizes)
-        assignment = assigner(output.priors, targets, 5)
+        assignment = build.assign(output.priors, targets)
         found = criterion(output, assignment) | distiller(TermInputs(output, teacher, assignment, targets))
         return torch.stack(list(found.values()))
 

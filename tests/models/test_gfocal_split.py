@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -14,15 +12,6 @@ from ld_hub.models.gfocal import GFocalCriterion
 from ld_hub.ops.dist import reduce_counts
 from ld_hub.structures import DenseOutput, StepCounts, Targets
 from tests.support import build
-
-
-def parts_of(output: DenseOutput, truth: Targets, split: list[list[int]]) -> list[tuple[DenseOutput, Targets]]:
-    parts = []
-    for rows in split:
-        piece = dataclasses.replace(output, cls_logits=output.cls_logits[rows], box=output.box[rows])
-        changes = {f.name: getattr(truth, f.name)[rows] for f in dataclasses.fields(truth)}
-        parts.append((piece, dataclasses.replace(truth, **changes)))
-    return parts
 
 
 @pytest.mark.parametrize("split", [[[0, 1], [2, 3]], [[0], [1, 2, 3]], [[1], [0, 2], [3]]])
@@ -37,7 +26,7 @@ def test_a_micro_batch_without_objects_does_not_bias_the_box_losses(split: list[
         return criterion(part[0], inputs.assignment, counts)
 
     whole = losses((output, truth), None)
-    parts = parts_of(output, truth, split)
+    parts = build.parts_of(output, truth, split)
     local = [StepCounts.local(build.term_inputs(p, p, t).assignment) for p, t in parts]
     split_losses = [losses(part, reduce_counts(local)) for part in parts]
     mean = {name: sum(x[name] for x in split_losses) / len(parts) for name in whole}

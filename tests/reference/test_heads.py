@@ -12,10 +12,12 @@ from torch import Tensor
 
 from ld_hub.assigners import ATSSAssigner, FCOSAssigner, MaxIoUAssigner
 from ld_hub.distillation import Distiller, TermInputs, get_recipe
+from ld_hub.distillation.regions import select
 from ld_hub.models.atss import ATSSCriterion
 from ld_hub.models.fcos import FCOSCriterion
 from ld_hub.models.gfocal import GFocalCriterion
 from ld_hub.models.retinanet import RetinaNetCriterion
+from ld_hub.ops.distribution import boxes_to_distances
 from ld_hub.structures import Assignment
 from tests.support import golden
 
@@ -62,25 +64,29 @@ def losses_of(case: SimpleNamespace, reference: str | None) -> dict[str, Tensor]
 def test_losses_and_gradients(stem: str, precision: str) -> None:
     case = golden.head_case(stem, precision)
     tolerance = golden.TOLERANCE[precision]
+    # the official float64 run of RetinaNet makes anchors, and what the VLR weighs by them, in float32: all its other
+    # losses agree to 1e-15, the VLR's and its share of the box gradients to that rounding
+    rounded = 1e-7 if case.info["kind"] == "ldretina" and precision == "f64" else tolerance
     losses = losses_of(case, case.info["fork"].lower())
     for name, loss in losses.items():
         stored = case.info["losses"][precision]
         levels = next(stored[key] for key in OURS.get(name, (name,)) if key in stored)
-        assert golden.error(loss.detach(), sum(levels)) <= tolerance, name
+        assert golden.error(loss.detach(), sum(levels)) <= (rounded if name == "distill_ld_vlr" else tolerance), name
     sum(losses.values()).backward()
     for kind, leaves in (("cls", case.cls), ("reg", case.box), ("cent", case.quality or [])):
+        allowed = rounded if kind == "reg" else tolerance
         for level, leaf in enumerate(leaves):
             grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
             key = f"{precision}/grad_{kind}{level}"
             if key in case.arrays.files:
                 expected = case.arrays[key]
                 if math.isfinite(abs(expected).sum()) and not abs(expected).max() > 0:
-                    assert grad.abs().max() <= tolerance, key
+                    assert grad.abs().max() <= allowed, key
                 else:
-                    assert golden.error(grad, expected) <= tolerance, key
+                    assert golden.error(grad, expected) <= allowed, key
             key = f"{precision}/gradsum_{kind}{level}"
             if key in case.arrays.files:
-                assert golden.sums_error(grad, case.arrays[key]) <= tolerance, key
+                assert golden.sums_error(grad, case.arrays[key]) <= allowed, key
 
 
 @pytest.mark.parametrize("stem", [s for s in CASES if "tgt/labels0" in golden.load(s)[1].files])
@@ -92,9 +98,25 @@ def test_targets(stem: str) -> None:
         part = slice(start, start + size)
         start += size
         stored = {
-            k: torch.as_tensor(case.arrays[f"tgt/{k}{level}"]) for k in ("labels", "label_weights", "bbox_targets")
+            k: torch.as_tensor(case.arrays[f"tgt/{k}{level}"])
+            for k in ("labels", "label_weights", "bbox_targets", "bbox")
+            if f"tgt/{k}{level}" in case.arrays.files
         }
-        assert torch.equal(assignment.labels[:, part], stored["labels"].long())
+        labels = stored["labels"].long().reshape(-1, size)
+        if case.family == "fcos":  # no label weights; C + 1 marks the rows inside a box that are not positive
+            marked, background = labels > case.info["num_classes"], torch.full_like(labels, case.info["num_classes"])
+            assert torch.equal(assignment.labels[:, part], torch.where(marked, background, labels))
+            positive = assignment.positive[:, part]
+            centers, boxes = assignment.priors.centers[part].expand(len(labels), -1, 2), assignment.boxes[:, part]
+            distances = boxes_to_distances(centers, boxes)[positive]
+            assert golden.error(distances, stored["bbox"].reshape(*labels.shape, 4)[positive]) <= 1e-6
+            if case.info["kind"] == "ldfcos":
+                inputs = TermInputs(case.student, case.teacher, assignment, case.targets)
+                rows = select(inputs, "inside", 0.25, "iof").rows
+                found = torch.zeros(assignment.labels.numel(), dtype=torch.bool).index_fill(0, rows.index, True)
+                assert torch.equal(found.view_as(assignment.labels)[:, part], marked)
+            continue
+        assert torch.equal(assignment.labels[:, part], labels)
         assert torch.equal(assignment.weights[:, part], stored["label_weights"].float())
         assert golden.error(assignment.boxes[:, part], stored["bbox_targets"]) <= 1e-6
 

@@ -13,7 +13,7 @@ from ld_hub.layers.postprocess import PostprocessConfig, postprocess
 from ld_hub.structures import DenseOutput
 from tests.support import golden
 
-CASES = golden.find("infer_*gfl*")
+CASES = golden.find("infer_*")
 
 
 def assert_same_detections(boxes: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor, dets: np.ndarray,
@@ -32,8 +32,10 @@ def test_detections(stem: str) -> None:
     info, arrays = golden.load(stem)
     cls = [torch.as_tensor(arrays[f"cls{i}"]) for i in range(5)]
     box = [torch.as_tensor(arrays[f"reg{i}_q8"]).float() / 16 for i in range(5)]
-    priors = replace(golden.priors_of({}, info["feature_sizes"], torch.float32), size_divisor=32)
-    output = DenseOutput.from_levels(cls, box, None, priors, DistributionCoder(16))
+    quality = [torch.as_tensor(arrays[f"cent{i}"]) for i in range(5)] if "cent0" in arrays.files else None
+    assert (quality is None) == (stem.split("_")[2] in {"gfl", "retina"})
+    priors = replace(golden.priors_of(info["feature_sizes"], torch.float32, stem.split("_")[2]), size_divisor=32)
+    output = DenseOutput.from_levels(cls, box, quality, priors, DistributionCoder(16))
     sizes = torch.tensor(info["img_shapes"], dtype=torch.float32)
     factors = torch.tensor(info["scale_factors"])[:, :2]
     seen = 0

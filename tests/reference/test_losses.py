@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from ld_hub.distillation.terms import kl_divergence
-from ld_hub.losses import box_loss, distribution_focal_loss, quality_focal_loss
+from ld_hub.losses import box_loss, centerness_loss, distribution_focal_loss, focal_loss, quality_focal_loss
 from tests.support import golden
 
 BOX_KINDS = {"GIoULoss": "giou", "CIoULoss": "ciou", "DIoULoss": "diou"}
-REPLAYED = {"QualityFocalLoss", "DistributionFocalLoss", "KnowledgeDistillationKLDivLoss", *BOX_KINDS}
+REPLAYED = {"QualityFocalLoss", "DistributionFocalLoss", "KnowledgeDistillationKLDivLoss", "FocalLoss",
+            "CrossEntropyLoss", *BOX_KINDS}  # fmt: skip
 
 
 def _cases() -> list[tuple[str, str, str]]:
@@ -33,6 +34,10 @@ def _rows(kind: str, case: dict[str, Any], given: dict[str, Tensor], fork: str) 
         return quality_focal_loss(pred, given["label"].long(), given["score"])
     if kind == "DistributionFocalLoss":
         return distribution_focal_loss(pred, given["label"])
+    if kind == "FocalLoss":
+        return focal_loss(pred, given["label"].long())
+    if kind == "CrossEntropyLoss":
+        return centerness_loss(pred, given["label"])
     if kind == "KnowledgeDistillationKLDivLoss":
         return kl_divergence(pred, given["soft_label"], case["cfg"]["T"], None)
     return box_loss(pred, given["target"], BOX_KINDS[kind], reference=fork)
@@ -55,7 +60,7 @@ def test_value_and_gradient(stem: str, name: str, precision: str) -> None:
     if case["kwargs"].get("reduction_override") == "none":
         loss = rows
     elif average is None:
-        loss = rows.mean()
+        loss = rows.mean() / (given["pred"].shape[1] if kind == "FocalLoss" else 1)  # a mean over classes as well
     else:
         loss = rows.sum() / (average + (torch.finfo(torch.float32).eps if fork == "bckd" else 0.0))
     loss = loss * case["cfg"].get("loss_weight", 1.0)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
-from ld_hub.assigners import ATSSAssigner
+from ld_hub.assigners import ATSSAssigner, FCOSAssigner, MaxIoUAssigner
 from ld_hub.distillation import TermInputs
 from ld_hub.layers.coders import DistributionCoder
-from ld_hub.ops.priors import level_shapes, square_anchor_grid
-from ld_hub.structures import DenseOutput, DetectorSpec, StepCounts, Targets
+from ld_hub.ops.priors import level_shapes, multi_anchor_grid, point_grid, square_anchor_grid
+from ld_hub.structures import Assignment, DenseOutput, DetectorSpec, Priors, StepCounts, Targets
 
 STRIDES = (8, 16, 32, 64, 128)
 SIZE = (96, 128)
+FAMILIES = ("gfocal", "atss", "fcos", "retinanet")
 
 
 def targets(number: int, seed: int = 0, classes: int = 5, dtype: torch.dtype = torch.float64) -> Targets:
@@ -26,22 +29,57 @@ def targets(number: int, seed: int = 0, classes: int = 5, dtype: torch.dtype = t
     return Targets.pad(boxes, labels, torch.tensor([SIZE] * number, dtype=dtype))
 
 
+def grid(family: str, dtype: torch.dtype = torch.float64) -> Priors:
+    """A family's grid for images of `SIZE`."""
+    shapes = level_shapes(*SIZE, STRIDES)
+    if family == "fcos":
+        return point_grid(shapes, STRIDES, dtype=dtype)
+    if family == "retinanet":
+        return multi_anchor_grid(shapes, STRIDES, scale=2.0, dtype=dtype)
+    return square_anchor_grid(shapes, STRIDES, scale=4.0, dtype=dtype)
+
+
+def assign(priors: Priors, truth: Targets, classes: int = 5) -> Assignment:
+    """By the assigner of the family whose grid this is."""
+    assigner = FCOSAssigner() if priors.anchors is None else ATSSAssigner()
+    return (MaxIoUAssigner() if priors.anchors_per_cell > 1 else assigner)(priors, truth, classes)
+
+
 def output(
-    number: int, seed: int, classes: int = 5, reg_max: int = 16, dtype: torch.dtype = torch.float64
+    number: int,
+    seed: int,
+    classes: int = 5,
+    reg_max: int = 16,
+    dtype: torch.dtype = torch.float64,
+    family: str = "gfocal",
 ) -> DenseOutput:
     """Random predictions with leaf tensors that ask for a gradient."""
     random = torch.Generator().manual_seed(seed)
-    priors = square_anchor_grid(level_shapes(*SIZE, STRIDES), STRIDES, scale=4.0, dtype=dtype)
+    priors = grid(family, dtype)
     cls = torch.randn(number, len(priors), classes, generator=random, dtype=dtype)
     box = torch.randn(number, len(priors), 4, reg_max + 1, generator=random, dtype=dtype) * 2
-    return DenseOutput(cls.requires_grad_(), box.requires_grad_(), None, priors, DistributionCoder(reg_max))
+    quality = None
+    if family in {"atss", "fcos"}:
+        quality = torch.randn(number, len(priors), generator=random, dtype=dtype).requires_grad_()
+    return DenseOutput(cls.requires_grad_(), box.requires_grad_(), quality, priors, DistributionCoder(reg_max))
+
+
+def parts_of(output: DenseOutput, truth: Targets, split: list[list[int]]) -> list[tuple[DenseOutput, Targets]]:
+    """The batch cut into micro-batches of these images; gradients reach the whole."""
+    parts = []
+    for images in split:
+        rows = {k: getattr(output, k) for k in ("cls_logits", "box", "quality")}
+        piece = dataclasses.replace(output, **{k: None if v is None else v[images] for k, v in rows.items()})
+        changes = {f.name: getattr(truth, f.name)[images] for f in dataclasses.fields(truth)}
+        parts.append((piece, dataclasses.replace(truth, **changes)))
+    return parts
 
 
 def term_inputs(
     student: DenseOutput, teacher: DenseOutput, truth: Targets, counts: StepCounts | None = None
 ) -> TermInputs:
     """What a term sees of two outputs."""
-    assignment = ATSSAssigner()(student.priors, truth, student.num_classes)
+    assignment = assign(student.priors, truth, student.num_classes)
     return TermInputs(student, teacher, assignment, truth, counts)
 
 

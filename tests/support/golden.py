@@ -71,8 +71,8 @@ GRIDS: dict[str, Callable[..., Priors]] = {
 
 
 def priors_of(shapes: Any, dtype: torch.dtype, family: str = "gfl") -> Priors:
-    """The grid of a case; its padded sizes are given outright, hence the divisor of 1."""
-    return GRIDS[family]([tuple(s) for s in shapes], STRIDES, dtype=dtype, size_divisor=1)
+    """The grid of a case; its padded sizes are given outright, hence the divisor of 1. Anchors are of float32."""
+    return GRIDS[family]([tuple(s) for s in shapes], STRIDES, size_divisor=1).to(dtype=dtype)
 
 
 def targets_of(geometry: dict[str, Any], arrays: Any, dtype: torch.dtype) -> Targets:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 
 def name_of(stem: str) -> str:
-    """The registered name for ``keys_LD_fcos_r50``, ``model_BCKD_plain_atss_r50``, ...; empty where there is none yet."""
-    _, fork, case = stem.split("_", 2)
+    """The name for ``keys_LD_fcos_r50``, ``model_BCKD_plain_atss_r50``, ...; empty where there is none yet."""
+    case = stem.split("_", 2)[2]
     if "dcn" in case or case.startswith("bckd_"):  # deformable convolutions, MobileNetV2
         return ""
     if case.startswith("plain_"):
