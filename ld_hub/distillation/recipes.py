@@ -20,14 +20,14 @@ class Recipe:
         terms: Configured terms by name; the losses are logged as ``distill_<name>``.
         summary: One line for tables and cards.
         reference: Code base whose computation the terms follow, or None for the sound default; see `published`.
-        family: Family of detectors that the terms were adapted to; see `for_family`.
+        family: Family of detectors whose published settings the terms have; see `for_family`.
     """
 
     name: str
     terms: Mapping[str, TermConfig] = field(default_factory=dict)
     summary: str = ""
     reference: str | None = None
-    family: str | None = None
+    family: str = "gfocal"
 
     def with_terms(self, **changes: Mapping[str, Any]) -> Recipe:
         """A copy with fields of its terms changed: ``recipe.with_terms(ld={"weight": 2})``.
@@ -57,7 +57,7 @@ class Recipe:
         if reference not in {"ld", "bckd"}:
             raise ConfigError(f"reference is {reference!r}; expected 'ld', 'bckd' or None.")
         terms = {name: term.published(reference) for name, term in self.terms.items()}
-        quirks = FAMILY_QUIRKS.get((reference, self.family or ""), {})
+        quirks = FAMILY_QUIRKS.get((reference, self.family), {})
         return replace(self, terms=_changed(terms, quirks), reference=reference)
 
     def for_family(self, family: str) -> Recipe:
@@ -125,7 +125,7 @@ class Recipe:
                     raise unknown_name(f"field of term '{name}'", key, known)
             terms[name] = config_class(**{k: v for k, v in values.items() if k != "kind"})
         name, summary = str(data.get("name", "custom")), str(data.get("summary", ""))
-        return cls(name, terms, summary, data.get("reference"), data.get("family"))
+        return cls(name, terms, summary, data.get("reference"), str(data.get("family", "gfocal")))
 
 
 def _changed(terms: Mapping[str, TermConfig], changes: Mapping[str, Mapping[str, Any]]) -> dict[str, TermConfig]:
@@ -133,11 +133,11 @@ def _changed(terms: Mapping[str, TermConfig], changes: Mapping[str, Mapping[str,
     return {name: replace(term, **changes.get(name, {})) for name, term in terms.items()}
 
 
-def _preset(name: str, reference: str | None, family: str | None) -> Mapping[str, TermConfig]:
+def _preset(name: str, reference: str | None, family: str) -> Mapping[str, TermConfig]:
     """The terms of a registered recipe for a family and a reading; none for a recipe of the user's own."""
     if name not in RECIPES:
         return {}
-    changed = _changed(RECIPES[name].terms, FAMILY_TERMS.get(family or "", {}))
+    changed = _changed(RECIPES[name].terms, FAMILY_TERMS.get(family, {}))
     recipe = replace(RECIPES[name], terms=changed, family=family)
     return recipe.terms if reference is None else recipe.published(reference).terms
 

@@ -84,7 +84,7 @@ def test_the_name_says_recipe_and_teacher_and_flags_win():
 def test_every_field_of_every_term_is_a_flag(term):
     config = get_recipe("vlr").terms[term]
     values = {"weight": 7.5, "region": "all", "gamma": 0.5, "criterion": "diou", "first_step": 3, "last_step": 9,
-              "temperature": 1.5, "normalizer": "none", "counts": "local", "kl_divisor": 5}  # fmt: skip
+              "temperature": 1.5, "normalizer": "none", "counts": "local", "kl_divisor": 5, "joint": True}  # fmt: skip
     for field in dataclasses.fields(config):
         for words in ([f"--terms.{term}.{field.name}", str(values[field.name])],
                       [f"--terms.{term}.{field.name}={values[field.name]}"]):  # fmt: skip
@@ -92,6 +92,15 @@ def test_every_field_of_every_term_is_a_flag(term):
             changed = dataclasses.replace(config, **{field.name: values[field.name]})
             assert recipe == get_recipe("vlr").with_terms(**{term: vars(changed)})
             assert recipe != get_recipe("vlr")
+
+
+def test_a_recipe_is_the_students_familys_and_flags_win():
+    _, recipe, teacher = parse_distill(["retinanet_r50_vlr_r101", "--terms.kd.temperature", "3"])
+    assert (recipe.family, teacher) == ("retinanet", "retinanet_r101_bins")
+    assert recipe == get_recipe("vlr").for_family("retinanet").with_terms(kd={"temperature": 3.0})
+    assert recipe.for_family("retinanet") == recipe  # as the distiller sees it
+    _, recipe, _ = parse_distill(["retinanet_r50_vlr_r101", "--reference", "ld", "--terms.ld.joint", "false"])
+    assert [recipe.terms[name].joint for name in ("ld", "ld_vlr")] == [False, True]
 
 
 def test_reference_sets_the_published_fields():

@@ -49,8 +49,13 @@ def test_every_required_name_is_registered():
     wanted = {"gfocal", *(f"gfocal_{backbone}" for backbone in backbones)}
     wanted |= {f"gfocal_{s}_{r}_r101" for s in ("r18", "r34", "r50") for r in ("ld", "vlr")}
     wanted |= {f"gfocal_{b}_ld_{b}" for b in ("r18", "r50", "x101_32x4d")}
+    wanted |= {
+        f"{f}_{b}{form}" for f in ("atss", "retinanet") for b in ("r18", "r50", "r101") for form in ("", "_bins")
+    }
+    wanted |= {f"fcos_{b}_caffe{form}" for b in ("r50", "r101") for form in ("", "_bins")}
+    wanted |= {f"{f}_r50_{r}_r101" for f in ("atss", "fcos", "retinanet") for r in ("ld", "vlr")}
     assert wanted <= set(list_models())
-    assert list_modules() == ["gfocal"]
+    assert list_modules() == ["atss", "fcos", "gfocal", "retinanet"]
 
 
 def test_distilled_names_have_their_students_structure_and_know_the_teacher():
@@ -180,9 +185,9 @@ def test_near_misses_are_answered_with_the_right_name(name, right):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("fcos_r50", "Families in this version: gfocal"),
+        ("fcos_r5", "Close matches: fcos_r50"),
         ("gfocal_r5", "Close matches: gfocal_r50"),
-        ("yolo", "Families in this version: gfocal"),
+        ("yolo", "Families in this version: atss, fcos, gfocal, retinanet"),
         ("", "Unknown model ''"),
     ],
 )

@@ -182,8 +182,8 @@ def test_fields_of_a_newer_version_warn_and_are_ignored(copy):
 def test_an_unknown_name_falls_back_to_its_family(copy):
     model = load_pretrained(copy(architecture="gfocal_of_tomorrow"))
     assert model.name == "gfocal_of_tomorrow" and model.config.reg_max == 5
-    with pytest.raises(CheckpointError, match="'fcos_r9' of the family 'fcos'"):
-        load_pretrained(copy(architecture="fcos_r9", family="fcos"))
+    with pytest.raises(CheckpointError, match="'yolo_r9' of the family 'yolo'"):
+        load_pretrained(copy(architecture="yolo_r9", family="yolo"))
 
 
 @pytest.mark.parametrize(
