@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from ld_hub.models.profile import multiply_adds, params
 from ld_hub.models.retinanet import RetinaNetCriterion
 from ld_hub.ops.dist import reduce_counts
 from ld_hub.registry import MODELS
-from ld_hub.structures import DenseOutput, StepCounts, Targets
+from ld_hub.structures import DenseOutput, Rows, StepCounts, Targets
 from tests.support import build
 
 SMALL: dict[str, Any] = {"backbone": "test_resnet", "fpn_channels": 32, "head_width": 32, "head_depth": 1,
@@ -232,3 +233,25 @@ def test_bad_configurations_are_named(family: str, config: dict, words: list[str
     with pytest.raises(LdHubError) as caught:
         create_model(family, **{**SMALL, **config})
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+@pytest.mark.parametrize("boxes", [3, 0])
+@pytest.mark.parametrize(("family", "config"), FORMS)
+def test_rows_of_fixed_number_give_the_same(family: str, config: dict, boxes: int) -> None:
+    """On a GPU all rows take part, those that are not positive with weight 0: no NaN may come from them."""
+    model = build_model(family, **config).double()
+    output = model(torch.randn(2, 3, 96, 128, dtype=torch.float64))
+
+    def run() -> tuple[dict[str, Tensor], list[Tensor]]:
+        losses = model.loss(output, truth(boxes))
+        total = torch.stack(list(losses.values())).sum()
+        return losses, list(torch.autograd.grad(total, [output.cls_logits, output.box], retain_graph=True))
+
+    exact, exact_grads = run()
+    with mock.patch("torch.compiler.is_compiling", return_value=True):
+        assert Rows.find(torch.zeros(2, 5, dtype=torch.bool)).dense
+        fixed, fixed_grads = run()
+    for name, loss in exact.items():
+        assert torch.allclose(loss, fixed[name], rtol=1e-12, atol=0), name
+    for mine, expected in zip(fixed_grads, exact_grads, strict=True):
+        assert torch.allclose(mine, expected, rtol=1e-9, atol=1e-15)
