@@ -77,14 +77,20 @@ class LoadReport:
         raise CheckpointError(f"'{self.source}' does not fit the model.\n{self.table()}")
 
     def _classes_of_file(self, num_classes: int) -> int | None:
-        """C of the file, if only class counts differ: every wrong shape has its own C where the model has C."""
+        """C of the file, if only class counts differ: every wrong shape has its own C where the model has C.
+
+        With several anchors per cell (RetinaNet: 9) a class layer has that many times C outputs.
+        """
         if self.missing or self.unexpected or not self.wrong_shape:
             return None
         counts = set()
         for _, found, own in self.wrong_shape:
-            if not found or len(found) != len(own) or own[0] != num_classes or found[1:] != own[1:]:
+            if not found or len(found) != len(own) or found[1:] != own[1:]:
                 return None
-            counts.add(found[0])
+            anchors = own[0] // num_classes
+            if anchors not in {1, 9} or own[0] % num_classes or found[0] % anchors:
+                return None
+            counts.add(found[0] // anchors)
         return counts.pop() if len(counts) == 1 else None
 
     def _dropped_by_reason(self) -> dict[str, list[str]]:

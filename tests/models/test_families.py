@@ -19,6 +19,7 @@ from ld_hub.models.atss import ATSSCriterion
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
 from ld_hub.models.fcos import FCOSCriterion
+from ld_hub.models.pretrained import load_weights
 from ld_hub.models.profile import multiply_adds, params
 from ld_hub.models.retinanet import RetinaNetCriterion
 from ld_hub.ops.dist import reduce_counts
@@ -202,6 +203,15 @@ def test_every_name_builds_without_weights(name: str) -> None:
         assert name == f"{entry.family}_r50_{entry.distilled.recipe}_r101"
         assert "r101" in teacher.name
         assert model.spec.reg_max == 16
+
+
+@pytest.mark.parametrize("family", CRITERIA)
+def test_weights_for_other_classes_are_told_as_such(family: str, tmp_path: Any) -> None:
+    path = build_model(family, num_classes=5).save_pretrained(tmp_path / "m") / "model.safetensors"
+    with pytest.raises(CheckpointError, match="weights for 5 classes, the model has 3"):
+        load_weights(build_model(family), path)
+    with pytest.raises(CheckpointError, match="head.box.weight"):
+        load_weights(build_model(family, num_classes=5, boxes="bins"), path)
 
 
 def test_caffe_backbones() -> None:
