@@ -17,7 +17,7 @@ from ld_hub.distillation import Distiller, TermInputs
 from ld_hub.engine.losses import gradient_shares
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
-from ld_hub.ops.dist import mean_over_ranks
+from ld_hub.ops.dist import reduce_counts
 from ld_hub.preprocessing import renormalize
 from ld_hub.structures import Assignment, DenseOutput, ImageBatch, StepCounts, Targets
 
@@ -189,12 +189,7 @@ def targets_of(batch: ImageBatch) -> Targets:
 
 def step_counts(assignments: Sequence[Assignment]) -> StepCounts:
     """Normalisers of a whole optimizer step: mean over its micro-batches and over all ranks."""
-    counts = StepCounts.mean([StepCounts.local(assignment) for assignment in assignments])
-    return StepCounts(
-        images=mean_over_ranks(counts.images),
-        samples=mean_over_ranks(counts.samples),
-        positives=mean_over_ranks(counts.positives),
-    )
+    return reduce_counts([StepCounts.local(assignment) for assignment in assignments])
 
 
 def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
