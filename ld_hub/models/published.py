@@ -51,7 +51,7 @@ def model_directory(entry: ModelEntry, cfg: PretrainedCfg, cache_dir: str | Path
         return None
     check_sha256(file, cfg.sha256)
     config = make_config(entry, {"num_classes": cfg.num_classes})
-    with torch.random.fork_rng(devices=[]):  # the first call draws no other numbers than the next one
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):  # the first call draws no other numbers than the next
         model = entry.build(config, name=entry.name)
     load_checkpoint(model, file)
     return save_pretrained(model, directory)
