@@ -81,7 +81,8 @@ class Backbone(nn.Module):
         self.body = _create_body(self.timm_name, in_chans, pretrained and checkpoint is None, cache_dir)
         self.channels_last_output = getattr(self.body, "output_fmt", None) == "NHWC"
         self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
-        self.pretrained_cfg: dict[str, Any] = dict(timm.get_pretrained_cfg(self.timm_name).to_dict())
+        described = timm.get_pretrained_cfg(self.timm_name)  # None for timm's deprecated names
+        self.pretrained_cfg: dict[str, Any] = dict(described.to_dict()) if described is not None else {}
         self.size_multiple = _size_multiple(self.body, in_chans, self.pretrained_cfg)
         self.initialized_from: str | None = "pretrained" if pretrained else None
         if checkpoint is not None:

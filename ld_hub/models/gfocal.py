@@ -18,7 +18,7 @@ from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
 from ld_hub.losses import box_loss, distribution_focal_loss, quality_focal_loss_sum
-from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig
+from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig, whole_number
 from ld_hub.models.weights import published
 from ld_hub.ops.boxes import overlap
 from ld_hub.ops.dist import mean_over_ranks, reduce_counts
@@ -46,8 +46,7 @@ class GFocalConfig(DetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.reg_max, int) or not 1 <= self.reg_max <= 256:
-            raise ConfigError(f"reg_max is {self.reg_max!r}; expected a whole number from 1 to 256.")
+        object.__setattr__(self, "reg_max", whole_number("reg_max", self.reg_max, 1, 256))
         if not 0 < self.anchor_scale <= 64:
             raise ConfigError(f"anchor_scale is {self.anchor_scale!r}; expected a number in (0, 64].")
         if self.box_loss not in {"giou", "ciou"}:
