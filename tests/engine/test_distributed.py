@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate import debug_launcher
-from accelerate.state import AcceleratorState, GradientState
+from accelerate import PartialState
 
 from ld_hub.engine import DetectionTrainer, TrainConfig
 from ld_hub.engine.evaluate import evaluate
@@ -23,13 +24,18 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reaso
 
 
 def launch(function, *arguments) -> None:
-    debug_launcher(_rank, (function, *arguments), num_processes=2)
+    """Two gloo ranks, in fresh processes: forked ones would inherit the thread pools of earlier tests, and hang."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(_rank, (port, function, *arguments), nprocs=2)
 
 
-def _rank(function, *arguments) -> None:
-    AcceleratorState._reset_state(True)  # what the forked process inherited says there is one process
-    GradientState._reset_state()
+def _rank(index, port, function, *arguments) -> None:
+    ranks = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in {**ranks, "OMP_NUM_THREADS": 1}.items()})
     torch.set_num_threads(1)
+    PartialState(cpu=True)  # `rank` answers from here on
     function(*arguments)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from ld_hub.data import load_coco
@@ -71,26 +73,32 @@ def _stop_before_step(monkeypatch, step):
     monkeypatch.setattr(Loop, "_update", stopping)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def _die_while_saving(data, out, settings) -> None:
+    """Dies at once, as by SIGKILL, while it writes the weights of step 4."""
+    import ld_hub.engine.checkpoint as room
+
+    save = room.save_safetensors
+
+    def dying(state, path):
+        if "step_00000004" in str(path):
+            path.write_bytes(b"half")
+            os._exit(9)
+        return save(state, path)
+
+    room.save_safetensors = dying
+    torch.set_num_threads(1)
+    train(data, out, **settings)
+
+
 def test_resume_after_a_kill_in_the_middle_of_saving(data, tmp_path, monkeypatch):
     settings = {"steps": 4, "save_every": 2}
     train(data, tmp_path / "whole", **settings)
-    child = os.fork()
-    if child == 0:  # dies at once, as by SIGKILL, while it writes the weights of step 4
-        import ld_hub.engine.checkpoint as room
-
-        save = room.save_safetensors
-
-        def dying(state, path):
-            if "step_00000004" in str(path):
-                path.write_bytes(b"half")
-                os._exit(9)
-            return save(state, path)
-
-        room.save_safetensors = dying
-        train(data, tmp_path / "killed", **settings)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    child = multiprocessing.get_context("spawn").Process(
+        target=_die_while_saving, args=(data, tmp_path / "killed", settings)
+    )
+    child.start()
+    child.join()
+    assert child.exitcode == 9
     assert not (tmp_path / "killed/result.json").exists()
     train(data, tmp_path / "killed", detector(seed=3), resume=True, **settings)
     assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "killed/model"))
