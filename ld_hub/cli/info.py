@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from ld_hub.distillation import get_recipe
-from ld_hub.hub import CONFIG_NAME
 from ld_hub.models.backbones import timm_name
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
-from ld_hub.models.names import parse_source, split_tag
+from ld_hub.models.names import parse_source, saved_directory, split_tag
 from ld_hub.models.pretrained import load_pretrained
 from ld_hub.models.profile import multiply_adds, params
 from ld_hub.registry import MODELS, PretrainedCfg
@@ -50,8 +48,9 @@ def build_on_meta(name: str) -> DenseDetector:
     """
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fresh weights")  # none are wanted here
-        if (Path(name) / CONFIG_NAME).is_file():
-            model: DenseDetector = load_pretrained(name, weights=False)
+        directory = saved_directory(name)
+        if directory is not None:
+            model: DenseDetector = load_pretrained(directory, weights=False)
             return model
         if not parse_source(name)[0]:
             name = split_tag(name)[0]
@@ -128,8 +127,8 @@ def _weight_rows(name: str) -> list[tuple[str, str]]:
 
 
 def _weights(name: str, cfg: PretrainedCfg) -> str:
-    facts = [f"AP {cfg.ap:.1f}" if cfg.ap is not None else "", cfg.license, cfg.source]
-    return f"{name} ({', '.join(fact for fact in facts if fact)})"
+    facts = [f"COCO AP {cfg.ap:.1f} as published, not run here" if cfg.ap is not None else "", cfg.source, cfg.license]
+    return f"{name} ({'; '.join(fact for fact in facts if fact)})"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -36,7 +36,7 @@ class CocoFile:
         image_ids: ``(I,)``.
         file_names: I names as written.
         sizes: ``(I, 2)`` height, width in px as declared.
-        ids: ``(K,)`` annotation ids.
+        ids: ``(K,)`` annotation ids; where the file gives none, numbers above all given ones.
         image_of: ``(K,)`` image id of each annotation.
         category_of: ``(K,)`` category id of each annotation.
         boxes: ``(K, 4)`` x, y, width, height in px.
@@ -79,7 +79,7 @@ def read_coco(path: str | Path) -> CocoFile:
     read = _Columns(path, "image", images)
     image_ids, file_names = read.ints("id"), read.strings("file_name")
     sizes = np.stack([read.ints("height"), read.ints("width")], axis=1)
-    read = _Columns(path, "annotation", annotations)
+    read = _Columns(path, "annotation", _with_ids(annotations))
     boxes = read.boxes("bbox")
     return CocoFile(
         path=path,
@@ -96,6 +96,18 @@ def read_coco(path: str | Path) -> CocoFile:
         category_ids=category_ids,
         label_names=label_names,
     )
+
+
+def _with_ids(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Issue ids to annotations that have none: nothing but messages needs them."""
+    missing = [k for k, row in enumerate(annotations) if row.get("id") is None]
+    if not missing:
+        return annotations
+    used = [row["id"] for row in annotations if _is_int(row.get("id"))]
+    numbered = list(annotations)
+    for number, k in enumerate(missing, start=max([0, *used]) + 1):
+        numbered[k] = {**annotations[k], "id": number}
+    return numbered
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

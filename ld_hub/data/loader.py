@@ -112,7 +112,6 @@ def train_loader(
     accumulation: int = 1,
     workers: int = 2,
     pin_memory: bool = False,
-    filter_empty: bool = False,
 ) -> DataLoader[Any]:
     """Endless training batches with targets and image ids.
 
@@ -129,13 +128,10 @@ def train_loader(
         accumulation: Micro-batches per optimizer step.
         workers: Worker processes; 0 loads in this process.
         pin_memory: Copy batches to page-locked memory, for transfer to a GPU.
-        filter_empty: Leave out images without boxes, as published training does.
 
     Returns:
         A loader of `ImageBatch`; errors of workers are raised as they were.
     """
-    if filter_empty:
-        dataset = dataset.without_empty()
     batches = TrainBatches(
         dataset.sizes,
         batch_size,

@@ -25,7 +25,7 @@ from torch import Tensor
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 from ld_hub.hub import atomic_directory, atomic_write, load_safetensors, save_safetensors
 
-FORMAT = 1  # of state.json
+FORMAT = 2  # of state.json
 KEPT = 2  # checkpoints; the one before the last stays in case the last turns out bad
 
 
@@ -38,7 +38,7 @@ class Checkpoint:
         model: State dict of the task (detector and terms).
         optimizer: ``torch.optim.Optimizer.state_dict()``.
         ema: State dict of the average, or None.
-        state: JSON values: settings, best AP, scaler, random number generators.
+        state: JSON values: settings, what the run is of, best AP, scaler, random number generators.
     """
 
     step: int
@@ -123,6 +123,19 @@ class RunDirectory:
                 "--output_dir; nothing is overwritten."
             )
 
+    def claim(self, resume: bool | str) -> None:
+        """Refuse to write over a run other than the one that is continued.
+
+        Args:
+            resume: True for the run here, or the path of what is continued, which may be of another directory.
+
+        Raises:
+            ConfigError: If there is one.
+        """
+        inside = isinstance(resume, str) and Path(resume).resolve().is_relative_to(self.path.resolve())
+        if resume is not True and not inside:
+            self.require_new()
+
     def checkpoints(self) -> list[Path]:
         """Complete checkpoints, oldest first."""
         return sorted(path for path in self._checkpoints.glob("step_*") if (path / "state.json").is_file())
@@ -173,6 +186,20 @@ class RunDirectory:
         for path in self._checkpoints.glob("step_*"):
             if not (path / "state.json").is_file():
                 shutil.rmtree(path, ignore_errors=True)
+
+    def settings(self) -> dict[str, Any]:
+        """Content of config.json.
+
+        Raises:
+            CheckpointError: If it is missing or cannot be read.
+        """
+        try:
+            return dict(json.loads(self.config_file.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(
+                f"'{self.config_file}' cannot be read ({error}), so nothing says what was trained in '{self.path}': "
+                "remove the directory, or use another --output_dir."
+            ) from None
 
     def write_json(self, file: Path, content: Mapping[str, Any]) -> None:
         """Write one of the JSON files."""

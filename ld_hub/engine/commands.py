@@ -161,8 +161,8 @@ def _config(parsed: Parsed) -> TrainConfig:
     """The training settings; the run directory is refused before anything slow happens."""
     given = parsed.values["output_dir"]
     config = parsed.of(TrainConfig, output_dir=str(Path("runs") / parsed.name) if given == "runs/run" else given)
+    RunDirectory(config.output_dir).claim(config.resume)
     if not config.resume:
-        RunDirectory(config.output_dir).require_new()
         RunDirectory(Path(config.output_dir) / "teacher").require_new()
     return config
 

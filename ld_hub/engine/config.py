@@ -21,15 +21,17 @@ class TrainConfig:
     Attributes:
         output_dir: Run directory: config.json, metrics.jsonl, checkpoints/, best/ and model/ are written there.
         resume: Continue the run in output_dir from its last checkpoint, to the same weights as without the break; a
-            path continues from that checkpoint directory instead. Starts from step 0 where nothing was saved yet.
+            path continues from that checkpoint directory instead, of this run or, in a new output_dir, of another.
+            Starts from step 0 where nothing was saved yet. Settings, network, teacher, recipe and data must be the
+            same.
         schedule: Published preset of the length: 1x = 12 epochs, 2x = 24 epochs. 1x where neither epochs nor steps
             is given.
         epochs: Length in passes over the training images, instead of schedule.
         steps: Length in optimizer steps, instead of schedule.
         batch_size: Images per process and micro-step.
         accumulation: Micro-steps per optimizer step. Images and positives are counted over the whole step, so losses
-            are those of one batch of accumulation x batch_size; only normalisers made of predictions (the score
-            weights of GFocal's box losses) cover the micro-step.
+            are those of one batch of accumulation x batch_size; only a mean of predictions (the score that GFocal's
+            box losses are divided by) covers the micro-step.
         optimizer: sgd (published) or adamw.
         lr: Learning rate for 16 images per optimizer step; 0.01 for sgd and 0.0001 for adamw where not given.
         scale_lr: Multiply lr by (images per optimizer step over all processes) / 16, as published; false takes lr as
@@ -113,7 +115,8 @@ class TrainConfig:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
 
 
-# What may differ between a run and its continuation: nothing of it reaches the weights.
+# What may differ between a run and its continuation: nothing of it reaches the weights. (On several ranks, the running
+# statistics of trained batch norms become the ranks' mean whenever the run saves; no training step reads them.)
 RESUMABLE_CHANGES = frozenset(
     "output_dir resume batch_size workers eval_every_steps eval_every_epochs eval_batch_size save_every log_every "
     "report_to".split()

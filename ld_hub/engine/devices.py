@@ -32,14 +32,18 @@ def make_accelerator(
 
     Raises:
         ConfigError: If a tracker is not installed, the device does not do the precision, or accelerate was launched
-            with something that shards the model (FSDP, DeepSpeed).
+            with something that shards the model (FSDP, DeepSpeed), or each of the launched processes would be a
+            run of its own.
     """
     _check_trackers(config.report_to)
     precision = config.precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()  # an earlier run of this process had another precision; the ranks stay
+    launched = "LOCAL_RANK" in os.environ or "WORLD_SIZE" in os.environ
     try:
         accelerator = Accelerator(
+            # torchrun says nothing of devices, and accelerate takes ranks without a GPU for runs of their own
+            cpu=launched and not torch.accelerator.is_available(),
             mixed_precision=precision,
             log_with=[*config.report_to, *trackers] or None,
             project_dir=str(directory),
@@ -49,6 +53,7 @@ def make_accelerator(
         )
     except ValueError as error:
         raise ConfigError(f"accelerate cannot run this: {error}") from None
+    _check_launch(accelerator)
     if accelerator.distributed_type not in SUPPORTED:
         raise ConfigError(
             f"accelerate was launched as {accelerator.distributed_type}; ld_hub trains in one process or with DDP "
@@ -57,6 +62,16 @@ def make_accelerator(
     if accelerator.mixed_precision == "fp16" and accelerator.scaler is None:
         raise ConfigError(f"precision fp16 needs a GPU, this is '{accelerator.device.type}': use bf16 or no.")
     return accelerator
+
+
+def _check_launch(accelerator: Accelerator) -> None:
+    wanted, found = os.environ.get("WORLD_SIZE", "1"), accelerator.num_processes
+    if wanted != str(found):
+        raise ConfigError(
+            f"WORLD_SIZE says that {wanted} processes were launched, but accelerate set up {found} on "
+            f"'{accelerator.device.type}': each would write the same output_dir. Launch with torchrun or accelerate "
+            "launch (--cpu on a machine without GPUs), or unset WORLD_SIZE for a single process."
+        )
 
 
 def _check_trackers(names: Sequence[str]) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from ld_hub.data import DetectionSet, eval_loader
 from ld_hub.errors import EvaluationError
 from ld_hub.evaluation import CocoEvaluator, CocoMetrics
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.inference import evaluating
 from ld_hub.ops.dist import is_distributed, rank, world_size
 from ld_hub.structures import ImageBatch
 
@@ -63,7 +63,7 @@ def evaluate(
         backend=backend,
     )
     device = next(model.parameters()).device
-    with _at_rest(model):
+    with evaluating(model):
         for batch in _batches(model, dataset, batch_size, workers, device, progress):
             images = batch.images.to(device, non_blocking=True)
             with accelerator.autocast() if accelerator is not None else contextlib.nullcontext():
@@ -73,19 +73,6 @@ def evaluate(
     if is_distributed():
         evaluator.merge(_gather(evaluator.state()))
     return evaluator.compute(), evaluator
-
-
-@contextlib.contextmanager
-def _at_rest(model: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; every module is in its own mode again afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _batches(

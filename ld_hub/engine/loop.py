@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,13 @@ from ld_hub.data import DetectionSet, train_loader
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
 from ld_hub.engine.config import changed_fields
 from ld_hub.engine.evaluate import evaluate
+from ld_hub.engine.identity import differences, require_same
 from ld_hub.engine.losses import LossWatch
-from ld_hub.engine.optimizer import Average, gradient_norm, make_optimizer
+from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, make_optimizer
 from ld_hub.engine.report import Clock, Reporter
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.tasks import DetectionTask, step_counts, total_loss
-from ld_hub.errors import CheckpointError, ConfigError
+from ld_hub.errors import CheckpointError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.pretrained import save_pretrained
 from ld_hub.preprocessing import TrainTransform
@@ -41,6 +42,7 @@ class Loop:
         plan: Length and learning rates.
         run: Where it is written.
         accelerator: Devices, ranks and precision.
+        identity: JSON values that say what is trained, on what and by whom; a continued run must have the same.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Loop:
         plan: Plan,
         run: RunDirectory,
         accelerator: Accelerator,
+        identity: Mapping[str, Any],
     ) -> None:
         self.task, self.train_dataset, self.eval_dataset = task, train_dataset, eval_dataset
         self.plan, self.config, self.run_dir, self.accelerator = plan, plan.config, run, accelerator
+        self.identity = dict(identity)
         self.device: torch.device = accelerator.device
         self.clock = Clock()
         title = task.model.name or "training"
@@ -92,6 +96,7 @@ class Loop:
                 self._train_step(stream)
                 if self.plan.saves_after(self.step):
                     self.clock.pause()
+                    self._agree()
                     if self.plan.evaluates_after(self.step):
                         self._evaluate()
                     self.save()
@@ -197,6 +202,10 @@ class Loop:
         }
         self.reporter.record(record)
 
+    def _agree(self) -> None:
+        """Let all ranks evaluate the model that the first one saves."""
+        average_buffers([self.task] if self.ema is None else [self.task, self.ema.module])
+
     def _evaluate(self) -> None:
         """Score the published weights; keep them in best/ if they are the best so far."""
         if self.eval_dataset is None:
@@ -231,6 +240,7 @@ class Loop:
             scaler = self.accelerator.scaler
             state = {
                 "config": self.config.to_dict(),
+                "identity": self.identity,
                 "batch": [self.plan.global_batch, self.config.accumulation],
                 "random": states,
                 "scaler": None if scaler is None else scaler.state_dict(),
@@ -287,12 +297,7 @@ class Loop:
         batch = [self.plan.global_batch, self.config.accumulation]
         if state["batch"] != batch:
             changed["images per optimizer step, micro-steps"] = (state["batch"], batch)
-        if changed:
-            shown = "; ".join(f"{name}: {old} there, {new} now" for name, (old, new) in changed.items())
-            raise ConfigError(
-                f"resume: '{path}' belongs to a run with other settings ({shown}). Resume with the same ones, or "
-                "start a new run in another output_dir from its model (--checkpoint RUN/model)."
-            )
+        require_same({**changed, **differences(state["identity"], self.identity)}, path)
 
     def _publish(self) -> None:
         """End of the run: model/ and result.json say what came out, and the model in memory is the published one."""

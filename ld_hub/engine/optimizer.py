@@ -1,4 +1,4 @@
-"""Optimizer, norm of the gradient, moving average: what changes or watches the weights."""
+"""Optimizer, norm of the gradient, averages over steps and ranks: what changes or watches the weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from ld_hub.engine.config import TrainConfig
+from ld_hub.ops.dist import is_distributed, mean_over_ranks
 
 
 def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
@@ -26,6 +27,26 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> t
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     """L2 norm of the whole gradient, a scalar on the device."""
     return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+
+
+@torch.no_grad()
+def average_buffers(modules: Iterable[nn.Module]) -> None:
+    """Set floating-point buffers to their mean over the ranks, the same bits on each.
+
+    A rank's batch norms have seen its own images only: DDP hands out those of rank 0 before a step, not after it.
+    Buffers that agree already keep their bits.
+    """
+    if not is_distributed():
+        return
+    buffers = [buffer for module in modules for buffer in module.buffers() if buffer.is_floating_point()]
+    if not buffers:
+        return
+    own = torch.cat([buffer.flatten().double() for buffer in buffers])
+    first = own.clone()
+    torch.distributed.broadcast(first, 0)
+    mean = first + mean_over_ranks(own - first)
+    for buffer, part in zip(buffers, mean.split([buffer.numel() for buffer in buffers]), strict=True):
+        buffer.copy_(part.view_as(buffer))
 
 
 class Average:

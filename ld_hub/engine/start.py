@@ -12,8 +12,10 @@ from torch import Tensor
 
 from ld_hub.data import DetectionSet, load_coco
 from ld_hub.engine.arguments import DataArguments, ModelArguments
+from ld_hub.engine.labels import require_order
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.hub import CONFIG_NAME
+from ld_hub.models.backbones import LOADED
 from ld_hub.models.convert import load_checkpoint
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
@@ -102,12 +104,14 @@ def load_start(model: DenseDetector, source: str) -> str:
 
     Raises:
         CheckpointError: If anything but the class layer does not fit.
+        ConfigError: If a saved model has the same classes in another order.
     """
     path = Path(source)
     if path.is_file():
         donor = _from_file(model, path)
     else:
         donor = create_model(source, pretrained=not (path / CONFIG_NAME).is_file())
+        require_order(donor.label_names, model.label_names, f"checkpoint '{source}'", "--data")
         model.data_config = replace(donor.data_config, image_size=model.data_config.image_size)
     fresh = copy_weights(donor.state_dict(), model, donor.config.num_classes, source)
     kept = f"; fresh for {model.config.num_classes} classes: {', '.join(fresh)}" if fresh else ""
@@ -148,6 +152,7 @@ def copy_weights(state: Mapping[str, Tensor], model: DenseDetector, classes: int
         for name, tensor in own.items():
             if name not in fresh:
                 tensor.copy_(state[name])
+    model.backbone.initialized_from = LOADED
     return sorted(fresh)
 
 

@@ -117,6 +117,10 @@ def train_teacher(
         config: The student's settings.
         say: Told what the user should know.
         seed: Called before random weights are made.
+
+    Raises:
+        ConfigError: If the teacher is given as a directory, or what was trained there is another teacher, of another
+            structure, or with other settings or data.
     """
     if wanted.is_directory:
         raise ConfigError(
@@ -125,12 +129,18 @@ def train_teacher(
         )
     settings = teacher_config(wanted.training, config)
     run = RunDirectory(settings.output_dir)
-    if not (config.resume and run.result_file.is_file()):
+    finished = bool(config.resume) and run.result_file.is_file()
+    if not finished:
         say(f"first the teacher {wanted.name}, in {settings.output_dir}")
-        seed()
-        resuming = run.resumes(settings.resume)
-        model = build_model(wanted.name, _teacher_model(wanted, student), train, say, resuming=resuming)
-        DetectionTrainer(model, train_dataset=train, eval_dataset=evaluation, config=settings).train()
+    seed()
+    resuming = finished or run.resumes(settings.resume)
+    speak: Say = (lambda _: None) if finished else say  # it is built once more, only to be compared
+    model = build_model(wanted.name, _teacher_model(wanted, student), train, speak, resuming=resuming)
+    trainer = DetectionTrainer(model, train_dataset=train, eval_dataset=evaluation, config=settings)
+    if finished:
+        trainer.require_same(run)
+    else:
+        trainer.train()
     say(f"teacher: {run.model_dir}")
     return create_model(run.model_dir)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,13 +12,15 @@ from torch import nn
 from ld_hub.data import DetectionSet
 from ld_hub.distillation import Distiller, Recipe
 from ld_hub.engine.checkpoint import RunDirectory
-from ld_hub.engine.config import TrainConfig
+from ld_hub.engine.config import TrainConfig, changed_fields
 from ld_hub.engine.devices import make_accelerator
+from ld_hub.engine.identity import describe_data, describe_model, describe_teacher, differences, plain, require_same
+from ld_hub.engine.labels import fit_labels, warn_of_random_frozen_stages
 from ld_hub.engine.loop import Loop
 from ld_hub.engine.report import table
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.tasks import DetectionTask, DistillationTask
-from ld_hub.errors import ConfigError, DataError
+from ld_hub.errors import DataError
 from ld_hub.evaluation import CocoMetrics
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
@@ -98,22 +99,23 @@ class Trainer:
             What came out; the model itself holds the published weights then and is in eval mode.
 
         Raises:
-            ConfigError: If the directory holds a run already and ``resume`` is not set, or the run to be resumed
-                had other settings.
+            ConfigError: If the directory holds a run already that is not the one to be resumed, or that one had other
+                settings, another network, teacher, recipe or data.
             NonFiniteLossError: If a loss becomes NaN or infinite; names the term. The weights are those before.
         """
         run = RunDirectory(self.config.output_dir)
-        if not self.config.resume:
-            run.require_new()
+        run.claim(self.config.resume)
         accelerator = make_accelerator(
             self.config, run.path, trackers=self.trackers, find_unused=self._has_optional_parameters()
         )
         plan = Plan.make(self.config, len(self.train_dataset), accelerator.num_processes)
-        loop = Loop(self.task, self.train_dataset, self.eval_dataset, plan, run, accelerator)
+        identity = self.identity()
+        loop = Loop(self.task, self.train_dataset, self.eval_dataset, plan, run, accelerator, identity)
         loop.restore()  # also waits until every rank has looked at the directory, before the first file is there
         description = self.describe(plan, accelerator.num_processes, accelerator.mixed_precision)
         if accelerator.is_main_process:
-            self._write_settings(run, plan)
+            warn_of_random_frozen_stages(self.model)
+            self._write_settings(run, plan, identity)
         accelerator.init_trackers("ld_hub", config=_flat(self.config.to_dict()))
         loop.reporter.say(description)
         loop.run()
@@ -152,11 +154,22 @@ class Trainer:
     def _networks(self) -> list[tuple[str, str]]:
         return [("model", describe_network(self.model))]
 
-    def _settings(self) -> dict[str, Any]:
-        """What config.json says besides the configuration."""
-        return {"model": self.model.name, "model_config": _plain(vars(self.model.config))}
+    def identity(self) -> dict[str, Any]:
+        """What is trained, and on what: JSON values that a continued run must share, besides `config`."""
+        return {**describe_model(self.model), **describe_data(self.train_dataset)}
 
-    def _write_settings(self, run: RunDirectory, plan: Plan) -> None:
+    def require_same(self, run: RunDirectory) -> None:
+        """Check that a run which is complete is the one that this trainer would make.
+
+        Raises:
+            ConfigError: If it is another one; names what differs.
+            CheckpointError: If its config.json cannot be read.
+        """
+        content, now = run.settings(), self.identity()
+        changed = changed_fields(content.get("config", {}), self.config)
+        require_same({**changed, **differences({key: content.get(key) for key in now}, now)}, str(run.path))
+
+    def _write_settings(self, run: RunDirectory, plan: Plan, identity: Mapping[str, Any]) -> None:
         content = {
             "ld_hub_version": __version__,
             "config": self.config.to_dict(),
@@ -165,7 +178,7 @@ class Trainer:
             "peak_lr": plan.peak_lr,
             "train_annotations": self.train_dataset.annotation_file,
             "eval_annotations": None if self.eval_dataset is None else self.eval_dataset.annotation_file,
-            **self._settings(),
+            **identity,
         }
         run.path.mkdir(parents=True, exist_ok=True)
         run.clean()
@@ -246,6 +259,7 @@ class DistillationTrainer(Trainer):
     ) -> None:
         fit_labels(student, train_dataset)
         distiller = Distiller(recipe, reference)
+        reference = distiller.recipe.reference  # the recipe may have been made by `Recipe.published`
         if reference is not None:
             student.criterion = student.criterion.published(
                 student.coder, reference, distilling=True, box_loss=student.criterion.box_loss
@@ -264,7 +278,6 @@ class DistillationTrainer(Trainer):
         saved.recipe = {  # saved with the student, for its card
             **distiller.recipe.to_dict(),
             "teacher": teacher.name,
-            "reference": reference,
             "individual_ld": individual_ld,
         }
 
@@ -278,28 +291,13 @@ class DistillationTrainer(Trainer):
     def _networks(self) -> list[tuple[str, str]]:
         return [("student", describe_network(self.model)), ("teacher", describe_network(self.teacher))]
 
-    def _settings(self) -> dict[str, Any]:
-        teacher = {"teacher": self.teacher.name, "teacher_config": _plain(vars(self.teacher.config))}
-        return {**super()._settings(), **teacher, "recipe": self.model.recipe}
+    def identity(self) -> dict[str, Any]:
+        """See `Trainer.identity`; with the teacher and the recipe."""
+        recipe = plain(self.model.recipe or {})
+        return {**super().identity(), **describe_teacher(self.teacher), "recipe": recipe}
 
     def _has_optional_parameters(self) -> bool:
         return any(parameter.requires_grad for parameter in self.task.distiller.parameters())
-
-
-def fit_labels(model: DenseDetector, dataset: DetectionSet) -> None:
-    """Write the data set's label names and category ids into the model.
-
-    Raises:
-        ConfigError: If the number of classes differs.
-    """
-    wanted, found = len(dataset.label_names), model.config.num_classes
-    if wanted != found:
-        raise ConfigError(
-            f"Model '{model.name}' has {found} classes, '{dataset.annotation_file}' has {wanted} "
-            f"({', '.join(dataset.label_names[:8])}{', ...' if wanted > 8 else ''}): "
-            f"make it with create_model(..., num_classes={wanted})."
-        )
-    model.set_labels(dataset.label_names, dataset.category_ids)
 
 
 def describe_network(model: nn.Module) -> str:
@@ -309,10 +307,6 @@ def describe_network(model: nn.Module) -> str:
     what = "frozen" if not trained else f"{trained / 1e6:.2f} M trained"
     backbone = f" ({model.config.backbone})" if isinstance(model, DenseDetector) else ""
     return f"{getattr(model, 'name', '')}{backbone}: {every / 1e6:.2f} M parameters, {what}"
-
-
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(json.loads(json.dumps(dict(values), default=str)))
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class GroundTruth:
         images: ``{"id", "width", "height"}`` per image, sorted by id.
         categories: ``{"id", "name"}`` per category, sorted by id.
         annotations: ``{"id", "image_id", "category_id", "bbox", "area", "iscrowd"}`` in the order of the file; ids
-            are issued anew as 1, 2, ..., because the scorers treat id 0 as "matched nothing" and repeated ids as one.
+            are issued anew as 1, 2, ..., because the scorers treat id 0 as "matched nothing".
     """
 
     source: str
@@ -61,8 +61,8 @@ def read_ground_truth(annotations: str | Path | dict[str, Any]) -> GroundTruth:
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: If it is not COCO JSON, an image or category id repeats, or an annotation names an unknown image or
-            category or has no finite box.
+        DataError: If it is not COCO JSON, an image, category or annotation id repeats, or an annotation names an
+            unknown image or category or has no finite box.
     """
     if isinstance(annotations, dict):
         source, content = "the annotations", annotations
@@ -79,6 +79,7 @@ def read_ground_truth(annotations: str | Path | dict[str, Any]) -> GroundTruth:
     rows = content.get("annotations")
     if not isinstance(rows, list):
         raise DataError(f"{source} has no list 'annotations'; a test file without boxes cannot be evaluated against.")
+    _refuse_repeated(rows, source)
     checked = [_annotation(row, k, known_images, known_categories, source) for k, row in enumerate(rows)]
     return GroundTruth(source, _by_id(images), _by_id(categories), checked)
 
@@ -113,6 +114,20 @@ def _rows(content: dict[str, Any], key: str, source: str) -> list[dict[str, Any]
             raise DataError(f"{source}: id {number} appears twice in '{key}'; ids must be distinct.")
         seen.add(number)
     return rows
+
+
+def _refuse_repeated(rows: list[Any], source: str) -> None:
+    """Given annotation ids are distinct integers, as `ld_hub.data` demands of them; missing ones are no matter."""
+    seen: set[int] = set()
+    for k, row in enumerate(rows):
+        number = row.get("id") if isinstance(row, dict) else None
+        if number is None:
+            continue
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise DataError(f"{source}: annotations[{k}] has id {number!r}; ids are integers.")
+        if number in seen:
+            raise DataError(f"{source}: annotation id {number} is given more than once. Number the annotations anew.")
+        seen.add(number)
 
 
 def _annotation(row: Any, index: int, images: set[int], categories: set[int], source: str) -> dict[str, Any]:

@@ -43,17 +43,29 @@ def read_config(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path) / CONFIG_NAME if Path(path).is_dir() else Path(path)
     if not file.is_file():
-        raise MissingFileError(
-            f"No '{CONFIG_NAME}' in '{file.parent}': a model directory is what model.save_pretrained(DIR) writes."
-        )
+        raise no_model(file.parent)
     size = file.stat().st_size
     if size > MAX_CONFIG_BYTES:
         raise CheckpointError(f"'{file}' has {size:,} bytes; a model configuration has at most {MAX_CONFIG_BYTES:,}.")
     config = _parse(file)
     model_type = config.get("model_type")
     if model_type != MODEL_TYPE:
-        raise CheckpointError(f"'{file}' is not the configuration of an ld_hub model: {_whose(config)}.")
+        raise CheckpointError(
+            f"'{file}' is not the configuration of an ld_hub model: {_whose(config)}.{_inner_model(file.parent)}"
+        )
     return config
+
+
+def no_model(directory: str | Path) -> MissingFileError:
+    """The error for a directory that should be a model's and has no ``config.json``."""
+    way_out = _inner_model(directory) or " A model directory is what model.save_pretrained(DIR) writes."
+    return MissingFileError(f"'{directory}' is not a model directory: it holds no '{CONFIG_NAME}'.{way_out}")
+
+
+def _inner_model(directory: str | Path) -> str:
+    """Runs of the trainer have a config.json of their own, and a model in ``model/``."""
+    inner = Path(directory) / "model"
+    return f" Did you mean '{inner}'?" if (inner / CONFIG_NAME).is_file() else ""
 
 
 def _parse(file: Path) -> dict[str, Any]:

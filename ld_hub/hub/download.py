@@ -105,7 +105,7 @@ _ADVICE: dict[int | None, str] = {
     429: "wait, then try again",
 }
 _HOW_PUBLISHED = {
-    CONFIG_NAME: " An ld_hub model has one; model.push_to_hub writes it.",
+    CONFIG_NAME: " An ld_hub model has one: model.save_pretrained(DIR) writes it.",
     WEIGHTS_NAME: " Pickled weights (pytorch_model.bin, .pth) are not loaded from the Hub: "
     "convert them on your machine with `ld-hub convert` and publish the result.",
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from ld_hub.hub.weights import load_safetensors
 from ld_hub.preprocessing import DataConfig
 
 REDUCTIONS = (8, 16, 32)
+LOADED = "checkpoint"  # `Backbone.initialized_from` of weights that came with a whole detector's
 
 SHORT_NAMES = {
     "r18": "resnet18.tv_in1k",
@@ -63,6 +65,10 @@ class Backbone(nn.Module):
         norm_eval: Keep all batch norms on their running statistics while training.
         cache_dir: Cache of downloads instead of huggingface_hub's own.
 
+    Attributes:
+        initialized_from: ``"pretrained"`` (timm's weights), the path of `checkpoint`, ``"checkpoint"`` once
+            `load_state_dict` has loaded all of its weights, alone or within a detector; None for random numbers.
+
     Raises:
         ConfigError: If the model has no features at these strides.
     """
@@ -80,7 +86,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.name, self.caffe = name, name.endswith(CAFFE)
-        self.norm_eval = norm_eval or self.caffe
+        self.norm_eval, self.in_chans = norm_eval or self.caffe, in_chans
         self.timm_name = timm_name(name)
         if self.caffe and pretrained and checkpoint is None:
             raise CheckpointError(
@@ -90,9 +96,14 @@ class Backbone(nn.Module):
         self.body = _create_body(self.timm_name, in_chans, pretrained and checkpoint is None, cache_dir)
         self.channels_last_output = getattr(self.body, "output_fmt", None) == "NHWC"
         self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
-        self.pretrained_cfg: dict[str, Any] = dict(timm.get_pretrained_cfg(self.timm_name).to_dict())
+        described = timm.get_pretrained_cfg(self.timm_name)  # None for timm's deprecated names
+        self.pretrained_cfg: dict[str, Any] = dict(described.to_dict()) if described is not None else {}
+        self.size_multiple = _size_multiple(self.body, in_chans, self.pretrained_cfg)
+        self.initialized_from: str | None = "pretrained" if pretrained else None
         if checkpoint is not None:
             self._load(Path(checkpoint))
+            self.initialized_from = str(checkpoint)
+        self.register_load_state_dict_post_hook(_note_loading)  # type: ignore[no-untyped-call]
         self._frozen = list(self._stages(frozen_stages)) if frozen_stages else []
         if self.caffe:
             self._frozen += to_caffe_style(self.body)
@@ -101,12 +112,18 @@ class Backbone(nn.Module):
 
     def data_config(self) -> DataConfig:
         """How images become input, as the backbone's weights expect."""
-        return CAFFE_DATA if self.caffe else DataConfig.from_timm(self.pretrained_cfg)
+        return CAFFE_DATA if self.caffe else DataConfig.from_timm(self.pretrained_cfg, self.in_chans)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """``(N, in_chans, H, W)`` to three maps ``(N, C_l, H/s, W/s)`` for s = 8, 16, 32."""
-        maps: list[Tensor] = self.body(images)
-        return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if self.channels_last_output else maps
+        """``(N, in_chans, H, W)`` to three maps ``(N, C_l, ceil(H/s), ceil(W/s))`` for s = 8, 16, 32."""
+        height, width = images.shape[-2:]
+        down, right = (-(-side // self.size_multiple) * self.size_multiple - side for side in (height, width))
+        maps: list[Tensor] = self.body(F.pad(images, (0, right, 0, down)) if down or right else images)
+        if self.channels_last_output:
+            maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
+        if down or right:
+            maps = [m[:, :, : -(-height // s), : -(-width // s)] for m, s in zip(maps, REDUCTIONS, strict=True)]
+        return maps
 
     def train(self, mode: bool = True) -> Backbone:
         """Set training mode, except for frozen stages and (`norm_eval`) batch norms."""
@@ -157,6 +174,13 @@ class Backbone(nn.Module):
                 "Expected a safetensors file of this timm model under timm's key names."
             )
         self.body.load_state_dict({k: state.get(k, v) for k, v in expected.items()})
+
+
+def _note_loading(backbone: Any, keys: Any) -> None:
+    """After `load_state_dict` of the backbone or of a module around it."""
+    missing = {name.rpartition("backbone.")[2] for name in keys.missing_keys}
+    if missing.isdisjoint(backbone.state_dict()):
+        backbone.initialized_from = LOADED
 
 
 def to_caffe_style(body: nn.Module) -> list[nn.Module]:
@@ -211,6 +235,42 @@ def _with_any_input_size(full_name: str, options: dict[str, Any]) -> Any:
         except TypeError:
             continue
     raise ConfigError(f"timm cannot build '{full_name}' as a feature extractor.")
+
+
+def _size_multiple(body: nn.Module, in_chans: int, pretrained_cfg: dict[str, Any]) -> int:
+    """What the sides of an image have to be multiples of: 1 where every stage rounds up, as in ResNets.
+
+    Patches (ConvNeXt, Swin) cut or refuse a rest; windows of a fixed number of cells (MaxViT) refuse all but
+    multiples of the size they were trained at. Found by asking, on the smallest images that tell.
+    """
+    trained_at = int(pretrained_cfg.get("input_size", (3, 224, 224))[-1])
+    was_training = body.training
+    body.eval()
+    try:
+        for multiple in (1, max(REDUCTIONS), trained_at):
+            height, width = (65, 95) if multiple == 1 else (2 * multiple, multiple)
+            if _rounds_up(body, in_chans, height, width):
+                return multiple
+    finally:
+        body.train(was_training)
+    raise ConfigError(
+        f"This backbone takes images neither of any size nor of multiples of {max(REDUCTIONS)} or {trained_at} px, or "
+        "gives maps at other strides than it declares, so no detector can stand on it. Fitting models: resnet*, "
+        "convnext*, efficientnet*, mobilenetv*, swin*, regnet*."
+    )
+
+
+def _rounds_up(body: nn.Module, in_chans: int, height: int, width: int) -> bool:
+    """Whether an image of this size gives maps of the size the grid of priors has."""
+    weight = next(body.parameters())
+    image = torch.zeros(1, in_chans, height, width, device=weight.device, dtype=weight.dtype)
+    try:
+        with torch.no_grad():
+            maps = body(image)
+    except (RuntimeError, AssertionError, ValueError, IndexError):
+        return False
+    sizes = [m.shape[1:3] if getattr(body, "output_fmt", None) == "NHWC" else m.shape[2:] for m in maps]
+    return all(tuple(s) == (-(-height // r), -(-width // r)) for s, r in zip(sizes, REDUCTIONS, strict=True))
 
 
 def _flat(module_name: str) -> str:

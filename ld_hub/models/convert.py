@@ -56,9 +56,10 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
 
     Args:
         model: A detector; stays as it is if the file does not fit.
-        path: Ours (``.safetensors``, or a directory with ``model.safetensors``), or an OpenMMLab, LD or BCKD
-            ``.pth`` file: its weights may lie under ``state_dict`` or ``model`` or at the top, with or without
-            a ``module.`` prefix, with or without the teacher's; optimizer state and meta data are ignored.
+        path: Ours (``.safetensors``, a directory with ``model.safetensors``, or a ``.pth`` file that
+            ``torch.save(model.state_dict(), path)`` wrote), or an OpenMMLab, LD or BCKD ``.pth`` file. The weights of
+            a ``.pth`` file may lie under ``state_dict`` or ``model`` or at the top, with or without a ``module.``
+            prefix, with or without the teacher's; optimizer state and meta data are ignored.
 
     Returns:
         What was matched, and what was dropped with its reason.
@@ -115,7 +116,7 @@ def translate_openmmlab(
 
     Args:
         model: Says which names and shapes are expected; may lie on the meta device.
-        state: Tensors under OpenMMLab's names.
+        state: Tensors under OpenMMLab's names; under our own, they stay as they are.
         source: Where they come from, for messages.
         dropped: What was left out before, for the report.
 
@@ -126,7 +127,9 @@ def translate_openmmlab(
         ConfigError: If the model's family has no key map.
         CheckpointError: If a stored constant (the bins) differs from the model's.
     """
-    family, config = str(model.family), model.config
+    family, config, own = str(model.family), model.config, model.state_dict()
+    if not own.keys().isdisjoint(state):  # no name of theirs is one of ours
+        return dict(state), compare(source, {name: tuple(tensor.shape) for name, tensor in state.items()}, own, dropped)
     if family not in KEY_MAPS:
         raise ConfigError(f"Files of other libraries cannot be read into the family '{family}' yet.")
     key_map = KEY_MAPS[family]
@@ -143,7 +146,7 @@ def translate_openmmlab(
         else:
             renamed[ours] = tensor
     shapes = {name: tuple(tensor.shape) for name, tensor in renamed.items()}
-    return renamed, compare(source, shapes, model.state_dict(), dropped, tuple(unknown))
+    return renamed, compare(source, shapes, own, dropped, tuple(unknown))
 
 
 def read_openmmlab(path: str | Path) -> OpenMMLabCheckpoint:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -66,9 +68,8 @@ class DetectorConfig:
             ("head_depth", 0, 64),
             ("reg_max", 1, 256),
         ):
-            value = getattr(self, name, least)  # not every family has all of them
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise ConfigError(f"{name} is {value!r}; expected a whole number from {least} to {most}.")
+            if hasattr(self, name):  # not every family has all of them
+                object.__setattr__(self, name, whole_number(name, getattr(self, name), least, most))
         anchor_scale = getattr(self, "anchor_scale", 1)
         if not 0 < anchor_scale <= 64:
             raise ConfigError(f"anchor_scale is {anchor_scale!r}; expected a number in (0, 64].")
@@ -83,7 +84,18 @@ class DetectorConfig:
         return tuple(f.name for f in fields(cls))
 
 
-class DenseDetector(nn.Module):
+def whole_number(name: str, value: Any, least: int, most: int) -> int:
+    """A field as a plain int, from any integral type (NumPy's too); True and 3.0 are no whole numbers.
+
+    Raises:
+        ConfigError: If it is none, or out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
+        raise ConfigError(f"{name} is {value!r}; expected a whole number from {least} to {most}.")
+    return int(value)
+
+
+class DenseDetector(nn.Module, ABC):
     """Backbone, pyramid and head, with an assigner, a criterion and post-processing.
 
     A family composes these in its ``__init__`` and nothing else; the reader of its file sees the whole detector.
@@ -93,7 +105,8 @@ class DenseDetector(nn.Module):
         name: Registered name; goes into the saved configuration.
         label_names: C names in the order of the logits.
         category_ids: C ids of the data set, used when detections are written in COCO format.
-        data_config: How images become input; by default, as the backbone's weights expect.
+        data_config: How images become input; by default, as the backbone's weights expect. Backbones know colour
+            images; for another number of input channels their mean over the three is taken for each.
         postprocess_config: Inference settings.
         pretrained_backbone: Start from timm's weights (downloads once).
         backbone_checkpoint: Local safetensors file under timm's key names.
@@ -139,6 +152,11 @@ class DenseDetector(nn.Module):
             cache_dir=cache_dir,
         )
         self.data_config = data_config or self.backbone.data_config()
+        if self.data_config.channels != config.in_chans:
+            raise ConfigError(
+                f"data_config has mean and std of {self.data_config.channels} channels, but in_chans is "
+                f"{config.in_chans}."
+            )
         self.postprocess_config = postprocess_config or PostprocessConfig()
         self._priors: dict[tuple[Any, ...], Priors] = {}
 
@@ -146,13 +164,13 @@ class DenseDetector(nn.Module):
         """Name the classes; None for the defaults.
 
         Raises:
-            ConfigError: If the number of names or ids is not C.
+            ConfigError: If the number of names or ids is not C, or an id is not a whole number.
         """
         names, ids = default_labels(self.config.num_classes)
         if label_names is not None:
             names, ids = tuple(label_names), tuple(range(len(label_names)))
         if category_ids is not None:
-            ids = tuple(category_ids)
+            ids = tuple(whole_number("an id of category_ids", i, -(2**63), 2**63 - 1) for i in category_ids)
         for field, values in (("label_names", names), ("category_ids", ids)):
             if len(values) != self.config.num_classes:
                 raise ConfigError(f"{field} has {len(values)} entries, but num_classes is {self.config.num_classes}.")
@@ -184,7 +202,11 @@ class DenseDetector(nn.Module):
 
         Returns:
             Raw predictions of all levels as rows, float32.
+
+        Raises:
+            ConfigError: If `images` is no batch of normalised images with `in_chans` channels.
         """
+        self._check_images(images)
         pyramid = self.neck(self.backbone(images))
         maps: HeadMaps = self.head(pyramid)
         height, width = images.shape[-2:]
@@ -199,7 +221,7 @@ class DenseDetector(nn.Module):
         dtype = torch.float64 if dtype == torch.float64 else torch.float32
         if torch.compiler.is_compiling():
             return self.build_priors(height, width, torch.device(device), dtype)
-        key = (height, width, str(device), dtype)
+        key = (height, width, str(device), dtype, self.config, self.data_config.size_divisor)
         if key not in self._priors:
             if len(self._priors) >= 64:  # multi-scale training sees many sizes
                 self._priors.pop(next(iter(self._priors)))
@@ -207,9 +229,27 @@ class DenseDetector(nn.Module):
                 self._priors[key] = self.build_priors(height, width, torch.device(device), dtype)
         return self._priors[key]
 
+    @abstractmethod
     def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
-        """A new grid; each family says which."""
-        raise AssertionError(f"{type(self).__name__} defines no grid")
+        """A new grid, from `config`, ``data_config.size_divisor`` and the arguments alone; each family says which."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles leave the cached grids behind."""
+        return {**self.__dict__, "_priors": {}}
+
+    def _check_images(self, images: Tensor) -> None:
+        """Refuse what would fail far from its cause; looks at no values, so it costs nothing and compiles."""
+        expected = f"expected normalised floats of shape (N, {self.config.in_chans}, H, W)"
+        if not isinstance(images, Tensor):
+            raise ConfigError(f"The images are a {type(images).__name__}; {expected}. For files use model.predict.")
+        if images.ndim != 4 or images.shape[1] != self.config.in_chans:
+            hint = " One image is a batch of one: image[None]." if images.ndim == 3 else ""
+            raise ConfigError(f"The images have the shape {tuple(images.shape)}; {expected}.{hint}")
+        if not images.is_floating_point():
+            raise ConfigError(
+                f"The images are {images.dtype}; {expected}: ld_hub.create_transform(**resolve_data_config(model)) "
+                "makes them, and model.predict takes raw pixels."
+            )
 
     def assign(self, priors: Priors, targets: Targets) -> Assignment:
         """Which row answers for which ground truth; independent of predictions."""

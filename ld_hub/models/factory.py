@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ld_hub.errors import ConfigError, HubError, UnknownNameError
-from ld_hub.hub import CONFIG_NAME, download
+from ld_hub.hub import download
 from ld_hub.models.convert import load_checkpoint
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.names import (
@@ -19,10 +19,12 @@ from ld_hub.models.names import (
     list_modules,
     list_pretrained,
     parse_source,
+    saved_directory,
     split_tag,
 )
 from ld_hub.models.pretrained import load_pretrained, make_config
-from ld_hub.registry import PretrainedCfg
+from ld_hub.models.published import cache_place, model_directory
+from ld_hub.registry import MODELS, PretrainedCfg
 
 __all__ = [
     "create_model",
@@ -79,7 +81,8 @@ def create_model(
         backbone_checkpoint: safetensors file with the backbone's weights under timm's names; no download.
         checkpoint_path: Weights of the whole detector: ours (``.safetensors`` or a model directory) or an
             OpenMMLab, LD or BCKD ``.pth`` file.
-        cache_dir: Cache of downloads instead of huggingface_hub's own.
+        cache_dir: Cache of downloads instead of huggingface_hub's own. Published ``.pth`` files are looked for here, or
+            in ``$LD_HUB_CACHE``, by default ``~/.cache/ld_hub``.
         **config_overrides: Other fields of the family's configuration (``frozen_stages``, ``norm_eval``, ...).
 
     Returns:
@@ -109,8 +112,6 @@ def create_model(
         fresh = {}  # full weights follow: the backbone's own are not needed
         weights = False
     if place is not None:
-        if not weights and checkpoint_path is None:
-            warnings.warn(f"'{model_name}' is built with fresh weights; pretrained=True loads its own.", stacklevel=2)
         loaded: DenseDetector = load_pretrained(
             place,
             cache_dir=cache_dir,
@@ -120,6 +121,8 @@ def create_model(
             **labels,
             **fresh,
         )
+        if not weights and checkpoint_path is None:
+            warnings.warn(f"'{model_name}' is built with fresh weights; pretrained=True loads its own.", stacklevel=2)
         return _with_checkpoint(loaded, checkpoint_path)
     entry = find(split_tag(str(model_name))[0])
     if classes is not None:
@@ -156,10 +159,10 @@ def model_entrypoint(model_name: str, module_filter: str | None = None) -> Calla
 
 def _locate(model_name: str | Path, pretrained: bool, cache_dir: str | Path | None) -> tuple[Path | None, bool]:
     """``(directory of a saved model, load its weights)``; None where a registered name is built afresh."""
-    if (Path(model_name) / CONFIG_NAME).is_file() and not is_model(str(model_name)):
-        return Path(model_name), True
-    if isinstance(model_name, Path):
-        raise ConfigError(f"'{model_name}' is not a model directory: it holds no '{CONFIG_NAME}'.")
+    directory = saved_directory(model_name)
+    if directory is not None:
+        return directory, True
+    model_name = str(model_name)
     source, place = parse_source(model_name)
     if source == "local-dir":
         if not Path(place).is_dir():
@@ -181,13 +184,20 @@ def _published(model_name: str, cfg: PretrainedCfg | None, cache_dir: str | Path
     if cfg is not None and cfg.hf_hub_id:
         return download(cfg.hf_hub_id, cache_dir=cache_dir)
     name = split_tag(model_name)[0]
+    if cfg is not None and cfg.url:
+        directory = model_directory(MODELS[name], cfg, cache_dir)
+        if directory is not None:
+            return directory
     ways = (
         "Weights of your own: checkpoint_path=FILE, or create_model('local-dir:PATH', pretrained=True). "
         f"A published .pth file: `ld-hub convert FILE.pth DIR --model {name}`. To train it: pretrained=False, "
         "with pretrained_backbone=True or backbone_checkpoint=FILE."
     )
     if cfg is not None and cfg.url:
-        raise HubError(f"The weights of '{model_name}' lie at {cfg.url}; fetch them and convert them. {ways}")
+        raise HubError(
+            f"The weights of '{model_name}' lie at {cfg.url}. Download that file and put it, under its own name, at "
+            f"'{cache_place(cfg, cache_dir)}': then this call checks, converts and loads it. {ways}"
+        )
     raise HubError(f"There are no published weights for '{name}' in this version. {ways}")
 
 

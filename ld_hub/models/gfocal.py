@@ -18,6 +18,7 @@ from ld_hub.layers.fpn import FPN
 from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
 from ld_hub.losses import box_loss, boxes_in_strides, distribution_focal_loss, quality_focal_loss_sum
 from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig
+from ld_hub.models.weights import published
 from ld_hub.ops.boxes import overlap
 from ld_hub.ops.dist import mean_over_ranks, reduce_counts
 from ld_hub.ops.distribution import boxes_to_distances
@@ -215,14 +216,15 @@ def _register() -> None:
         "gfocal_tiny": {"backbone": "test_resnet", "head_depth": 2, **small},
     }
     for name, config in architectures.items():
-        MODELS.register(name, ModelEntry(name, "gfocal", GFocal, config))
+        MODELS.register(name, ModelEntry(name, "gfocal", GFocal, config, pretrained=published(name)))
     distilled = [(s, r, "r101") for s in ("r18", "r34", "r50") for r in ("ld", "vlr")]
     distilled += [(b, "ld", b) for b in ("r18", "r50", "x101_32x4d")]  # self-distillation
     distilled += [("tiny", r, "r10t") for r in ("ld", "vlr")]
     for student, recipe, teacher in distilled:
         name = f"gfocal_{student}_{recipe}_{teacher}"
         entry = Distilled(f"gfocal_{student}", f"gfocal_{teacher}", recipe)
-        MODELS.register(name, ModelEntry(name, "gfocal", GFocal, architectures[f"gfocal_{student}"], entry))
+        config = architectures[entry.student]
+        MODELS.register(name, ModelEntry(name, "gfocal", GFocal, config, entry, published(name)))
 
 
 _register()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ld_hub.errors import ConfigError, DataError, MissingFileError
+from ld_hub.errors import ConfigError, MissingFileError
 from ld_hub.preprocessing import ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
 from ld_hub.structures import Detections
 
@@ -51,7 +52,7 @@ def predict(
     Raises:
         MissingFileError: If a file does not exist, or a directory has no images.
         DataError: If an image cannot be read; it is named.
-        ConfigError: If `threshold` or `batch_size` is out of range.
+        ConfigError: If `images` is none of these, or `threshold` or `batch_size` no number in range.
     """
     sources, single = _sources(images)
     found = list(iter_predict(model, sources, threshold=threshold, batch_size=batch_size, keep_images=keep_images))
@@ -81,10 +82,10 @@ def iter_predict(
     Yields:
         The detections of each image, in the order of `sources`. Errors as in `predict`.
     """
-    if threshold is not None and not 0 <= threshold <= 1:
-        raise ConfigError(f"threshold is a score from 0 to 1; found {threshold}.")
-    if batch_size < 1:
-        raise ConfigError(f"batch_size is at least 1; found {batch_size}.")
+    if threshold is not None and not (_is_a(Real, threshold) and 0 <= threshold <= 1):
+        raise ConfigError(f"threshold is a score from 0 to 1; found {threshold!r}.")
+    if not (_is_a(Integral, batch_size) and batch_size >= 1):
+        raise ConfigError(f"batch_size is a whole number from 1; found {batch_size!r}.")
     preprocess = Preprocessor(model.data_config)
     rest = iter(sources)
     while window := [load_image(source) for source in islice(rest, READ_AHEAD * batch_size)]:
@@ -104,10 +105,14 @@ def _sources(images: Any) -> tuple[Iterable[Any], bool]:
         return list(images), False
     if isinstance(images, (str, Path, bytes, Image.Image, np.ndarray, Tensor)):
         return [images], True
-    if isinstance(images, Iterable):
+    if isinstance(images, Iterable) and not isinstance(images, Mapping):
         return images, False
     kind = type(images).__name__
-    raise DataError(f"Cannot detect on a {kind}; give a path, image, array, tensor or a list of them.")
+    raise ConfigError(f"Cannot detect on a {kind}; give a path, image, array, tensor or a list of them.")
+
+
+def _is_a(kind: type, value: object) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def find_images(directory: str | Path) -> list[Path]:
@@ -164,7 +169,7 @@ def _groups(samples: list[Sample], batch_size: int) -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients; afterwards every submodule is in the mode it was in.
 
     Not `torch.inference_mode`: the model keeps its priors, and those made there could not be used in training.
@@ -186,7 +191,7 @@ def _detect(model: DenseDetector, samples: list[Sample], threshold: float | None
     config = model.postprocess_config
     if threshold is not None:  # heads with a quality score multiply after the first filter, hence a second one
         config = replace(config, score_threshold=min(threshold, config.score_threshold))
-    with _evaluating(model):
+    with evaluating(model):
         output = model(batch.images.to(weight.dtype))
         found = model.postprocess(output, batch.image_sizes, batch.scale_factors, config=config)
     found = [detections.to("cpu") for detections in found]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import timm
 
-from ld_hub.errors import ConfigError, UnknownNameError, unknown_name
+from ld_hub.errors import ConfigError, MissingFileError, UnknownNameError, unknown_name
+from ld_hub.hub import CONFIG_NAME, no_model
 from ld_hub.registry import MODELS, ModelEntry, PretrainedCfg
 
 Filters = str | Iterable[str]
@@ -122,6 +124,32 @@ def parse_source(model_name: str) -> tuple[str, str]:
     if not rest:
         raise ConfigError(f"Nothing follows '{source}:' in '{model_name}'.")
     return source, rest
+
+
+def saved_directory(model_name: str | Path) -> Path | None:
+    """The model directory that is meant; None for registered names and for what names no place of this machine.
+
+    Args:
+        model_name: A name or a place. A `Path` is always a place; a text is one if there is such a directory and no
+            registered model of that name.
+
+    Raises:
+        MissingFileError: If there is no such directory, or it holds no model.
+        ConfigError: If it is a file.
+    """
+    place = Path(model_name)
+    if isinstance(model_name, str) and (not model_name or is_model(model_name) or not place.exists()):
+        return None
+    if place.is_file():
+        raise ConfigError(
+            f"'{model_name}' is a file, not a model directory. Weights are loaded by "
+            "create_model(NAME, checkpoint_path=FILE)."
+        )
+    if not place.is_dir():
+        raise MissingFileError(f"No model directory '{model_name}'.")
+    if not (place / CONFIG_NAME).is_file():
+        raise no_model(place)
+    return place
 
 
 def find(name: str) -> ModelEntry:

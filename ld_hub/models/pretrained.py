@@ -291,7 +291,8 @@ def _classes(
         shown = ", ".join(saved.label_names[:5]) + (", ..." if have > 5 else "")
         raise CheckpointError(
             f"'{saved.directory}' was trained for {have} classes ({shown}), but {wanted} are asked for. Its weights "
-            f"load only with num_classes={have}; pretrained=False builds the same architecture for {wanted}."
+            f"load only with num_classes={have}; the same architecture with fresh weights for {wanted} is "
+            f"create_model('local-dir:{saved.directory}', pretrained=False, num_classes={wanted})."
         )
     return {"num_classes": wanted}
 

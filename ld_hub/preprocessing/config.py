@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from typing import Any, Literal
 
 from ld_hub.errors import ConfigError
@@ -48,6 +49,7 @@ class DataConfig:
         object.__setattr__(self, "image_size", _image_size(self.image_size))
         if not _is_int(self.size_divisor) or self.size_divisor < 1:
             raise ConfigError(f"DataConfig.size_divisor must be a positive integer, got {self.size_divisor!r}.")
+        object.__setattr__(self, "size_divisor", int(self.size_divisor))
 
     @property
     def channels(self) -> int:
@@ -61,18 +63,24 @@ class DataConfig:
         return scale, tuple(-m / s for m, s in zip(self.mean, self.std, strict=True))
 
     @classmethod
-    def from_timm(cls, pretrained_cfg: Mapping[str, Any], **overrides: Any) -> DataConfig:
+    def from_timm(cls, pretrained_cfg: Mapping[str, Any], in_chans: int = 3, **overrides: Any) -> DataConfig:
         """Take mean and std from a timm ``pretrained_cfg``, whose scale is 0..1.
 
         Args:
             pretrained_cfg: The ``pretrained_cfg`` of a timm model. Missing mean or std mean the defaults.
+            in_chans: Channels of the model's input. Where weights know another number (colour, mostly), every channel
+                gets the average of theirs: what a grey image, or a channel of unknown meaning, is best taken for.
             **overrides: Fields of `DataConfig` that are set directly.
         """
         values: dict[str, Any] = {}
         for name in ("mean", "std"):
+            known = getattr(cls, name)
             if pretrained_cfg.get(name) is not None:
-                # 0.485 * 255 is 123.675 only to rounding; ten digits give back what people write.
-                values[name] = tuple(round(255.0 * float(v), 10) for v in pretrained_cfg[name])
+                known = tuple(255.0 * float(v) for v in pretrained_cfg[name])
+            if len(known) != in_chans:
+                known = (sum(known) / len(known),) * in_chans
+            # 0.485 * 255 is 123.675 only to rounding; ten digits give back what people write.
+            values[name] = tuple(round(v, 10) for v in known)
         return cls.from_dict({**values, **overrides})
 
     @classmethod
@@ -109,7 +117,7 @@ def resolve_data_config(model: object) -> dict[str, Any]:
 
 
 def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _floats(name: str, values: Sequence[float]) -> tuple[float, ...]:
@@ -128,4 +136,4 @@ def _image_size(value: Sequence[int]) -> tuple[int, int]:
         raise ConfigError(
             f"DataConfig.image_size must be (short side, longest long side) in px, such as (800, 1333); got {value!r}."
         )
-    return sides[0], sides[1]
+    return int(sides[0]), int(sides[1])

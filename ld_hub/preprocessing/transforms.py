@@ -14,6 +14,7 @@ from torch import Tensor
 from ld_hub.errors import ConfigError
 from ld_hub.preprocessing.config import DataConfig
 from ld_hub.preprocessing.geometry import flip_boxes, flip_image, resize, resize_boxes, resize_shape
+from ld_hub.preprocessing.loading import ImageSource, load_image
 from ld_hub.preprocessing.normalize import normalize_batch
 from ld_hub.structures import ImageBatch, Targets
 
@@ -178,7 +179,7 @@ def create_transform(
     size_divisor: int = DataConfig.size_divisor,
     *,
     pad: bool = False,
-) -> Callable[[Image.Image], Tensor]:
+) -> Callable[[ImageSource], Tensor]:
     """A plain image-to-tensor function, for use by hand: ``model(transform(image)[None])``.
 
     Takes the keywords of `resolve_data_config`, as timm's function of this name does.
@@ -193,7 +194,8 @@ def create_transform(
             tensor's own height and width are what `postprocess` needs as image size.
 
     Returns:
-        A function from an RGB Pillow image to a normalised ``(K, h, w)`` float32 tensor.
+        A function from an image (anything `load_image` takes: Pillow, path, URL, array, ...) to a normalised
+        ``(K, h, w)`` float32 tensor.
     """
     config = DataConfig.from_dict(
         {
@@ -206,8 +208,8 @@ def create_transform(
     )
     preprocess = Preprocessor(config)
 
-    def transform(image: Image.Image) -> Tensor:
-        sample = preprocess(image)
+    def transform(image: ImageSource) -> Tensor:
+        sample = preprocess(load_image(image))
         padded = collate([sample]).images[0]
         return padded if pad else padded[:, : sample.image_size[0], : sample.image_size[1]]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -81,15 +83,17 @@ class Detections:
             yield Detection(name, score, tuple(box))
 
     @overload
-    def __getitem__(self, index: int) -> Detection: ...
+    def __getitem__(self, index: int | np.integer[Any]) -> Detection: ...
     @overload
     def __getitem__(self, index: slice | list[int] | Tensor) -> Detections: ...
-    def __getitem__(self, index: int | slice | list[int] | Tensor) -> Detection | Detections:
-        if isinstance(index, int):
+    def __getitem__(self, index: int | np.integer[Any] | slice | list[int] | Tensor) -> Detection | Detections:
+        if not isinstance(index, (slice, list)) and getattr(index, "ndim", 0) == 0:  # also NumPy's and torch's scalars
+            index = operator.index(index)
             box, label = self.boxes[index].tolist(), int(self.labels[index])
             return Detection(self.label_names[label], float(self.scores[index]), tuple(box))
         if isinstance(index, list):
-            index = torch.tensor(index, dtype=torch.int64, device=self.boxes.device)
+            chosen = torch.tensor(index, device=self.boxes.device)
+            index = chosen if chosen.dtype == torch.bool else chosen.long()
         return replace(self, boxes=self.boxes[index], scores=self.scores[index], labels=self.labels[index])
 
     def __repr__(self) -> str:

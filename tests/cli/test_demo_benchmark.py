@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -14,24 +13,6 @@ from pycocotools.cocoeval import COCOeval
 import ld_hub
 from ld_hub.cli.main import main
 from ld_hub.data import load_coco
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One tiny demo; returns its directory."""
-    out = tmp_path_factory.mktemp("demo") / "out"
-    torch.set_num_threads(1)
-    sizes = {
-        "train_images": 24,
-        "val_images": 12,
-        "teacher_steps": 30,
-        "student_steps": 3,
-        "batch_size": 4,
-        "workers": 0,
-    }
-    words = [word for key, value in sizes.items() for word in (f"--{key}", str(value))]
-    assert main(["demo", "--out", str(out), "--seed", "3", *words]) == 0
-    return out
 
 
 def test_everything_it_promises_is_there(demo: Path) -> None:

@@ -20,9 +20,15 @@ def test_a_distilled_name(capsys):
     assert shown["multiply-adds"].startswith("208.31 G at 1280x800")
     assert (shown["student"], shown["teacher"]) == ("gfocal_r50", "gfocal_r101")
     assert shown["recipe"].startswith("ld: ")
-    assert shown["weights"] == "none published in this version"
+    assert shown["weights"] == (
+        "gfocal_r50_ld_r101.mmdet_1x_coco (COCO AP 41.0 as published, not run here; OpenMMLab model zoo; Apache-2.0)"
+    )
     assert "channels 512, 1024, 2048 at strides 8, 16, 32; 1 stage(s) frozen with the stem" in shown["backbone"]
     assert shown["input"] == "rgb, mean 123.675/116.28/103.53, std 58.395/57.12/57.375"
+
+
+def test_a_name_without_weights(capsys):
+    assert facts(capsys, "gfocal_tiny")["weights"] == "none published in this version"
 
 
 def test_a_directory(capsys, tmp_path):
@@ -34,6 +40,10 @@ def test_a_directory(capsys, tmp_path):
         assert shown["model"] == "gfocal_tiny" and shown["classes"] == "2 (a, b)"
         count = sum(p.numel() for p in model.parameters())
         assert shown["parameters"].startswith(f"{count / 1e6:.2f} M")
+    (tmp_path / "run.v2").mkdir()
+    (tmp_path / "m").rename(tmp_path / "run.v2" / "model")
+    assert main(["info", str(tmp_path / "run.v2")]) == 2
+    assert f"Did you mean '{tmp_path / 'run.v2' / 'model'}'?" in capsys.readouterr().err
 
 
 def test_errors(capsys, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -239,6 +240,48 @@ def test_the_teacher_starts_from_what_it_is_told(data, tmp_path, capsys):
     teacher = create_model(tmp_path / "run/teacher/model")
     assert torch.allclose(teacher.head.box.weight, start.head.box.weight, atol=1e-6)
     assert len(records(tmp_path / "run/teacher")) == 2  # 0.4 x 12 images, 4 per step
+
+
+def test_the_teachers_backbone_starts_from_a_file(data, tmp_path):
+    body = detector(seed=4).backbone.body.state_dict()
+    save_safetensors(body, tmp_path / "backbone.safetensors")
+    flags = [*TEACHER[:3], "--teacher_backbone_checkpoint", tmp_path / "backbone.safetensors", "--teacher_lr", "1e-9"]
+    assert run_distill(data, tmp_path / "run", *flags) == 0
+    trained = create_model(tmp_path / "run/teacher/model").backbone.body.state_dict()
+    kernels = [name for name in body if body[name].dim() == 4]
+    assert len(kernels) > 5 and all(torch.allclose(trained[name], body[name], atol=1e-6) for name in kernels)
+    student = create_model(tmp_path / "run/model").backbone.body.state_dict()  # the flag is the teacher's alone
+    assert not any(torch.allclose(student[name], body[name], atol=1e-2) for name in kernels)
+
+
+def test_a_finished_teacher_is_taken_only_for_the_one_asked_for(data, tmp_path, capsys):
+    flags = [*TEACHER, "--teacher_steps", 1]
+    assert run_distill(data, tmp_path / "run", *flags) == 0
+    kept = weights(tmp_path / "run/teacher/model")
+    for changes, message in (
+        (["--teacher", "gfocal_tiny"], "model: gfocal_r10t there, gfocal_tiny now"),
+        (["--reg_max", 6], "model_config.reg_max: 8 there, 6 now"),
+        (["--teacher_steps", 2], "steps: 1 there, 2 now"),
+        (["--teacher_lr", 0.5], "lr: 0.04 there, 0.5 now"),
+        (["--train_annotations", data / "annotations/instances_val.json", "--train_images", data / "val"], "sha256"),
+    ):
+        capsys.readouterr()
+        assert run_distill(data, tmp_path / "run", *flags, *changes, "--resume") == 2
+        error = capsys.readouterr().err
+        assert "run/teacher' belongs to a run with other settings" in error and message in error
+    assert equal(weights(tmp_path / "run/teacher/model"), kept)
+    shutil.rmtree(tmp_path / "run/teacher/checkpoints")  # not needed any more
+    assert run_distill(data, tmp_path / "run", *flags, "--resume") == 0
+
+
+def test_a_checkpoint_of_elsewhere_does_not_replace_a_run(data, tmp_path, capsys):
+    for name, seed in (("one", 0), ("two", 1)):
+        assert run_train(data, tmp_path / name, *SCRATCH, "--seed", seed) == 0
+    kept = weights(tmp_path / "two/model")
+    capsys.readouterr()
+    assert run_train(data, tmp_path / "two", *SCRATCH, "--resume", tmp_path / "one") == 2
+    assert "two' already holds a run" in capsys.readouterr().err
+    assert equal(weights(tmp_path / "two/model"), kept)
 
 
 @pytest.mark.parametrize(

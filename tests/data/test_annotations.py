@@ -6,6 +6,7 @@ import random
 import numpy as np
 import pytest
 
+from ld_hub.data import load_coco
 from ld_hub.data.annotations import read_coco
 from ld_hub.errors import DataError, MissingFileError
 
@@ -47,6 +48,26 @@ def test_missing_area_and_flags_have_defaults(coco):
     assert np.array_equal(read.areas, read.boxes[:, 2] * read.boxes[:, 3])
     assert not read.crowd.any()
     assert read.ignore.tolist() == [False, True, False, False, False, False]
+
+
+def test_missing_annotation_ids_are_issued_and_taken_ones_left_alone(coco):
+    annotations = coco.content["annotations"]
+    del annotations[0]["id"]
+    annotations[2]["id"] = None
+    coco.write()
+    assert read_coco(coco.file).ids.tolist() == [17, 12, 18, 14, 15, 16]
+    for annotation in annotations:
+        annotation.pop("id", None)
+    coco.write()
+    assert read_coco(coco.file).ids.tolist() == [1, 2, 3, 4, 5, 6]
+    assert len(load_coco(coco.root).rows) == 5
+
+
+def test_repeated_annotation_ids_are_refused(coco):
+    coco.content["annotations"][1]["id"] = 14
+    coco.write()
+    with pytest.raises(DataError, match="annotation ids given more than once: 14"):
+        load_coco(coco.root)
 
 
 def test_no_annotations_at_all(coco):
@@ -91,7 +112,8 @@ def change(place, key, value):
         (change("annotations", "image_id", "100"), "'image_id' of annotation id 12 is '100', expected an integer"),
         (change("annotations", "image_id", 1.5), "'image_id' of annotation id 12 is 1.5"),
         (change("annotations", "id", 2**70), "'id' of annotation id 11805916207174113"),
-        (change("annotations", "id", None), "annotation 1 of the list has no 'id'"),
+        (change("annotations", "id", "12"), "'id' of annotation id 12 is '12', expected an integer"),
+        (change("images", "id", None), "image 1 of the list has no 'id'"),
         (change("images", "file_name", 3), "'file_name' of image id 93 is 3, expected a text"),
         (change("images", "height", None), "image id 93 has no 'height'"),
         (change("categories", "name", ""), "'name' of category id 2 is '', expected a text"),

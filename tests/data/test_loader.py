@@ -71,12 +71,6 @@ def test_augmentation_changes_with_the_epoch(coco):
     assert len({tuple(batch.image_sizes[0].tolist()) for batch in made}) > 2
 
 
-def test_empty_images_can_be_left_out(coco):
-    dataset = load_coco(coco.root)
-    ids = {i for batch in batches(dataset, 10, filter_empty=True) for i in batch.image_ids}
-    assert ids == {100, 93, 86, 79}
-
-
 def test_loading_draws_nothing_from_the_global_generator(coco):
     dataset = load_coco(coco.root)
     torch.manual_seed(3)

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 import torch
-from accelerate import debug_launcher
-from accelerate.state import AcceleratorState, GradientState
+from accelerate import PartialState
 
 from ld_hub.engine import DetectionTrainer, TrainConfig
 from ld_hub.engine.evaluate import evaluate
+from ld_hub.engine.optimizer import average_buffers
 from ld_hub.errors import NonFiniteLossError
+from ld_hub.hub import load_safetensors, save_safetensors
+from ld_hub.models.factory import create_model
 from ld_hub.ops.dist import rank
-from tests.engine.runs import QUICK, detector, distance, distil, records, sets, train, weights
+from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
 
 
 def launch(function, *arguments) -> None:
-    debug_launcher(_rank, (function, *arguments), num_processes=2)
+    """Two gloo ranks, in fresh processes: forked ones would inherit the thread pools of earlier tests, and hang."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(_rank, (port, function, *arguments), nprocs=2)
 
 
-def _rank(function, *arguments) -> None:
-    AcceleratorState._reset_state(True)  # what the forked process inherited says there is one process
-    GradientState._reset_state()
+def _rank(index, port, function, *arguments) -> None:
+    ranks = {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in {**ranks, "OMP_NUM_THREADS": 1}.items()})
     torch.set_num_threads(1)
+    PartialState(cpu=True)  # `rank` answers from here on
     function(*arguments)
 
 
@@ -104,3 +113,62 @@ def test_files_are_written_once_and_results_are_on_every_rank(data, tmp_path):
     state = json.loads((tmp_path / "run/checkpoints/step_00000002/state.json").read_text())
     first, second = state["random"]
     assert first["torch"] != second["torch"]  # each rank draws its own numbers, and finds them again on resume
+
+
+def _train_with_batch_norms(data: Path, out: Path, decay: float | None, resume: bool = False) -> None:
+    """Statistics of trained batch norms differ from rank to rank; what is evaluated is written down."""
+    import ld_hub.engine.loop as room
+
+    evaluate_now = room.evaluate
+
+    def spy(model, dataset, **options):
+        save_safetensors(dict(model.state_dict()), out / f"seen{rank()}.safetensors")
+        metrics, evaluator = evaluate_now(model, dataset, **options)
+        (out / f"found{rank()}.json").write_text(json.dumps(evaluator.results()))
+        return metrics, evaluator
+
+    room.evaluate = spy
+    training, evaluation = sets(data)
+    start = str(out.parent / "whole/checkpoints/step_00000002") if resume else False
+    settings = {**QUICK, "steps": 4, "batch_size": 2, "save_every": 2, "ema_decay": decay, "lr": 1e-3}
+    config = TrainConfig(output_dir=str(out), **settings, resume=start)
+    model = _eager(detector(seed=5 if resume else 0))
+    with torch.no_grad():
+        model.head.box.bias.view(4, -1)[:, 1:3] += 6.0  # boxes of about the objects' size
+    DetectionTrainer(model, train_dataset=training, eval_dataset=evaluation, config=config).train()
+
+
+@pytest.mark.parametrize("decay", [None, 0.9])
+def test_the_model_that_is_evaluated_is_the_one_that_is_saved(data, tmp_path, decay):
+    out = tmp_path / "whole"
+    launch(_train_with_batch_norms, data, out, decay)
+    seen = [load_safetensors(out / f"seen{index}.safetensors") for index in (0, 1)]
+    assert equal(seen[0], seen[1])
+    assert equal(seen[0], weights(out / "model")) and equal(seen[0], weights(out / "best"))
+    running = [value for name, value in seen[0].items() if name.endswith("running_mean")]
+    assert len(running) > 3 and all(bool(value.any()) for value in running)
+    metrics, evaluator = evaluate(create_model(out / "model"), sets(data)[1], workers=0)
+    assert evaluator.results() == json.loads((out / "found0.json").read_text()) != []
+    assert metrics.to_dict() == json.loads((out / "result.json").read_text())["metrics"]
+    assert metrics.stats["AP50"] > 0
+
+    launch(_train_with_batch_norms, data, tmp_path / "broken", decay, True)  # and a continued run still is the same
+    for name in ("model", "checkpoints/step_00000004"):
+        assert equal(weights(tmp_path / "broken" / name), weights(out / name))
+
+
+def _average(out: Path) -> None:
+    norm = torch.nn.BatchNorm1d(2)
+    norm.running_mean.copy_(torch.tensor([0.1, 1.0 + 2 * rank()]))
+    norm.num_batches_tracked.fill_(7 + rank())
+    average_buffers([norm])
+    values = [norm.running_mean.tolist(), norm.running_var.tolist(), norm.num_batches_tracked.item()]
+    (out / f"rank{rank()}").write_text(json.dumps(values))
+
+
+def test_buffers_become_their_mean(tmp_path):
+    launch(_average, tmp_path)
+    same = torch.tensor(0.1).item()  # keeps its bits
+    for index in (0, 1):
+        means, variances, batches = json.loads((tmp_path / f"rank{index}").read_text())
+        assert (means, variances, batches) == ([same, 2.0], [1.0, 1.0], 7 + index)

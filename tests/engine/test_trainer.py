@@ -1,16 +1,16 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ld_hub.data import load_coco
+from ld_hub.distillation import get_recipe
 from ld_hub.engine import DetectionTrainer, DistillationTrainer, TrainConfig
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
-from ld_hub.errors import CheckpointError, ConfigError, DataError, NonFiniteLossError
+from ld_hub.errors import ConfigError, DataError, NonFiniteLossError
 from ld_hub.models.factory import create_model
 from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
 
@@ -61,155 +61,6 @@ def test_a_run_is_not_written_over_and_classes_must_fit(data, tmp_path):
     with pytest.raises(ConfigError, match=r"has 5 classes.*has 3 \(red, green, blue\).*num_classes=3"):
         train(data, tmp_path / "other", create_model("gfocal_tiny", num_classes=5))
     assert not (tmp_path / "other").exists()
-
-
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw", "ema_decay": 0.9, "accumulation": 2, "batch_size": 2}])
-def test_resume_equals_the_uninterrupted_run(data, tmp_path, options, monkeypatch):
-    settings = {
-        "steps": 7,
-        "save_every": 2,
-        "log_every": 3,
-        "lr_schedule": "cosine",
-        "short_sides": (48, 64),
-        **options,
-    }
-    distil(data, tmp_path / "whole", student=_dropout(detector()), **settings)
-    _stop_before_step(monkeypatch, 5)
-    with pytest.raises(KeyboardInterrupt):
-        distil(data, tmp_path / "broken", student=_dropout(detector()), **settings)
-    monkeypatch.undo()
-    student, _ = distil(data, tmp_path / "broken", student=_dropout(detector(seed=7)), resume=True, **settings)
-    whole, broken = (RunDirectory(tmp_path / name).find(True) for name in ("whole", "broken"))
-    assert whole is not None and broken is not None
-    one, other = Checkpoint.load(whole), Checkpoint.load(broken)
-    assert equal(one.model, other.model) and equal(one.ema or {}, other.ema or {})
-    assert one.state["random"] == other.state["random"]
-    assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "broken/model"))
-    assert equal(weights(tmp_path / "whole/model"), dict(student.state_dict()))
-    same = [
-        [{k: v for k, v in r.items() if "second" not in k} for r in records(tmp_path / n)] for n in ("whole", "broken")
-    ]
-    assert same[0] == same[1]
-
-
-def _dropout(model):
-    """A backbone that draws random numbers while training, as stochastic depth does."""
-    model.neck = nn.Sequential(model.neck, _Noise())
-    return model
-
-
-class _Noise(nn.Module):
-    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(nn.functional.dropout(m, 0.2, self.training) for m in maps)
-
-
-def _stop_before_step(monkeypatch, step):
-    """Ctrl-C, or a machine that is taken away, in the middle of a step."""
-    from ld_hub.engine.loop import Loop
-
-    update = Loop._update
-
-    def stopping(self):
-        if self.step == step:
-            raise KeyboardInterrupt
-        return update(self)
-
-    monkeypatch.setattr(Loop, "_update", stopping)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_resume_after_a_kill_in_the_middle_of_saving(data, tmp_path, monkeypatch):
-    settings = {"steps": 4, "save_every": 2}
-    train(data, tmp_path / "whole", **settings)
-    child = os.fork()
-    if child == 0:  # dies at once, as by SIGKILL, while it writes the weights of step 4
-        import ld_hub.engine.checkpoint as room
-
-        save = room.save_safetensors
-
-        def dying(state, path):
-            if "step_00000004" in str(path):
-                path.write_bytes(b"half")
-                os._exit(9)
-            return save(state, path)
-
-        room.save_safetensors = dying
-        train(data, tmp_path / "killed", **settings)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert not (tmp_path / "killed/result.json").exists()
-    train(data, tmp_path / "killed", detector(seed=3), resume=True, **settings)
-    assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "killed/model"))
-    assert [path.name for path in (tmp_path / "killed/checkpoints").iterdir()].count("step_00000004") == 1
-    assert len(list((tmp_path / "killed/checkpoints").iterdir())) == 2
-
-
-def test_resume_before_the_first_checkpoint_and_after_the_end(data, tmp_path):
-    train(data, tmp_path / "whole", steps=3)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty/config.json").write_text("{}")  # killed right after the start
-    train(data, tmp_path / "empty", steps=3, resume=True)
-    model, result = train(data, tmp_path / "whole", detector(seed=5), steps=3, resume=True)
-    assert result.steps == 3
-    for name in ("whole", "empty"):
-        assert equal(weights(tmp_path / name / "model"), dict(model.state_dict()))
-
-
-def test_resume_from_a_named_checkpoint_into_another_directory(data, tmp_path):
-    train(data, tmp_path / "whole", steps=4, save_every=2)
-    start = tmp_path / "whole/checkpoints/step_00000002"
-    train(data, tmp_path / "other", detector(seed=5), steps=4, save_every=2, resume=str(start))
-    assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "other/model"))
-    assert [record["step"] for record in records(tmp_path / "other")] == [3, 4]
-
-
-def test_resume_refuses_another_run(data, tmp_path):
-    train(data, tmp_path / "run", steps=3, save_every=1)
-    with pytest.raises(ConfigError, match=r"other settings \(steps: 3 there, 5 now; seed: 0 there, 1 now\)"):
-        train(data, tmp_path / "run", steps=5, seed=1, resume=True)
-    assert json.loads((tmp_path / "run/config.json").read_text())["config"]["steps"] == 3  # nothing was written over
-    with pytest.raises(ConfigError, match=r"images per optimizer step, micro-steps: \[4, 1\] there, \[3, 1\] now"):
-        train(data, tmp_path / "run", steps=3, batch_size=3, resume=True)
-    with pytest.raises(CheckpointError, match="does not fit this model"):
-        train(data, tmp_path / "run", detector(fpn_channels=8), steps=3, resume=True)
-
-
-class TargetOnly:
-    """A criterion whose normalisers depend on the targets alone, so that a split batch must give the same gradient.
-
-    GFocal's box losses are divided by a sum of predicted scores, which covers the micro-step only.
-    """
-
-    def __init__(self, criterion):
-        self.criterion = criterion
-
-    def __call__(self, output, assignment, counts):
-        box = (output.box.float().square().mean(dim=(2, 3)) * assignment.positive).sum()
-        return {
-            "loss_cls": self.criterion(output, assignment, counts)["loss_cls"],
-            "loss_bbox": box / counts.samples,
-        }
-
-
-@pytest.mark.parametrize("recipe", ["vlr", None])
-def test_accumulation_of_2x4_equals_a_batch_of_8(data, tmp_path, recipe):
-    found = {}
-    for name, split in (("one", (8, 1)), ("two", (4, 2)), ("four", (2, 4))):
-        student = detector(norm_eval=True)  # batch statistics would depend on the split
-        student.criterion = TargetOnly(student.criterion)
-        sizes = {"batch_size": split[0], "accumulation": split[1], "steps": 3}
-        if recipe:
-            distil(data, tmp_path / name, student, recipe=recipe, **sizes)
-        else:
-            train(data, tmp_path / name, student, **sizes)
-        found[name] = (dict(student.state_dict()), records(tmp_path / name))
-    start = dict(detector(norm_eval=True).state_dict())
-    assert distance(start, found["one"][0]) > 1e-2  # the weights did move
-    for name in ("two", "four"):
-        assert distance(found[name][0], found["one"][0]) < 1e-5
-        for one, other in zip(found["one"][1], found[name][1], strict=True):
-            for key in ("loss", "lr", "epoch", "grad_norm"):
-                assert other[key] == pytest.approx(one[key], rel=1e-4)
 
 
 def test_the_average_is_what_is_evaluated_and_published(data, tmp_path, monkeypatch):
@@ -402,6 +253,18 @@ def test_every_distillation_option_reaches_the_weights(data, tmp_path, options):
     if "reference" in options:
         assert trainer.task.distiller.recipe.terms["ld"].normalizer == "none"
         assert trainer.model.criterion.reference == "ld"
+
+
+@pytest.mark.parametrize(
+    "given", [{"reference": "ld"}, {"recipe": get_recipe("vlr").published("ld")}], ids=["flag", "recipe"]
+)
+def test_a_published_recipe_means_the_published_criterion_too(data, tmp_path, given):
+    student, trainer = distil(data, tmp_path / "run", **given)
+    assert student.criterion.reference == "ld"
+    expected = detector().criterion.published(student.coder, "ld", distilling=True)
+    assert student.criterion == expected
+    assert create_model(tmp_path / "run/model").recipe["reference"] == "ld"
+    assert trainer.task.distiller.recipe == get_recipe("vlr").published("ld")
 
 
 def test_image_size_becomes_part_of_the_model(data, tmp_path):

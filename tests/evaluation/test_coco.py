@@ -114,8 +114,8 @@ def test_annotation_id_0_counts(make_problem, evaluator_of):
     content, found = make_problem(3)
     expected = evaluator_of(content, found).compute().to_dict()
     shuffled = copy.deepcopy(content)
-    for row in shuffled["annotations"]:
-        row["id"] = 0
+    for number, row in enumerate(shuffled["annotations"]):
+        row["id"] = number
     assert evaluator_of(shuffled, found).compute().to_dict() == expected
     for row in shuffled["annotations"]:
         del row["id"]

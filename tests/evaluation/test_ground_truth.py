@@ -15,7 +15,7 @@ GOOD = {
     "categories": [{"id": 2, "name": "b"}, {"id": 1, "name": "a"}],
     "annotations": [
         {"id": 0, "image_id": 3, "category_id": 1, "bbox": [1, 2, 3, 4]},
-        {"id": 0, "image_id": 7, "category_id": 2, "bbox": [0, 0, 5, 0], "area": 9.5, "iscrowd": True},
+        {"image_id": 7, "category_id": 2, "bbox": [0, 0, 5, 0], "area": 9.5, "iscrowd": True},
     ],
 }
 
@@ -52,6 +52,8 @@ def change(path, value):
         (change(("annotations", 0, "bbox"), [1, 2, 3]), "four finite numbers"),
         (change(("annotations", 0, "bbox"), [1, 2, -3, 4]), "negative size"),
         (change(("annotations", 0, "area"), float("inf")), "area inf"),
+        (change(("annotations", 1, "id"), 0), "annotation id 0 is given more than once"),
+        (change(("annotations", 1, "id"), "9"), r"annotations\[1\] has id '9'; ids are integers"),
         (change(("annotations",), None), "no list 'annotations'"),
         ({"annotations": []}, "no list 'images'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -109,3 +110,11 @@ def test_no_network(tmp_path, hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="cannot be reached"):
         download("org/good", cache_dir=tmp_path, endpoint="http://127.0.0.1:1")
+
+
+def test_advice_names_methods_that_exist():
+    from ld_hub.hub.download import _HOW_PUBLISHED
+    from ld_hub.models.detector import DenseDetector
+
+    named = re.findall(r"\bmodel\.([a-z]+_[a-z_]+)", " ".join(_HOW_PUBLISHED.values()))
+    assert named and all(hasattr(DenseDetector, name) for name in named)

@@ -253,6 +253,24 @@ def test_our_own_files_load_too(tmp_path):
         assert torch.equal(other.head.box.weight, ours.head.box.weight)
 
 
+def test_our_own_state_dict_as_pth(tmp_path):
+    small = {"num_classes": 2, "fpn_channels": 16, "head_width": 16, "head_depth": 1}
+    ours, other = create_model("gfocal_tiny", **small), create_model("gfocal_tiny", **small)
+    for content in (ours.state_dict(), {"model": {f"module.{k}": v for k, v in ours.state_dict().items()}}):
+        clear(other)
+        torch.save(content, tmp_path / "own.pth")
+        assert load_checkpoint(other, tmp_path / "own.pth").ok
+        assert all(torch.equal(value, other.state_dict()[name]) for name, value in ours.state_dict().items())
+    state = ours.state_dict()
+    del state["neck.fpn_convs.0.bias"]
+    torch.save(state, tmp_path / "own.pth")
+    with pytest.raises(CheckpointError, match=r"(?s)missing +1\n +neck\.fpn_convs\.0\.bias\nunexpected +0"):
+        load_checkpoint(other, tmp_path / "own.pth")
+    with pytest.raises(CheckpointError, match="weights for 2 classes, the model has 3"):
+        torch.save(ours.state_dict(), tmp_path / "own.pth")
+        load_checkpoint(create_model("gfocal_tiny", **{**small, "num_classes": 3}), tmp_path / "own.pth")
+
+
 def test_a_family_without_a_key_map_says_so():
     class Other(torch.nn.Module):
         family, config = "other", None

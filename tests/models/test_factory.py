@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 
 import ld_hub
-from ld_hub.errors import CheckpointError, ConfigError, HubError, UnknownNameError
+from ld_hub.errors import CheckpointError, ConfigError, HubError, MissingFileError, UnknownNameError
 from ld_hub.models import names
 from ld_hub.models.factory import (
     create_model,
@@ -335,10 +337,45 @@ def test_local_dir_as_in_timm_and_plain_directory(tmp_path):
     assert other.config.num_classes == 5 and other.label_names[0] == "class_0"
 
 
+def test_the_advice_for_other_classes_works(tmp_path):
+    place = save_pretrained(create_model("gfocal_tiny", num_classes=2, **TINY), tmp_path / "m")
+    with pytest.raises(CheckpointError) as caught:
+        create_model(place, num_classes=7)
+    call = f"create_model('local-dir:{place}', pretrained=False, num_classes=7)"
+    assert call in str(caught.value)
+    with pytest.warns(UserWarning, match="fresh weights"):
+        assert eval(call).config.num_classes == 7
+
+
+@pytest.mark.parametrize("kind", [str, lambda place: place, lambda place: f"local-dir:{place}"])
+def test_a_run_or_another_directory_is_no_model(tmp_path, kind):
+    run = tmp_path / "gfl_r50.v2"  # would also pass for a name with a tag
+    save_pretrained(create_model("gfocal_tiny", num_classes=2, **TINY), run / "model")
+    with pytest.raises(MissingFileError, match="is not a model directory") as caught:
+        create_model(kind(run))
+    assert f"Did you mean '{run / 'model'}'?" in str(caught.value)
+    (run / "config.json").write_text('{"steps": 5}')  # what the trainer writes there
+    with pytest.raises(CheckpointError, match="is not the configuration of an ld_hub model") as caught:
+        create_model(kind(run))
+    assert f"Did you mean '{run / 'model'}'?" in str(caught.value)
+    with pytest.raises(MissingFileError, match=r"is not a model directory.*save_pretrained\(DIR\) writes") as caught:
+        create_model(kind(tmp_path))
+    assert "Did you mean" not in str(caught.value)
+
+
+def test_other_places_that_are_no_model(tmp_path):
+    with pytest.raises(MissingFileError, match="No model directory"):
+        create_model(tmp_path / "nowhere")
+    (tmp_path / "a.pth").write_bytes(b"")
+    with pytest.raises(ConfigError, match="checkpoint_path=FILE"):
+        create_model(str(tmp_path / "a.pth"))
+
+
 def test_a_registered_name_is_not_shadowed_by_a_directory(tmp_path, monkeypatch):
     save_pretrained(create_model("gfocal_tiny", num_classes=2, **TINY), tmp_path / "gfocal_tiny")
     monkeypatch.chdir(tmp_path)
     assert on_meta("gfocal_tiny").config.num_classes == 80
+    assert create_model(Path("gfocal_tiny")).config.num_classes == 2  # a Path is always a place
 
 
 def test_checkpoint_of_other_classes_says_which(tmp_path):

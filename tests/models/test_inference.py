@@ -181,8 +181,13 @@ def test_threshold(model):
     assert len(predict(model, image, threshold=1.0)) == 0
     with pytest.raises(ConfigError, match="threshold"):
         predict(model, image, threshold=30)
-    with pytest.raises(ConfigError, match="batch_size"):
-        predict(model, image, batch_size=0)
+    for wrong in ("0.3", True, float("nan")):
+        with pytest.raises(ConfigError, match=f"threshold is a score from 0 to 1; found {wrong!r}"):
+            predict(model, image, threshold=wrong)
+    for wrong in (0, 1.5, "8"):
+        with pytest.raises(ConfigError, match="batch_size"):
+            predict(model, image, batch_size=wrong)
+    assert_same(predict(model, image, threshold=np.float32(middle), batch_size=np.int64(2)), default.filter(middle))
 
 
 def test_mode_is_restored_and_training_goes_on(model):
@@ -218,8 +223,9 @@ def test_unusable_sources_are_named(model, tmp_path):
         predict(model, [picture(64, 64), tmp_path / "broken.jpg"])
     with pytest.raises(MissingFileError, match=r"nowhere\.jpg"):
         predict(model, tmp_path / "nowhere.jpg")
-    with pytest.raises(DataError, match="Cannot detect on a NoneType"):
-        predict(model, None)
+    for wrong, kind in ((None, "NoneType"), ({"a": 1}, "dict"), (3, "int")):
+        with pytest.raises(ConfigError, match=f"Cannot detect on a {kind}"):
+            predict(model, wrong)
     assert predict(model, []) == []
 
 

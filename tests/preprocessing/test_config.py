@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import types
 
+import numpy as np
 import pytest
 
 from ld_hub.errors import ConfigError
@@ -27,6 +28,21 @@ def test_from_timm_takes_overrides_and_missing_values():
     assert config.mean == (127.5, 127.5, 127.5)
     assert config.std == DataConfig().std
     assert config.image_size == (128, 160)
+
+
+def test_from_timm_for_other_channel_counts_takes_the_mean_of_the_three():
+    cfg = {"mean": (0.4, 0.5, 0.6), "std": (0.1, 0.2, 0.3)}
+    grey = DataConfig.from_timm(cfg, 1)
+    assert (grey.mean, grey.std) == ((127.5,), (51.0,))
+    assert DataConfig.from_timm(cfg, 4) == DataConfig((127.5,) * 4, (51.0,) * 4)
+    assert DataConfig.from_timm({}, 2).mean == pytest.approx(((123.675 + 116.28 + 103.53) / 3,) * 2)
+    assert DataConfig.from_timm({"mean": (0.5,), "std": (0.5,)}, 1) == DataConfig((127.5,), (127.5,))
+
+
+def test_whole_numbers_of_numpy_become_plain():
+    config = DataConfig(image_size=(np.int64(32), np.int32(64)), size_divisor=np.int64(16))
+    assert json.loads(json.dumps(config.to_dict()))["image_size"] == [32, 64]
+    assert [type(v) for v in (*config.image_size, config.size_divisor)] == [int] * 3
 
 
 def test_scale_and_shift_is_the_normalisation():

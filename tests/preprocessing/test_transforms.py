@@ -116,6 +116,15 @@ def test_create_transform_equals_the_batch_of_one():
     assert torch.equal(create_transform(**CONFIG.to_dict(), pad=True)(IMAGE), batch.images[0])
 
 
+def test_create_transform_takes_whatever_an_image_can_be(tmp_path):
+    IMAGE.save(tmp_path / "a.png")
+    transform = create_transform(**CONFIG.to_dict())
+    expected, pixels = transform(IMAGE), np.asarray(IMAGE)
+    sources = [tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes(), pixels]
+    for source in [*sources, torch.from_numpy(pixels.copy()).permute(2, 0, 1)]:
+        assert torch.equal(transform(source), expected)
+
+
 def test_one_channel_models_see_grey():
     config = DataConfig((128.0,), (2.0,), image_size=(30, 40))
     out = create_transform(**config.to_dict())(IMAGE)

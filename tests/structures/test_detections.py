@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -59,6 +60,17 @@ def test_length_iteration_and_selection(found):
     assert found[:2].category_ids == (3, 7, 9)
     with pytest.raises(IndexError):
         found[3]
+
+
+def test_selection_takes_the_integers_and_masks_of_other_libraries(found):
+    for index in (np.int64(2), np.array(2), torch.tensor(2)):
+        assert found[index].label == "bird"
+    assert found[torch.tensor([2])].names == ["bird"]
+    assert found[[np.int64(2), torch.tensor(0)]].names == ["bird", "dog"]
+    assert found[[True, False, True]].names == ["dog", "bird"]
+    assert found[[]].names == []
+    with pytest.raises(TypeError):
+        found["bird"]
 
 
 def test_filter_keeps_scores_above_the_threshold(found):

@@ -1,0 +1,28 @@
+"""What several rooms' tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ld_hub.cli.main import main
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest demo that exercises every part; its directory has the name that README uses."""
+    out = tmp_path_factory.mktemp("demo") / "ld_hub_demo"
+    torch.set_num_threads(1)
+    sizes = {
+        "train_images": 24,
+        "val_images": 12,
+        "teacher_steps": 30,
+        "student_steps": 3,
+        "batch_size": 4,
+        "workers": 0,
+    }
+    words = [word for key, value in {**sizes, "workers": 0}.items() for word in (f"--{key}", str(value))]
+    assert main(["demo", "--out", str(out), "--seed", "3", *words]) == 0
+    return out

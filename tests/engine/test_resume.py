@@ -1,0 +1,201 @@
+"""A continued run is the uninterrupted one, and never another one."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ld_hub.data import load_coco
+from ld_hub.distillation import get_recipe
+from ld_hub.engine import DetectionTrainer, TrainConfig
+from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
+from ld_hub.errors import CheckpointError, ConfigError
+from tests.engine.runs import QUICK, detector, distil, equal, records, train, weights
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw", "ema_decay": 0.9, "accumulation": 2, "batch_size": 2}])
+def test_resume_equals_the_uninterrupted_run(data, tmp_path, options, monkeypatch):
+    settings = {
+        "steps": 7,
+        "save_every": 2,
+        "log_every": 3,
+        "lr_schedule": "cosine",
+        "short_sides": (48, 64),
+        **options,
+    }
+    distil(data, tmp_path / "whole", student=_dropout(detector()), **settings)
+    _stop_before_step(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt):
+        distil(data, tmp_path / "broken", student=_dropout(detector()), **settings)
+    monkeypatch.undo()
+    student, _ = distil(data, tmp_path / "broken", student=_dropout(detector(seed=7)), resume=True, **settings)
+    whole, broken = (RunDirectory(tmp_path / name).find(True) for name in ("whole", "broken"))
+    assert whole is not None and broken is not None
+    one, other = Checkpoint.load(whole), Checkpoint.load(broken)
+    assert equal(one.model, other.model) and equal(one.ema or {}, other.ema or {})
+    assert one.state["random"] == other.state["random"]
+    assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "broken/model"))
+    assert equal(weights(tmp_path / "whole/model"), dict(student.state_dict()))
+    same = [
+        [{k: v for k, v in r.items() if "second" not in k} for r in records(tmp_path / n)] for n in ("whole", "broken")
+    ]
+    assert same[0] == same[1]
+
+
+def _dropout(model):
+    """A backbone that draws random numbers while training, as stochastic depth does."""
+    model.neck = nn.Sequential(model.neck, _Noise())
+    return model
+
+
+class _Noise(nn.Module):
+    def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return tuple(nn.functional.dropout(m, 0.2, self.training) for m in maps)
+
+
+def _stop_before_step(monkeypatch, step):
+    """Ctrl-C, or a machine that is taken away, in the middle of a step."""
+    from ld_hub.engine.loop import Loop
+
+    update = Loop._update
+
+    def stopping(self):
+        if self.step == step:
+            raise KeyboardInterrupt
+        return update(self)
+
+    monkeypatch.setattr(Loop, "_update", stopping)
+
+
+def _die_while_saving(data, out, settings) -> None:
+    """Dies at once, as by SIGKILL, while it writes the weights of step 4."""
+    import ld_hub.engine.checkpoint as room
+
+    save = room.save_safetensors
+
+    def dying(state, path):
+        if "step_00000004" in str(path):
+            path.write_bytes(b"half")
+            os._exit(9)
+        return save(state, path)
+
+    room.save_safetensors = dying
+    torch.set_num_threads(1)
+    train(data, out, **settings)
+
+
+def test_resume_after_a_kill_in_the_middle_of_saving(data, tmp_path, monkeypatch):
+    settings = {"steps": 4, "save_every": 2}
+    train(data, tmp_path / "whole", **settings)
+    child = multiprocessing.get_context("spawn").Process(
+        target=_die_while_saving, args=(data, tmp_path / "killed", settings)
+    )
+    child.start()
+    child.join()
+    assert child.exitcode == 9
+    assert not (tmp_path / "killed/result.json").exists()
+    train(data, tmp_path / "killed", detector(seed=3), resume=True, **settings)
+    assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "killed/model"))
+    assert [path.name for path in (tmp_path / "killed/checkpoints").iterdir()].count("step_00000004") == 1
+    assert len(list((tmp_path / "killed/checkpoints").iterdir())) == 2
+
+
+def test_resume_before_the_first_checkpoint_and_after_the_end(data, tmp_path):
+    train(data, tmp_path / "whole", steps=3)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/config.json").write_text("{}")  # killed right after the start
+    train(data, tmp_path / "empty", steps=3, resume=True)
+    model, result = train(data, tmp_path / "whole", detector(seed=5), steps=3, resume=True)
+    assert result.steps == 3
+    for name in ("whole", "empty"):
+        assert equal(weights(tmp_path / name / "model"), dict(model.state_dict()))
+
+
+def test_resume_from_a_named_checkpoint_into_another_directory(data, tmp_path):
+    train(data, tmp_path / "whole", steps=4, save_every=2)
+    start = tmp_path / "whole/checkpoints/step_00000002"
+    train(data, tmp_path / "other", detector(seed=5), steps=4, save_every=2, resume=str(start))
+    assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "other/model"))
+    assert [record["step"] for record in records(tmp_path / "other")] == [3, 4]
+
+
+def test_resume_refuses_another_run(data, tmp_path):
+    train(data, tmp_path / "run", steps=3, save_every=1)
+    with pytest.raises(ConfigError, match=r"other settings \(steps: 3 there, 5 now; seed: 0 there, 1 now\)"):
+        train(data, tmp_path / "run", steps=5, seed=1, resume=True)
+    assert json.loads((tmp_path / "run/config.json").read_text())["config"]["steps"] == 3  # nothing was written over
+    with pytest.raises(ConfigError, match=r"images per optimizer step, micro-steps: \[4, 1\] there, \[3, 1\] now"):
+        train(data, tmp_path / "run", steps=3, batch_size=3, resume=True)
+    with pytest.raises(ConfigError, match=r"\(model_config.fpn_channels: 16 there, 8 now\)"):
+        train(data, tmp_path / "run", detector(fpn_channels=8), steps=3, resume=True)
+    with pytest.raises(CheckpointError, match="does not fit this model"):
+        train(data, tmp_path / "run", _dropout(detector()), steps=3, resume=True)
+
+
+def _heavier(recipe):
+    return get_recipe(recipe).with_terms(ld={"weight": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipe": "ld"}, r"recipe.name: vlr there, ld now.*recipe.terms.kd: .* there, None now"),
+        ({"recipe": _heavier("vlr")}, r"\(recipe.terms.ld.weight: 0.25 there, 2.0 now\)"),
+        ({"individual_ld": True}, r"\(recipe.individual_ld: False there, True now\)"),
+        ({"reference": "ld"}, r"recipe.reference: None there, ld now"),
+        ({"teacher": {"seed": 2}}, r"\(teacher_weights_sha256: \w{16} there, \w{16} now\)"),
+        ({"teacher": {"seed": 1, "head_depth": 2}}, r"teacher_config.head_depth: 1 there, 2 now"),
+    ],
+    ids=["recipe", "weight", "individual", "reference", "weights", "structure"],
+)
+def test_resume_refuses_another_distillation(data, tmp_path, changes, message):
+    distil(data, tmp_path / "run", steps=2, save_every=1)
+    if "teacher" in changes:
+        changes = {"teacher": detector(**changes["teacher"])}
+    kept = weights(tmp_path / "run/model")
+    for resume in (True, str(tmp_path / "run/checkpoints/step_00000001")):
+        with pytest.raises(ConfigError, match=message):
+            distil(data, tmp_path / "run", steps=2, save_every=1, resume=resume, **changes)
+    assert equal(weights(tmp_path / "run/model"), kept)
+    distil(data, tmp_path / "run", steps=2, save_every=1, resume=True)
+    assert equal(weights(tmp_path / "run/model"), kept)
+
+
+def test_resume_refuses_other_data(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    train(tmp_path / "data", tmp_path / "run", steps=2)
+    file = tmp_path / "data/annotations/instances_train.json"
+    text = file.read_text()
+    content = json.loads(text)
+    content["annotations"][0]["bbox"][0] += 1
+    file.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=r"\(train_annotations_sha256: \w{16} there, \w{16} now\)"):
+        train(tmp_path / "data", tmp_path / "run", steps=2, resume=True)
+    file.write_text(text.replace('"blue"', '"azure"'))
+    with pytest.raises(ConfigError, match=r"label_names\[2\]: blue there, azure now"):
+        train(tmp_path / "data", tmp_path / "run", steps=2, resume=True)
+    file.write_text(text)
+    some = load_coco(tmp_path / "data", "train").select(range(8))
+    config = TrainConfig(output_dir=str(tmp_path / "run"), **QUICK, resume=True)
+    with pytest.raises(ConfigError, match=r"\(train_images: 12 there, 8 now\)"):
+        DetectionTrainer(detector(), train_dataset=some, config=config).train()
+    train(tmp_path / "data", tmp_path / "run", steps=2, resume=True)
+
+
+def test_a_checkpoint_of_elsewhere_does_not_replace_a_run(data, tmp_path):
+    for name, seed in (("one", 0), ("two", 1)):
+        train(data, tmp_path / name, detector(seed=seed), steps=4, save_every=2)
+    kept = weights(tmp_path / "two/model")
+    start = str(tmp_path / "one/checkpoints/step_00000002")
+    with pytest.raises(ConfigError, match="two' already holds a run"):
+        train(data, tmp_path / "two", steps=4, save_every=2, resume=start)
+    assert equal(weights(tmp_path / "two/model"), kept) and (tmp_path / "two/result.json").is_file()
+    own = tmp_path / "two/../two/checkpoints/step_00000002"  # its own may be gone back to
+    train(data, tmp_path / "two", detector(seed=7), steps=4, save_every=2, resume=str(own))
+    assert equal(weights(tmp_path / "two/model"), kept)
