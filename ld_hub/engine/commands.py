@@ -20,6 +20,7 @@ from ld_hub.engine.arguments import (
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.config import TrainConfig
 from ld_hub.errors import ConfigError, LdHubError
+from ld_hub.ops.dist import leave
 
 if TYPE_CHECKING:
     from ld_hub.engine.trainer import RunResult
@@ -189,6 +190,7 @@ def _finish(result: RunResult) -> None:
     if result.best_dir is not None and result.best_ap is not None:
         _say(f"best: AP {100 * result.best_ap:.1f} after step {result.best_step}, in {result.best_dir}")
     _say(f"model: {result.model_dir} ({result.steps} steps, {result.seconds:.0f} s of training)")
+    leave()
 
     from accelerate import PartialState
 

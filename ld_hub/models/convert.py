@@ -181,11 +181,8 @@ def _load(path: Path) -> Any:
             raise CheckpointError(_not_readable(path, error)) from None
         raise CheckpointError(
             f"'{path}' holds an object of {wanted.group(1)}, and reading it would run code from the file, which "
-            "ld_hub never does. If you trust the file, keep only its weights, on a machine that has the library "
-            "which wrote it:\n"
-            f"  python -c \"import torch; c = torch.load('{path.name}', map_location='cpu', weights_only=False); "
-            "torch.save({'state_dict': c.get('state_dict', c)}, 'weights.pth')\"\n"
-            "and convert weights.pth."
+            "ld_hub never does. Where the library that wrote it is installed and the file is trusted, open it there, "
+            "save its weights alone (torch.save({'state_dict': model.state_dict()}, 'weights.pth')), and convert that."
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(_not_readable(path, error)) from None

@@ -25,6 +25,12 @@ def rank() -> int:
     return distributed.get_rank() if is_distributed() else 0
 
 
+def leave() -> None:
+    """End this rank's part in the run; without it a process may abort at its exit, with the work done."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Sum of a tensor without gradient over all ranks; the same on every rank."""
     if not is_distributed():

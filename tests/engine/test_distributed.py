@@ -17,7 +17,7 @@ from ld_hub.engine.optimizer import average_buffers
 from ld_hub.errors import NonFiniteLossError
 from ld_hub.hub import load_safetensors, save_safetensors
 from ld_hub.models.factory import create_model
-from ld_hub.ops.dist import rank
+from ld_hub.ops.dist import leave, rank
 from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
@@ -37,6 +37,7 @@ def _rank(index, port, function, *arguments) -> None:
     torch.set_num_threads(1)
     PartialState(cpu=True)  # `rank` answers from here on
     function(*arguments)
+    leave()
 
 
 def _distil_and_resume(data: Path, out: Path) -> None:
