@@ -81,7 +81,6 @@ class ATSSAssigner:
 
     topk: int = 9
 
-    @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, num_classes: int) -> Assignment:
         """Assign every row of a batch; independent of predictions.
 

@@ -29,7 +29,6 @@ class FCOSAssigner:
     center_radius: float = 1.5
     range_scale: float = 8.0
 
-    @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, num_classes: int) -> Assignment:
         """Assign every row of a batch; independent of predictions.
 

@@ -29,7 +29,6 @@ class MaxIoUAssigner:
     negative: float = 0.4
     low_quality: bool = True
 
-    @torch.no_grad()
     def __call__(self, priors: Priors, targets: Targets, num_classes: int) -> Assignment:
         """Assign every row of a batch; independent of predictions.
 
