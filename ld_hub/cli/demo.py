@@ -18,7 +18,7 @@ One run is one seed: look at examples/demo/ for what five seeds say."""
 _EPILOG = """\
 examples:
   ld-hub demo
-  ld-hub demo --out /tmp/demo --seed 7
+  ld-hub demo --out runs/demo --seed 7
 
 afterwards:
   ld-hub predict ld_hub_demo/data/val --model ld_hub_demo/student_vlr

@@ -18,9 +18,9 @@ from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
 from ld_hub.losses import box_loss, boxes_in_strides, centerness_loss, focal_loss_sum
-from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig
+from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig, LevelShapes
 from ld_hub.ops.dist import reduce_counts
-from ld_hub.ops.priors import level_shapes, square_anchor_grid
+from ld_hub.ops.priors import square_anchor_grid
 from ld_hub.registry import MODELS, Distilled, ModelEntry
 from ld_hub.structures import Assignment, BoxCoder, DenseOutput, HeadMaps, Priors, StepCounts
 
@@ -147,16 +147,9 @@ class ATSS(DenseDetector):
         self.assigner = ATSSAssigner()
         self.criterion = ATSSCriterion(coder, box_loss=config.box_loss)
 
-    def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
+    def build_priors(self, shapes: LevelShapes, device: torch.device, dtype: torch.dtype) -> Priors:
         """One square anchor per cell."""
-        return square_anchor_grid(
-            level_shapes(height, width, STRIDES),
-            STRIDES,
-            scale=self.config.anchor_scale,
-            device=device,
-            dtype=dtype,
-            size_divisor=self.data_config.size_divisor,
-        )
+        return square_anchor_grid(shapes, STRIDES, scale=self.config.anchor_scale, device=device, dtype=dtype)
 
 
 def _register() -> None:

@@ -18,6 +18,7 @@ from ld_hub.models.backbones import Backbone
 from ld_hub.models.inference import Images, predict
 from ld_hub.models.labels import default_labels
 from ld_hub.models.pretrained import load_pretrained, save_pretrained
+from ld_hub.ops.priors import level_shapes
 from ld_hub.preprocessing import DataConfig
 from ld_hub.structures import (
     Assignment,
@@ -32,6 +33,7 @@ from ld_hub.structures import (
 )
 
 STRIDES = (8, 16, 32, 64, 128)
+LevelShapes = tuple[tuple[int, int], ...]  # height and width in cells of each level
 
 
 @dataclass(frozen=True)
@@ -220,18 +222,22 @@ class DenseDetector(nn.Module, ABC):
         """The grid of rows for an input of height x width px; made once per size."""
         dtype = torch.float64 if dtype == torch.float64 else torch.float32
         if torch.compiler.is_compiling():
-            return self.build_priors(height, width, torch.device(device), dtype)
+            return self._new_priors(height, width, torch.device(device), dtype)
         key = (height, width, str(device), dtype, self.config, self.data_config.size_divisor)
         if key not in self._priors:
             if len(self._priors) >= 64:  # multi-scale training sees many sizes
                 self._priors.pop(next(iter(self._priors)))
             with torch.inference_mode(False):  # a grid made while predicting must serve training as well
-                self._priors[key] = self.build_priors(height, width, torch.device(device), dtype)
+                self._priors[key] = self._new_priors(height, width, torch.device(device), dtype)
         return self._priors[key]
 
+    def _new_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
+        grid = self.build_priors(level_shapes(height, width, STRIDES), device, dtype)
+        return replace(grid, size_divisor=self.data_config.size_divisor)
+
     @abstractmethod
-    def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
-        """A new grid, from `config`, ``data_config.size_divisor`` and the arguments alone; each family says which."""
+    def build_priors(self, shapes: LevelShapes, device: torch.device, dtype: torch.dtype) -> Priors:
+        """A new grid of levels of these heights and widths in cells, from `config` alone; each family says which."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles leave the cached grids behind."""

@@ -19,9 +19,9 @@ from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
 from ld_hub.losses import box_loss, boxes_in_strides, centerness_loss, focal_loss_sum
-from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig
+from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig, LevelShapes
 from ld_hub.ops.dist import reduce_counts
-from ld_hub.ops.priors import level_shapes, point_grid
+from ld_hub.ops.priors import point_grid
 from ld_hub.registry import MODELS, Distilled, ModelEntry
 from ld_hub.structures import Assignment, BoxCoder, DenseOutput, HeadMaps, Priors, StepCounts
 
@@ -169,10 +169,9 @@ class FCOS(DenseDetector):
         self.assigner = FCOSAssigner(config.center_radius, config.range_scale)
         self.criterion = FCOSCriterion(coder, box_loss=config.box_loss)
 
-    def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
+    def build_priors(self, shapes: LevelShapes, device: torch.device, dtype: torch.dtype) -> Priors:
         """One point in the middle of each cell."""
-        shapes = level_shapes(height, width, STRIDES)
-        return point_grid(shapes, STRIDES, device=device, dtype=dtype, size_divisor=self.data_config.size_divisor)
+        return point_grid(shapes, STRIDES, device=device, dtype=dtype)
 
 
 def _register() -> None:

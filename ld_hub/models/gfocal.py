@@ -17,12 +17,12 @@ from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
 from ld_hub.losses import box_loss, boxes_in_strides, distribution_focal_loss, quality_focal_loss_sum
-from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig
+from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig, LevelShapes
 from ld_hub.models.weights import published
 from ld_hub.ops.boxes import overlap
 from ld_hub.ops.dist import mean_over_ranks, reduce_counts
 from ld_hub.ops.distribution import boxes_to_distances
-from ld_hub.ops.priors import level_shapes, square_anchor_grid
+from ld_hub.ops.priors import square_anchor_grid
 from ld_hub.registry import MODELS, Distilled, ModelEntry
 from ld_hub.structures import Assignment, DenseOutput, HeadMaps, Priors, StepCounts
 
@@ -193,17 +193,9 @@ class GFocal(DenseDetector):
         self.assigner = ATSSAssigner()
         self.criterion = GFocalCriterion(coder, box_loss=config.box_loss)
 
-    def build_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
+    def build_priors(self, shapes: LevelShapes, device: torch.device, dtype: torch.dtype) -> Priors:
         """One square anchor per cell."""
-        shapes = level_shapes(height, width, STRIDES)
-        return square_anchor_grid(
-            shapes,
-            STRIDES,
-            scale=self.config.anchor_scale,
-            device=device,
-            dtype=dtype,
-            size_divisor=self.data_config.size_divisor,
-        )
+        return square_anchor_grid(shapes, STRIDES, scale=self.config.anchor_scale, device=device, dtype=dtype)
 
 
 def _register() -> None:

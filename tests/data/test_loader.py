@@ -21,7 +21,7 @@ def batches(dataset, count, **arguments):
     )
 
 
-def equal(a, b):
+def assert_equal(a, b):
     assert a.image_ids == b.image_ids
     for name in ("images", "image_sizes", "scale_factors", "original_sizes"):
         assert torch.equal(getattr(a, name), getattr(b, name))
@@ -56,14 +56,14 @@ def test_a_batch_holds_its_images_and_their_boxes(coco):
 def test_workers_do_not_change_what_comes(coco):
     dataset = load_coco(coco.root)
     for a, b in zip(batches(dataset, 8), batches(dataset, 8, workers=2), strict=True):
-        equal(a, b)
+        assert_equal(a, b)
 
 
 def test_resuming_gives_the_same_pixels(coco):
     dataset = load_coco(coco.root)
     whole = batches(dataset, 9)
     for a, b in zip(whole[6:], batches(dataset, 3, start_batch=6), strict=True):
-        equal(a, b)
+        assert_equal(a, b)
 
 
 def test_augmentation_changes_with_the_epoch(coco):

@@ -28,7 +28,7 @@ def turned(orientation, pixels=RGB):
     return encoded(pixels, exif=exif)
 
 
-def same(image, pixels):
+def assert_same(image, pixels):
     assert image.mode == "RGB"
     assert np.array_equal(np.asarray(image), pixels)
 
@@ -42,7 +42,7 @@ def test_every_kind_of_source_gives_the_same_image(tmp_path):
         torch.from_numpy(RGB.transpose(2, 0, 1).copy()), RGB.transpose(2, 0, 1), floats, floats.float().numpy(),
     ]  # fmt: skip
     for source in sources:
-        same(load_image(source), RGB)
+        assert_same(load_image(source), RGB)
 
 
 def test_a_url_is_downloaded(tmp_path):
@@ -59,7 +59,7 @@ def test_a_url_is_downloaded(tmp_path):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         address = f"http://127.0.0.1:{server.server_port}"
-        same(load_image(f"{address}/a.png"), RGB)
+        assert_same(load_image(f"{address}/a.png"), RGB)
         with pytest.raises(DataError, match=rf"{address}/b.png.*404"):
             load_image(f"{address}/b.png")
     finally:
@@ -72,24 +72,24 @@ def test_exif_is_applied_as_pillow_does(orientation):
     data = turned(orientation)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
     upright = load_image(data)
-    same(upright, expected)
-    same(load_image(upright), expected)  # not a second time
+    assert_same(upright, expected)
+    assert_same(load_image(upright), expected)  # not a second time
 
 
 @pytest.mark.parametrize("orientation", [6, 8])
 def test_exif_gives_way_to_the_declared_size(orientation):
     data = turned(orientation)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    same(load_image(data, size=(6, 9)), expected)  # width x height after turning
+    assert_same(load_image(data, size=(6, 9)), expected)  # width x height after turning
     unturned = load_image(data, size=(9, 6))
-    same(unturned, RGB)
-    same(load_image(unturned), RGB)
+    assert_same(unturned, RGB)
+    assert_same(load_image(unturned), RGB)
 
 
 def test_exif_is_applied_where_both_sizes_agree():
     square = RGB[:6, :6]
     data = turned(6, square)
-    same(load_image(data, size=(6, 6)), np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
+    assert_same(load_image(data, size=(6, 6)), np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))))
 
 
 def test_a_wrong_declared_size_names_file_and_both_sizes(tmp_path):
@@ -105,13 +105,13 @@ def test_modes_become_rgb(modes):
     for mode in modes.split():
         source = source.convert(mode)
     assert source.mode != "RGB"
-    same(load_image(source), np.asarray(source.convert("RGB")))
+    assert_same(load_image(source), np.asarray(source.convert("RGB")))
 
 
 def test_transparency_is_dropped():
     alpha = np.random.default_rng(1).integers(0, 256, (6, 9, 1), dtype=np.uint8)
-    same(load_image(encoded(np.concatenate([RGB, alpha], axis=2))), RGB)
-    same(load_image(np.concatenate([RGB, alpha], axis=2)), RGB)
+    assert_same(load_image(encoded(np.concatenate([RGB, alpha], axis=2))), RGB)
+    assert_same(load_image(np.concatenate([RGB, alpha], axis=2)), RGB)
 
 
 def test_sixteen_bit_grey_keeps_its_range():
@@ -129,7 +129,7 @@ def test_grey_arrays_get_three_channels():
     grey = RGB[:, :, 0]
     expected = np.repeat(grey[:, :, None], 3, axis=2)
     for source in (grey, grey[:, :, None], torch.from_numpy(grey.copy())[None]):
-        same(load_image(source), expected)
+        assert_same(load_image(source), expected)
 
 
 @pytest.mark.parametrize(
