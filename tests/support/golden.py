@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
+import zipfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,14 +26,23 @@ TOLERANCE = {"f32": 1e-5, "f64": 1e-9}
 STRIDES = (8, 16, 32, 64, 128)
 
 
+@lru_cache(maxsize=1)
+def _packed() -> dict[str, bytes]:
+    """The descriptions by stem; this repository keeps them in one archive, the reference directory as files."""
+    if not (DIRECTORY / "descriptions.zip").is_file():
+        return {path.stem: path.read_bytes() for path in DIRECTORY.glob("*.json")}
+    with zipfile.ZipFile(DIRECTORY / "descriptions.zip") as archive:
+        return {name.removesuffix(".json"): archive.read(name) for name in archive.namelist()}
+
+
 def find(pattern: str) -> list[str]:
     """Stems of the golden cases that match a wildcard."""
-    return sorted(p.stem for p in DIRECTORY.glob(f"{pattern}.json"))
+    return sorted(fnmatch.filter(_packed(), pattern))
 
 
 def load(stem: str) -> tuple[dict[str, Any], Any]:
     """The description and the arrays of a case (no arrays for key lists)."""
-    info = json.loads((DIRECTORY / f"{stem}.json").read_text())
+    info = json.loads(_packed()[stem])
     arrays = DIRECTORY / f"{stem}.npz"
     return info, np.load(arrays) if arrays.exists() else {}
 
