@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -58,16 +58,23 @@ class Registry(Generic[T]):
 class PretrainedCfg:
     """Weights that exist for a model name, under one tag.
 
+    What belongs to these weights and not to the name stands here: classes, settings, preprocessing.
+
     Attributes:
-        url: Where the original file lies; the empty string where there is none.
+        url: Where the original file lies; the empty string where there is no stable address.
         sha256: Leading hex digits of its sha256, as published in the file name.
         hf_hub_id: ``org/name`` on the Hub; goes first when set.
         file: Local file or directory; goes before everything.
         num_classes: C of the weights.
-        ap: Published COCO box AP, or None.
+        label_names: Names of the C classes; empty for the defaults.
+        config: Fields of the family's configuration that differ from the name's.
+        data_config: Fields of `DataConfig` that differ from its defaults; empty for what the backbone wants.
+        ap: Published average precision in percent, or None.
+        metric: What `ap` is, and on which images.
         source: Who made the weights.
         paper: Address of the paper.
-        license: SPDX id of the weights.
+        license: SPDX id of the weights; empty where none is stated.
+        note: What a user should know before relying on them.
     """
 
     url: str = ""
@@ -75,10 +82,15 @@ class PretrainedCfg:
     hf_hub_id: str = ""
     file: str = ""
     num_classes: int = 80
+    label_names: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    data_config: Mapping[str, Any] = field(default_factory=dict)
     ap: float | None = None
+    metric: str = "COCO val2017 AP"
     source: str = ""
     paper: str = ""
     license: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,7 @@ class ModelEntry:
         build: Called with the configuration fields as keywords; returns the detector.
         config: Configuration fields that differ from the family's defaults.
         distilled: Set for distilled names.
-        pretrained: Weights by tag; the first tag is the default.
+        pretrained: Weights by tag; the first tag that has weights is the default.
     """
 
     name: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 import warnings
 from typing import Any
 
@@ -13,12 +14,13 @@ from ld_hub.distillation import get_recipe
 from ld_hub.models.backbones import timm_name
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
-from ld_hub.models.names import parse_source, saved_directory, split_tag
+from ld_hub.models.names import available, parse_source, saved_directory, split_tag
 from ld_hub.models.pretrained import load_pretrained
 from ld_hub.models.profile import multiply_adds, params
 from ld_hub.registry import MODELS, PretrainedCfg
 
 SIZE = (800, 1280)  # height, width: the published tables' "1280x800"
+INDENT = 15  # columns of a row's title
 
 
 def add_parser(subparsers: Any) -> None:
@@ -30,13 +32,14 @@ def add_parser(subparsers: Any) -> None:
         "name also its student, teacher and recipe.",
         epilog="example: ld-hub info gfocal_r50_ld_r101",
     )
-    parser.add_argument("model", help="registered name, or the directory of a saved model")
+    parser.add_argument("model", help="registered name with or without tag, or the directory of a saved model")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the facts."""
-    model = build_on_meta(args.model)
-    print(describe(model))
+    directory = saved_directory(args.model)
+    tag = "" if directory is not None or parse_source(args.model)[0] else split_tag(args.model)[1]
+    print(describe(build_on_meta(args.model), tag))
     return 0
 
 
@@ -52,13 +55,16 @@ def build_on_meta(name: str) -> DenseDetector:
         if directory is not None:
             model: DenseDetector = load_pretrained(directory, weights=False)
             return model
-        if not parse_source(name)[0]:
-            name = split_tag(name)[0]
         return create_model(name)
 
 
-def describe(model: DenseDetector) -> str:
-    """Everything `ld-hub info` prints."""
+def describe(model: DenseDetector, tag: str = "") -> str:
+    """Everything `ld-hub info` prints, in lines of at most 80 columns.
+
+    Args:
+        model: A detector; may lie on the meta device.
+        tag: Only these weights of its name; the empty string for all.
+    """
     count, cost = params(model), multiply_adds(model, SIZE)
     data, shown = model.data_config, model.postprocess_config
     rows = [
@@ -69,20 +75,30 @@ def describe(model: DenseDetector) -> str:
         ("parameters", f"{count.total / 1e6:.2f} M, {count.trainable / 1e6:.2f} M trainable"),
         ("multiply-adds", f"{sum(cost.values()) / 1e9:.2f} G at {SIZE[1]}x{SIZE[0]} (without decoding and NMS)"),
         *_distilled_rows(model.name),
-        *_weight_rows(model.name),
         ("input", f"{data.channel_order}, mean {_numbers(data.mean)}, std {_numbers(data.std)}"),
         ("resize", f"short side {data.image_size[0]}, long side at most {data.image_size[1]} px, "
                    f"padded to a multiple of {data.size_divisor}"),
         ("detections", f"score > {shown.score_threshold:g}, NMS at IoU {shown.nms_iou:g}, "
                        f"at most {shown.max_detections} per image"),
     ]  # fmt: skip
-    width = max(len(title) for title, _ in rows)
-    facts = "\n".join(f"{title:<{width}}  {text}" for title, text in rows)
-    return f"{facts}\n\n{_layers(model, cost)}"
+    facts = [line for title, text in rows for line in _wrapped(f"{title:<{INDENT}}{text}", INDENT)]
+    return "\n".join([*facts, "", *_layers(model, cost), "", *_weights(model.name, tag)])
 
 
-def _layers(model: DenseDetector, cost: dict[str, int]) -> str:
-    """One line per part: its kind, its parameters and multiply-adds, and its settings."""
+def _wrapped(text: str, indent: int, first: int = 0) -> list[str]:
+    """Lines of at most 80 columns; those after the first are indented. No word is broken."""
+    return textwrap.wrap(
+        text,
+        width=80,
+        initial_indent=" " * first,
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _layers(model: DenseDetector, cost: dict[str, int]) -> list[str]:
+    """Of each part its kind, its parameters and multiply-adds, and below them its settings."""
     config = model.config
     settings = {
         "backbone": f"channels {', '.join(map(str, model.backbone.channels))} at strides 8, 16, 32; "
@@ -91,13 +107,12 @@ def _layers(model: DenseDetector, cost: dict[str, int]) -> str:
         "head": f"{config.head_depth} convolutions of {config.head_width} channels per tower; "
         + ("plain boxes" if model.spec.reg_max is None else f"{model.spec.reg_max + 1} bins per box side"),
     }
-    lines = [f"{'part':<10}{'module':<14}{'params':>10}{'mult-adds':>12}   settings"]
+    lines = [f"{'part':<{INDENT}}{'module':<16}{'parameters':>12}{'multiply-adds':>16}"]
     for name, child in model.named_children():
-        lines.append(
-            f"{name:<10}{_kind(child):<14}{params(child).total / 1e6:>8.2f} M{cost.get(name, 0) / 1e9:>10.2f} G   "
-            f"{settings.get(name, '')}".rstrip()
-        )
-    return "\n".join(lines)
+        size, adds = params(child).total / 1e6, cost.get(name, 0) / 1e9
+        lines.append(f"{name:<{INDENT}}{_kind(child):<16}{size:>10.2f} M{adds:>14.2f} G")
+        lines += _wrapped(settings.get(name, ""), INDENT, INDENT)
+    return lines
 
 
 def _kind(module: nn.Module) -> str:
@@ -117,19 +132,37 @@ def _distilled_rows(name: str) -> list[tuple[str, str]]:
     return [("student", distilled.student), ("teacher", distilled.teacher), ("recipe", recipe)]
 
 
-def _weight_rows(name: str) -> list[tuple[str, str]]:
-    if name not in MODELS:
-        return []
-    tags = MODELS[name].pretrained
+def _weights(name: str, only: str) -> list[str]:
+    """The tags of a name, each with what its authors say and what is known about it here."""
+    tags = MODELS[name].pretrained if name in MODELS else {}
     if not tags:
-        return [("weights", "none published in this version")]
-    return [("weights" if i == 0 else "", _weights(f"{name}.{tag}", cfg)) for i, (tag, cfg) in enumerate(tags.items())]
+        return [f"{'weights':<{INDENT}}none published in this version"]
+    default = next((tag for tag, cfg in tags.items() if available(cfg)), "")
+    lines: list[str] = []
+    for tag, cfg in tags.items():
+        if only in ("", tag):
+            title = "" if lines else "weights"
+            lines.append(f"{title:<{INDENT}}{name}.{tag}{' (default)' * (tag == default)}")
+            lines += [line for text in _tag_facts(cfg) for line in _wrapped(text, INDENT + 4, INDENT + 2)]
+    return lines
 
 
-def _weights(name: str, cfg: PretrainedCfg) -> str:
-    facts = [f"COCO AP {cfg.ap:.1f} as published, not run here" if cfg.ap is not None else "", cfg.source, cfg.license]
-    return f"{name} ({'; '.join(fact for fact in facts if fact)})"
+def _tag_facts(cfg: PretrainedCfg) -> list[str]:
+    settings = [f"{name}={_shown(value)}" for name, value in {**cfg.config, **cfg.data_config}.items()]
+    if cfg.label_names:
+        settings.insert(0, f"{cfg.num_classes} classes ({', '.join(cfg.label_names[:3])}, ...)")
+    facts = [
+        f"{cfg.metric} {cfg.ap:.1f} as published, not measured here" if cfg.ap is not None else "",
+        ", ".join(fact for fact in (cfg.source, cfg.license or "licence not stated", cfg.paper) if fact),
+        f"its own settings: {', '.join(settings)}" if settings else "",
+        cfg.note,
+    ]
+    return [fact for fact in facts if fact]
+
+
+def _shown(value: Any) -> str:
+    return _numbers(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _numbers(values: tuple[float, ...]) -> str:
-    return "/".join(f"{value:g}" for value in values)
+    return "/".join(f"{value:.10g}" for value in values)

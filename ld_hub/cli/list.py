@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import Any
 
 from ld_hub.errors import UnknownNameError
@@ -41,23 +42,28 @@ def run(args: argparse.Namespace) -> int:
 
 
 def markdown(names: list[str]) -> str:
-    """A table of models, as the README shows it.
+    """A table of the names with weights or a teacher, as README.md shows it, and a sentence that lists the others.
 
     Args:
         names: Registered names, with or without tags.
     """
-    lines = ["| model | backbone | taught by | recipe | weights (COCO AP) |", "|---|---|---|---|---|"]
+    rows, others = [], []
     for name in names:
         plain, _, tag = name.partition(".")
-        entry = MODELS[plain]
-        backbone = entry.config.get("backbone", entry.build.config_class().backbone)  # type: ignore[attr-defined]
-        if "backbone" not in entry.config:
-            backbone = f"any timm model ({backbone})"
-        taught = (f"`{entry.distilled.teacher}`", entry.distilled.recipe) if entry.distilled else ("", "")
+        entry, teacher, recipe = MODELS[plain], "", ""
+        if entry.distilled is not None:
+            teacher, recipe = f"`{entry.distilled.teacher}`", entry.distilled.recipe
         tags = {known: cfg for known, cfg in entry.pretrained.items() if tag in ("", known) and available(cfg)}
         weights = ", ".join(_weights(known, cfg) for known, cfg in tags.items())
-        lines.append(f"| `{plain}` | {backbone} | {taught[0]} | {taught[1]} | {weights} |")
-    return "\n".join(lines)
+        if teacher or weights:
+            rows.append(f"| `{plain}` | {teacher} | {recipe} | {weights} |")
+        else:
+            others.append(f"`{plain}`")
+    head = ["| model | taught by | recipe | weights (AP on COCO val2017, as published) |", "|---|---|---|---|"]
+    blocks = ["\n".join(head + rows)] if rows else []
+    if others:
+        blocks.append("\n".join(textwrap.wrap(f"To be trained: {', '.join(others)}.", 118, break_on_hyphens=False)))
+    return "\n\n".join(blocks)
 
 
 def _weights(tag: str, cfg: PretrainedCfg) -> str:

@@ -2,7 +2,8 @@
 
 from ld_hub.hub.config import CONFIG_NAME, MODEL_TYPE, no_model, read_config, write_json
 from ld_hub.hub.download import download
-from ld_hub.hub.files import atomic_directory, atomic_file, atomic_write, describe_bytes
+from ld_hub.hub.fetch import disk_errors, fetch_file, offline, one_at_a_time
+from ld_hub.hub.files import atomic_directory, atomic_file, atomic_write, describe_bytes, sha256_of
 from ld_hub.hub.weights import WEIGHTS_NAME, load_safetensors, save_safetensors, tensor_shapes
 
 __all__ = [
@@ -13,11 +14,16 @@ __all__ = [
     "atomic_file",
     "atomic_write",
     "describe_bytes",
+    "disk_errors",
     "download",
+    "fetch_file",
     "load_safetensors",
     "no_model",
+    "offline",
+    "one_at_a_time",
     "read_config",
     "save_safetensors",
+    "sha256_of",
     "tensor_shapes",
     "write_json",
 ]

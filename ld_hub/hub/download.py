@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 
 from ld_hub.errors import HubError
 from ld_hub.hub.config import CONFIG_NAME
+from ld_hub.hub.fetch import offline
 from ld_hub.hub.weights import WEIGHTS_NAME
 
 
@@ -32,8 +33,8 @@ def download(
 ) -> Path:
     """Fetch ``config.json`` and ``model.safetensors`` of a Hub repository into the cache.
 
-    Files that are in the cache already are not fetched again; without network (or with ``HF_HUB_OFFLINE=1``)
-    the cached ones are used.
+    Files that are in the cache already are not fetched again; without network (or with ``HF_HUB_OFFLINE=1``
+    or ``LD_HUB_OFFLINE=1``) the cached ones are used.
 
     Args:
         repo_id: ``org/name``.
@@ -60,6 +61,7 @@ def download(
                 token=token,
                 endpoint=endpoint,
                 library_name="ld_hub",
+                local_files_only=bool(offline()),
             )
         except (HfHubHTTPError, HFValidationError, EntryNotFoundError, OSError, ValueError) as error:
             raise HubError(_explain(error, repo_id, revision, name)) from error
@@ -90,7 +92,7 @@ def _explain(error: Exception, repo_id: str, revision: str | None, name: str) ->
         (
             offline and status is None,
             f"The Hub cannot be reached and {name} of {where} is not in the cache. Check the network (and HF_ENDPOINT, "
-            "HF_HUB_OFFLINE), or copy the model directory here and load it with 'local-dir:PATH'.",
+            "HF_HUB_OFFLINE, LD_HUB_OFFLINE), or copy the model directory here and load it with 'local-dir:PATH'.",
         ),
         (isinstance(error, EntryNotFoundError) and not offline, f"{where} has no {name}.{_HOW_PUBLISHED[name]}"),
         (status is not None, f"The Hub answered {status} for {name} of {where}: {_ADVICE.get(status, 'try later')}."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import shutil
@@ -48,11 +49,25 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     beside = _beside(target)
     try:
         yield beside
-        _sync(beside)
-        beside.replace(target)
-        _sync_directory(target.parent)
+        put_in_place(beside, target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def put_in_place(finished: Path, target: Path) -> None:
+    """Sync a finished file to disk, then rename it to `target` in the same directory."""
+    _sync(finished)
+    finished.replace(target)
+    _sync_directory(target.parent)
+
+
+def sha256_of(path: str | Path) -> str:
+    """Hex digits of a file's sha256."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

@@ -44,7 +44,10 @@ def save_safetensors(
             own[name] = tensor.clone()
         seen.add(address)
     with atomic_file(path) as beside:
+        beside.touch()
+        mode = beside.stat().st_mode
         save_file(own, beside, metadata={**(metadata or {}), "format": "pt"})
+        beside.chmod(mode)  # safetensors lets only the owner read its file
     return Path(path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ld_hub.models.names import (
     split_tag,
 )
 from ld_hub.models.pretrained import load_pretrained, make_config
-from ld_hub.models.published import cache_place, model_directory
+from ld_hub.models.published import model_directory, tag_config, tag_options
 from ld_hub.registry import MODELS, PretrainedCfg
 
 __all__ = [
@@ -44,13 +44,6 @@ def create_model(
     num_classes: int | None = None,
     label_names: Sequence[str] | None = None,
     category_ids: Sequence[int] | None = None,
-    in_chans: int | None = None,
-    backbone: str | None = None,
-    reg_max: int | None = None,
-    anchor_scale: float | None = None,
-    fpn_channels: int | None = None,
-    head_width: int | None = None,
-    head_depth: int | None = None,
     pretrained_backbone: bool = False,
     backbone_checkpoint: str | Path | None = None,
     checkpoint_path: str | Path | None = None,
@@ -60,30 +53,23 @@ def create_model(
     """Make a detector.
 
     Args:
-        model_name: One of
-
-            * a registered name, ``"gfocal_r50"``, or ``"name.tag"`` for certain weights; see `list_models`;
-            * ``"local-dir:PATH"`` or ``"hf-hub:org/name@revision"``: a saved model, as in timm: its architecture,
-              and its weights if `pretrained`;
-            * a directory that `save_pretrained` wrote: always with its weights.
-        pretrained: Load the weights of the name. The backbone's own weights are then not needed, nor fetched.
-        num_classes: C; 80 unless `label_names` says otherwise.
+        model_name: A registered name, ``"gfocal_r50"``, or ``"name.tag"`` for certain weights, with the classes and
+            settings that belong to them (see `list_models`); ``"local-dir:PATH"`` or ``"hf-hub:org/name@revision"``
+            for a saved model, as in timm; or a directory that `save_pretrained` wrote: always with its weights.
+        pretrained: Load the weights of the name; they are downloaded once. The backbone's own are then not needed.
+        num_classes: C; 80 unless `label_names` or the tag says otherwise.
         label_names: Names of the classes, in the order of the logits.
         category_ids: The data set's ids of the classes, for results in COCO format.
-        in_chans: Input channels.
-        backbone: Short name (``"r50"``) or any timm model with features at strides 8, 16 and 32.
-        reg_max: R, largest box-edge distance in strides.
-        anchor_scale: Side of the anchors in strides.
-        fpn_channels: F, width of the pyramid.
-        head_width: Channels of the head's towers.
-        head_depth: Convolutions per tower.
         pretrained_backbone: Start the backbone from timm's weights (fetched once). False never downloads anything.
         backbone_checkpoint: safetensors file with the backbone's weights under timm's names; no download.
         checkpoint_path: Weights of the whole detector: ours (``.safetensors`` or a model directory) or an
             OpenMMLab, LD or BCKD ``.pth`` file.
-        cache_dir: Cache of downloads instead of huggingface_hub's own. Published ``.pth`` files are looked for here, or
-            in ``$LD_HUB_CACHE``, by default ``~/.cache/ld_hub``.
-        **config_overrides: Other fields of the family's configuration (``frozen_stages``, ``norm_eval``, ...).
+        cache_dir: Cache of downloads; by default huggingface_hub's own, and for published ``.pth`` files
+            ``$LD_HUB_CACHE`` or ``~/.cache/ld_hub``.
+        **config_overrides: Fields of the family's configuration; None leaves one as it is. Every family has those of
+            `DetectorConfig`: ``backbone`` (a short name or any timm model with features at strides 8, 16 and 32),
+            ``in_chans``, ``fpn_channels``, ``head_width``, ``head_depth``, ``frozen_stages``, ``norm_eval``. With
+            bins ``reg_max``, the largest box-edge distance in strides; with anchors ``anchor_scale``, their side.
 
     Returns:
         The detector; in eval mode if weights were loaded, in training mode otherwise.
@@ -94,42 +80,21 @@ def create_model(
         CheckpointError: If weights do not fit.
         HubError: If weights are asked for that cannot be had.
     """
-    named = {
-        "in_chans": in_chans,
-        "backbone": backbone,
-        "reg_max": reg_max,
-        "anchor_scale": anchor_scale,
-        "fpn_channels": fpn_channels,
-        "head_width": head_width,
-        "head_depth": head_depth,
-    }
-    overrides = {**{name: value for name, value in named.items() if value is not None}, **config_overrides}
+    overrides = {name: value for name, value in config_overrides.items() if value is not None}
     classes = _count_classes(num_classes, label_names, category_ids)
-    labels: dict[str, Any] = {"label_names": label_names, "category_ids": category_ids}
-    fresh: dict[str, Any] = {"pretrained_backbone": pretrained_backbone, "backbone_checkpoint": backbone_checkpoint}
+    options: dict[str, Any] = {"label_names": label_names, "category_ids": category_ids, "cache_dir": cache_dir}
+    if checkpoint_path is None:  # else full weights follow: the backbone's own are not needed
+        options |= {"pretrained_backbone": pretrained_backbone, "backbone_checkpoint": backbone_checkpoint}
     place, weights = _locate(model_name, pretrained and checkpoint_path is None, cache_dir)
-    if checkpoint_path is not None:
-        fresh = {}  # full weights follow: the backbone's own are not needed
-        weights = False
-    if place is not None:
-        loaded: DenseDetector = load_pretrained(
-            place,
-            cache_dir=cache_dir,
-            weights=weights,
-            num_classes=classes,
-            config_overrides=overrides,
-            **labels,
-            **fresh,
-        )
-        if not weights and checkpoint_path is None:
-            warnings.warn(f"'{model_name}' is built with fresh weights; pretrained=True loads its own.", stacklevel=2)
-        return _with_checkpoint(loaded, checkpoint_path)
-    entry = find(split_tag(str(model_name))[0])
-    if classes is not None:
-        overrides["num_classes"] = classes
-    config = make_config(entry, overrides)
-    model: DenseDetector = entry.build(config, name=entry.name, cache_dir=cache_dir, **labels, **fresh)
-    return _with_checkpoint(model, checkpoint_path)
+    if place is None:
+        return _with_checkpoint(_fresh(str(model_name), classes, overrides, options), checkpoint_path, classes)
+    weights = weights and checkpoint_path is None
+    model: DenseDetector = load_pretrained(
+        place, weights=weights, num_classes=classes, config_overrides=overrides, **options
+    )
+    if not weights and checkpoint_path is None:
+        warnings.warn(f"'{model_name}' is built with fresh weights; pretrained=True loads its own.", stacklevel=2)
+    return _with_checkpoint(model, checkpoint_path, classes)
 
 
 def model_entrypoint(model_name: str, module_filter: str | None = None) -> Callable[..., DenseDetector]:
@@ -177,33 +142,55 @@ def _locate(model_name: str | Path, pretrained: bool, cache_dir: str | Path | No
     return _published(model_name, cfg, cache_dir), True
 
 
+def _fresh(
+    model_name: str, classes: int | None, overrides: Mapping[str, Any], options: Mapping[str, Any]
+) -> DenseDetector:
+    """A registered architecture with new weights; a tag brings the classes and settings of its weights."""
+    name, tag = split_tag(model_name)
+    entry = find(name)
+    config, own = dict(overrides), dict(options)
+    if classes is not None:
+        config["num_classes"] = classes
+    if tag:
+        cfg = entry.pretrained[tag]
+        config = {**tag_config(cfg), **config}
+        brought = tag_options(cfg)
+        if config["num_classes"] != cfg.num_classes or own["label_names"] is not None:
+            brought.pop("label_names", None)
+        if overrides.keys() & {"backbone", "in_chans"}:  # then the images of the tag's weights are not this model's
+            brought.pop("data_config", None)
+        own |= brought
+    model: DenseDetector = entry.build(make_config(entry, config), name=entry.name, **own)
+    return model
+
+
 def _published(model_name: str, cfg: PretrainedCfg | None, cache_dir: str | Path | None) -> Path:
     """The model directory behind a tag."""
+    name = split_tag(model_name)[0]
     if cfg is not None and cfg.file:
         return Path(cfg.file)
     if cfg is not None and cfg.hf_hub_id:
         return download(cfg.hf_hub_id, cache_dir=cache_dir)
-    name = split_tag(model_name)[0]
-    if cfg is not None and cfg.url:
-        directory = model_directory(MODELS[name], cfg, cache_dir)
-        if directory is not None:
-            return directory
     ways = (
         "Weights of your own: checkpoint_path=FILE, or create_model('local-dir:PATH', pretrained=True). "
-        f"A published .pth file: `ld-hub convert FILE.pth DIR --model {name}`. To train it: pretrained=False, "
+        f"A published .pth file: `ld-hub convert FILE.pth DIR --model {model_name}`. To train it: pretrained=False, "
         "with pretrained_backbone=True or backbone_checkpoint=FILE."
     )
     if cfg is not None and cfg.url:
-        raise HubError(
-            f"The weights of '{model_name}' lie at {cfg.url}. Download that file and put it, under its own name, at "
-            f"'{cache_place(cfg, cache_dir)}': then this call checks, converts and loads it. {ways}"
-        )
-    raise HubError(f"There are no published weights for '{name}' in this version. {ways}")
+        try:
+            return model_directory(MODELS[name], cfg, cache_dir)
+        except HubError as error:
+            raise HubError(f"The weights of '{model_name}' are not here: {error}") from None
+    if cfg is not None:
+        raise HubError(f"The weights of '{model_name}' ({cfg.source}) are at no address that lasts. {ways}")
+    tags = [f"'{name}.{tag}'" for tag in MODELS[name].pretrained]
+    known = f" Published without an address that lasts: {', '.join(tags)}." if tags else ""
+    raise HubError(f"There are no weights for '{name}' to download in this version.{known} {ways}")
 
 
-def _with_checkpoint(model: DenseDetector, path: str | Path | None) -> DenseDetector:
+def _with_checkpoint(model: DenseDetector, path: str | Path | None, classes: int | None) -> DenseDetector:
     if path is not None:
-        load_checkpoint(model, path)
+        load_checkpoint(model, path, new_classes=classes is not None)
         model.eval()
     return model
 

@@ -67,5 +67,10 @@ def test_benchmark_measures_every_part(tmp_path: Path, capsys: pytest.CaptureFix
     assert all(name in printed for name in [*parts, "post-processing", "peak process memory"])
     assert max(map(len, printed.splitlines())) <= 110
     assert figures["peak_bytes"] > 2**20
+    inference = figures["inference"]
+    medians = {name: part["median_ms"] for name, part in inference["parts"].items()}
+    assert list(medians) == ["data", "network", "post-processing"]
+    assert inference["outside_network"] == pytest.approx(1 - medians["network"] / sum(medians.values()))
+    assert inference["pairs_per_image"] >= inference["detections_per_image"] >= 0
     assert main(["benchmark", "gfocal_tiny", "--repeats", "0"]) == 2
     assert "--repeats" in capsys.readouterr().err

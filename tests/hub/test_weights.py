@@ -94,3 +94,9 @@ def test_a_torch_file_is_refused_and_the_way_named(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(MissingFileError):
         load_safetensors(tmp_path / "none.safetensors")
+
+
+def test_a_file_has_the_usual_mode(tmp_path):
+    (tmp_path / "plain").touch()
+    save_safetensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

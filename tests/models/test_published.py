@@ -9,20 +9,32 @@ import pytest
 import torch
 
 from ld_hub.errors import CheckpointError, HubError
-from ld_hub.models.factory import create_model, get_pretrained_cfg, list_pretrained
-from ld_hub.models.published import cache_place
+from ld_hub.models.factory import create_model, get_pretrained_cfg, list_models, list_pretrained
+from ld_hub.models.published import address, cache_place
+from ld_hub.models.weights import every_tag
 from ld_hub.registry import MODELS, ModelEntry, PretrainedCfg
 from tests.support import golden
 
-APS = {
+APS = {  # of OpenMMLab's model zoo
+    "atss_r50.mmdet_1x_coco": 39.4,
+    "atss_r101.mmdet_1x_coco": 41.5,
+    "fcos_r50_caffe.mmdet_1x_coco": 38.7,
+    "fcos_r101_caffe.mmdet_ms2x_coco": 40.8,
     "gfocal_r18_ld_r101.mmdet_1x_coco": 36.5,
     "gfocal_r34_ld_r101.mmdet_1x_coco": 39.9,
     "gfocal_r50.mmdet_1x_coco": 40.2,
     "gfocal_r50.mmdet_ms2x_coco": 42.9,
     "gfocal_r50_ld_r101.mmdet_1x_coco": 41.0,
     "gfocal_r101.mmdet_ms2x_coco": 44.7,
+    "gfocal_r101_dcn.mmdet_ms2x_coco": 47.1,
+    "gfocal_r101_ld_r101_dcn.mmdet_2x_coco": 45.5,
     "gfocal_x101_32x4d.mmdet_ms2x_coco": 45.9,
+    "gfocal_x101_32x4d_dcn.mmdet_ms2x_coco": 48.1,
+    "retinanet_r18.mmdet_1x_coco": 31.7,
+    "retinanet_r50.mmdet_1x_coco": 36.5,
+    "retinanet_r101.mmdet_2x_coco": 38.9,
 }
+PAPERS = {"atss": "1912.02424", "fcos": "1904.01355", "gfocal": "2006.04388", "retinanet": "1708.02002"}
 
 
 def test_the_table():
@@ -32,9 +44,58 @@ def test_the_table():
         assert re.fullmatch(r"https://download\.openmmlab\.com/mmdetection/v2\.0/[\w/.-]+\.pth", cfg.url)
         assert re.fullmatch("[0-9a-f]{8}", cfg.sha256) and cfg.url.endswith(f"-{cfg.sha256}.pth")
         assert cfg.license == "Apache-2.0" and cfg.source and cfg.paper.startswith("https://arxiv.org/abs/")
-        assert cfg.num_classes == 80
+        paper = "2102.12252" if "_ld_" in name else PAPERS[name.split("_")[0]]
+        assert cfg.paper.endswith(paper) and cfg.metric == "COCO val2017 AP"
+        assert cfg.num_classes == 80 and not cfg.label_names
     assert len({get_pretrained_cfg(name).url for name in APS}) == len(APS)
     assert get_pretrained_cfg("gfocal_r50").ap == 40.2
+
+
+def test_weights_without_an_address_are_never_chosen():
+    """They are listed with all tags and asked for by their tag only."""
+    nowhere = {f"{name}.{tag}": cfg for name in MODELS for tag, cfg in MODELS[name].pretrained.items() if not cfg.url}
+    assert nowhere["gfocal_r50_vlr_r101.ld_1x_coco"].ap == 42.1
+    assert nowhere["gfocal_r18_ld_r101.ld_4e_voc0712"].ap == 53.0
+    assert nowhere.keys().isdisjoint(list_pretrained()) and nowhere.keys() <= set(list_models(include_tags=True))
+    for full, cfg in nowhere.items():
+        name = full.partition(".")[0]
+        assert get_pretrained_cfg(name) is None or get_pretrained_cfg(name).url
+        assert cfg.note and cfg.source and cfg.paper and not cfg.license
+    owners = {name for name, _, _ in every_tag()}
+    assert owners <= set(list_models())  # no weights for a name that nobody can ask for
+
+
+def test_voc_variants_have_their_own_classes_and_loss():
+    with torch.device("meta"):
+        model = create_model("gfocal_r18_ld_r101.ld_4e_voc0712")
+        other = create_model("gfocal_r18_ld_r101.ld_4e_voc0712", num_classes=3, box_loss="giou")
+        named = create_model("gfocal_r18_ld_r101.ld_4e_voc0712", label_names=[str(i) for i in range(20)])
+    assert (model.config.num_classes, model.config.box_loss, model.name) == (20, "ciou", "gfocal_r18_ld_r101")
+    assert (model.label_names[0], model.label_names[-1], model.category_ids[-1]) == ("aeroplane", "tvmonitor", 19)
+    info, _ = golden.load("keys_LD_gfl_r18_voc")
+    assert sum(p.numel() for p in model.parameters()) == info["num_params"]
+    assert (other.config.num_classes, other.config.box_loss, other.label_names[0]) == (3, "giou", "class_0")
+    assert named.label_names[19] == "19"
+
+
+def test_weights_without_an_address_say_how_to_use_a_file(tmp_path):
+    full = "gfocal_r18_ld_r101.ld_4e_voc0712"
+    with pytest.raises(HubError, match=rf"at no address that lasts.*FILE.*ld-hub convert FILE.pth DIR --model {full}"):
+        create_model(full, pretrained=True)
+    with pytest.raises(HubError, match=r"no weights for 'gfocal_r50_vlr_r101'.*'gfocal_r50_vlr_r101.ld_1x_coco'"):
+        create_model("gfocal_r50_vlr_r101", pretrained=True)
+    torch.save({"state_dict": state(0.25)}, tmp_path / "voc.pth")
+    model = create_model(full, checkpoint_path=tmp_path / "voc.pth")
+    assert bool((model.head.cls.weight == 0.25).all()) and model.label_names[1] == "bicycle"
+
+
+def test_a_mirror_of_openmmlab(monkeypatch):
+    cfg = get_pretrained_cfg("gfocal_r50")
+    assert address(cfg) == cfg.url
+    monkeypatch.setenv("LD_HUB_OPENMMLAB", "https://mirror.example.org/mm/")
+    assert address(cfg) == f"https://mirror.example.org/mm/gfl/gfl_r50_fpn_1x_coco/{cfg.url.rpartition('/')[2]}"
+    other = PretrainedCfg(url="https://example.org/a.pth")
+    assert address(other) == other.url
 
 
 def state(fill: float) -> dict[str, torch.Tensor]:
@@ -66,15 +127,15 @@ def test_a_file_in_the_cache_is_converted_once_and_loaded(laid, monkeypatch):
     drawn = torch.rand(1)
     assert (model.name, model.config.num_classes, model.training) == ("gfocal_r18", 20, False)
     assert bool((model.head.cls.weight == 0.25).all())
-    assert sorted(p.name for p in laid.with_suffix("").iterdir()) == ["config.json", "model.safetensors"]
+    made = laid.with_suffix("")
+    assert sorted(p.name for p in made.iterdir()) == ["config.json", "converted_from.json", "model.safetensors"]
+    assert laid.is_file()  # what somebody put there stays
     laid.unlink()  # the model directory is enough now
     monkeypatch.setenv("LD_HUB_CACHE", str(laid.parent))
     torch.manual_seed(5)
     again = create_model("gfocal_r18", pretrained=True)
     assert torch.equal(torch.rand(1), drawn)  # converting drew no random numbers of the caller's
     assert torch.equal(again.head.cls.weight, model.head.cls.weight)
-    with pytest.raises(CheckpointError, match=r"trained for 20 classes.*create_model\('local-dir:.*num_classes=7\)"):
-        create_model("gfocal_r18", pretrained=True, num_classes=7)
 
 
 def test_another_file_of_that_name_is_refused_before_it_is_read(laid, monkeypatch):
@@ -82,17 +143,18 @@ def test_another_file_of_that_name_is_refused_before_it_is_read(laid, monkeypatc
     monkeypatch.setattr("torch.load", lambda *a, **k: pytest.fail("the file was read"))
     with pytest.raises(CheckpointError, match=r"sha256 is .*expected to start with"):
         create_model("gfocal_r18.voc", pretrained=True, cache_dir=laid.parent)
-    assert list(laid.parent.iterdir()) == [laid]
+    assert [path for path in laid.parent.iterdir() if path.name != ".locks"] == [laid]
 
 
 def test_without_the_file_the_way_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("LD_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LD_HUB_OFFLINE", "1")
     with pytest.raises(HubError) as caught:
         create_model("gfocal_r18_ld_r101", pretrained=True)
     cfg = get_pretrained_cfg("gfocal_r18_ld_r101")
     place = tmp_path / "cache" / "ld_r18_gflv1_r101_fpn_coco_1x_20220702_062206-330e6332.pth"
     assert cache_place(cfg) == place
-    for words in (cfg.url, str(place), "ld-hub convert FILE.pth DIR --model gfocal_r18_ld_r101"):
+    for words in (cfg.url, str(place), "LD_HUB_OFFLINE=1 forbids the network"):
         assert words in str(caught.value)
-    assert not place.parent.exists()
+    assert [path.name for path in place.parent.iterdir()] == [".locks"]
     assert create_model("gfocal_r18_ld_r101.mmdet_1x_coco", num_classes=2).training  # fresh: no file is needed
