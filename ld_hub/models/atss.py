@@ -16,13 +16,14 @@ from ld_hub.assigners import ATSSAssigner
 from ld_hub.layers.coders import DeltaCoder, DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
-from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
-from ld_hub.losses import box_loss, boxes_in_strides, centerness_loss, focal_loss_sum
-from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig, LevelShapes
-from ld_hub.ops.dist import reduce_counts
+from ld_hub.layers.towers import PRIOR_BIAS, Scale, TowerHead, predictor
+from ld_hub.losses import CenternessCriterion
+from ld_hub.models.config import STRIDES, DetectorConfig, LevelShapes
+from ld_hub.models.detector import DenseDetector
+from ld_hub.models.weights import published
 from ld_hub.ops.priors import square_anchor_grid
 from ld_hub.registry import MODELS, Distilled, ModelEntry
-from ld_hub.structures import Assignment, BoxCoder, DenseOutput, HeadMaps, Priors, StepCounts
+from ld_hub.structures import BoxCoder, HeadMaps, Priors
 
 POSTPROCESS = {  # as the code bases whose weights have these boxes: OpenMMLab's and LD's
     "delta": PostprocessConfig(prefilter="pair"),
@@ -47,7 +48,7 @@ class ATSSConfig(DetectorConfig):
     box_loss: Literal["giou", "ciou"] = "giou"
 
 
-class ATSSHead(nn.Module):
+class ATSSHead(TowerHead):
     """Two towers shared by all levels; centerness stands on the box tower; one scale per level on the box outputs.
 
     Args:
@@ -56,75 +57,30 @@ class ATSSHead(nn.Module):
     """
 
     def __init__(self, config: ATSSConfig, box_channels: int) -> None:
-        super().__init__()
-        width = config.head_width if config.head_depth else config.fpn_channels
-        self.cls_tower = conv_tower(config.fpn_channels, width, config.head_depth)
-        self.box_tower = conv_tower(config.fpn_channels, width, config.head_depth)
-        self.cls = predictor(width, config.num_classes, bias=PRIOR_BIAS)
-        self.box = predictor(width, box_channels)
-        self.quality = predictor(width, 1)
+        super().__init__(config.fpn_channels, config.head_width, config.head_depth)
+        self.cls = predictor(self.width, config.num_classes, bias=PRIOR_BIAS)
+        self.box = predictor(self.width, box_channels)
+        self.quality = predictor(self.width, 1)
         self.scales = nn.ModuleList(Scale() for _ in STRIDES)
 
-    def forward(self, pyramid: Sequence[Tensor]) -> HeadMaps:
-        """L maps ``(N, F, H, W)`` to class logits, box outputs, centerness logits ``(N, 1, H, W)`` and towers."""
-        towers = tuple((self.cls_tower(level), self.box_tower(level)) for level in pyramid)
+    def predict(self, tops: Sequence[tuple[Tensor, Tensor]]) -> HeadMaps:
+        """Tower maps ``(N, width, H, W)`` to class logits, box outputs and centerness logits ``(N, 1, H, W)``."""
         return HeadMaps(
-            cls=[self.cls(cls_map) for cls_map, _ in towers],
-            box=[scale(self.box(box_map)) for scale, (_, box_map) in zip(self.scales, towers, strict=True)],
-            quality=[self.quality(box_map) for _, box_map in towers],
-            towers=towers,
+            cls=[self.cls(cls_map) for cls_map, _ in tops],
+            box=[scale(self.box(box_map)) for scale, (_, box_map) in zip(self.scales, tops, strict=True)],
+            quality=[self.quality(box_map) for _, box_map in tops],
         )
 
 
 @dataclass(frozen=True)
-class ATSSCriterion:
-    """Focal loss + IoU loss weighted by centerness + centerness BCE (ATSS, sec. 4.1; FCOS, eq. 2).
+class ATSSCriterion(CenternessCriterion):
+    """Focal loss + 2 x IoU loss weighted by centerness + centerness BCE (ATSS, sec. 4.1), as published and by default.
 
-    Attributes:
-        coder: Decodes boxes.
-        box_loss: Kind of the IoU loss.
-        box_weight: Weight of the IoU loss.
-        reference: The preset this was made from; also selects that code base's CIoU.
+    Class and centerness loss are divided by the sum over images of max(positives, 1).
     """
 
-    coder: BoxCoder
-    box_loss: Literal["giou", "ciou"] = "giou"
     box_weight: float = 2.0
-    reference: str = ""
-
-    @classmethod
-    def published(
-        cls, coder: BoxCoder, reference: Literal["ld"], *, distilling: bool = False, box_loss: Any = "giou"
-    ) -> ATSSCriterion:
-        """The computation of LD's plain and distilling heads, which agree with each other and with the default."""
-        return cls(coder=coder, box_loss=box_loss, reference=reference)
-
-    def __call__(
-        self, output: DenseOutput, assignment: Assignment, counts: StepCounts | None = None
-    ) -> dict[str, Tensor]:
-        """Losses ``loss_cls``, ``loss_bbox``, ``loss_centerness`` of a batch, scalars.
-
-        Args:
-            output: Predictions with centerness logits.
-            assignment: Of the same batch.
-            counts: Normalisers of the whole optimizer step.
-        """
-        if output.quality is None:
-            raise AssertionError("centerness is missing from the head's output")
-        counts = counts or reduce_counts([StepCounts.local(assignment)])
-        rows, samples = assignment.rows, counts.samples.clamp(min=1)
-        labels = rows.gather(assignment.labels).clamp(max=output.num_classes - 1)
-        logits, weights = output.cls_logits.flatten(0, 1), assignment.weights.flatten()
-        pred, target = boxes_in_strides(output, assignment)
-        centerness = assignment.centerness()
-        loss_cls = focal_loss_sum(logits, weights, rows.index, rows.weight, labels)
-        loss_box = (centerness * box_loss(pred, target, self.box_loss, reference=self.reference)).sum()
-        loss_quality = (rows.weight * centerness_loss(rows.gather(output.quality), centerness)).sum()
-        return {
-            "loss_cls": loss_cls / samples,
-            "loss_bbox": self.box_weight * loss_box / counts.centerness.clamp(min=1e-6),
-            "loss_centerness": loss_quality / samples,
-        }
+    divisor: Literal["positives", "samples"] = "samples"
 
 
 class ATSS(DenseDetector):
@@ -159,7 +115,7 @@ def _register() -> None:
         architectures[f"atss_{backbone}"] = {"backbone": backbone, **resnet}
         architectures[f"atss_{backbone}_bins"] = {"backbone": backbone, "boxes": "bins", **resnet}
     for name, config in architectures.items():
-        MODELS.register(name, ModelEntry(name, "atss", ATSS, config))
+        MODELS.register(name, ModelEntry(name, "atss", ATSS, config, pretrained=published(name)))
     for recipe in ("ld", "vlr"):
         name = f"atss_r50_{recipe}_r101"
         entry = Distilled("atss_r50_bins", "atss_r101_bins", recipe)

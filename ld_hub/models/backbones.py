@@ -1,10 +1,8 @@
-"""timm backbones as feature extractors at strides 8, 16, 32.
-
-Short names start from the weights the papers used, which are not always timm's default.
-"""
+"""timm backbones as feature extractors at strides 8, 16, 32."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -13,28 +11,16 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError, unknown_name
 from ld_hub.hub.weights import load_safetensors
+from ld_hub.layers.deformable import DeformableConv2d
+from ld_hub.models.short_names import OFFSETS, SHORT_NAMES, ShortName, with_offsets
 from ld_hub.preprocessing import DataConfig
 
 REDUCTIONS = (8, 16, 32)
 LOADED = "checkpoint"  # `Backbone.initialized_from` of weights that came with a whole detector's
-
-SHORT_NAMES = {
-    "r18": "resnet18.tv_in1k",
-    "r34": "resnet34.tv_in1k",
-    "r50": "resnet50.tv_in1k",
-    "r101": "resnet101.tv_in1k",
-    "x101_32x4d": "resnext101_32x4d.gluon_in1k",
-    "r10t": "resnet10t.c3_in1k",
-    "r50_caffe": "resnet50",
-    "r101_caffe": "resnet101",
-}
-CAFFE = "_caffe"  # ending of the names of Caffe-style ResNets, of whose weights timm has none
-CAFFE_DATA = DataConfig(mean=(103.53, 116.28, 123.675), std=(1.0, 1.0, 1.0), channel_order="bgr")
 
 
 def timm_name(backbone: str) -> str:
@@ -43,7 +29,7 @@ def timm_name(backbone: str) -> str:
     Raises:
         UnknownNameError: If timm has no such model.
     """
-    full = SHORT_NAMES.get(backbone, backbone)
+    full = SHORT_NAMES[backbone].timm if backbone in SHORT_NAMES else backbone
     if not timm.is_model(full):
         known = [*SHORT_NAMES, *timm.list_models()]
         raise unknown_name("backbone", backbone, known, "Any timm model with features at strides 8, 16, 32 fits.")
@@ -53,8 +39,8 @@ def timm_name(backbone: str) -> str:
 class Backbone(nn.Module):
     """A timm model that returns its maps at strides 8, 16 and 32.
 
-    Names that end in ``_caffe`` are ResNets as Caffe had them (see `to_caffe_style`): the batch norms are constant,
-    images are blue-green-red on the 0..255 scale.
+    Some short names are timm models with a change (`ld_hub.models.short_names`): ``*_caffe`` as Caffe had them,
+    ``*_dcn`` and ``*_dcnv2`` with deformable convolutions, ``mobilenetv2_leaky``, ``swin_t`` with a layer norm per map.
 
     Args:
         name: Short name or any timm name with an optional ``.tag``.
@@ -85,17 +71,21 @@ class Backbone(nn.Module):
         cache_dir: str | Path | None = None,
     ) -> None:
         super().__init__()
-        self.name, self.caffe = name, name.endswith(CAFFE)
-        self.norm_eval, self.in_chans = norm_eval or self.caffe, in_chans
         self.timm_name = timm_name(name)
-        if self.caffe and pretrained and checkpoint is None:
+        self.name, self.in_chans = name, in_chans
+        self.style = style = SHORT_NAMES.get(name) or ShortName(self.timm_name)
+        self.norm_eval = norm_eval or style.constant_norms
+        if style.constant_norms and pretrained and checkpoint is None:
             raise CheckpointError(
                 f"timm has no weights for the backbone '{name}'. Pass backbone_checkpoint=FILE.safetensors (Caffe "
                 "weights under timm's names), or use 'r50' or 'r101', whose weights are fetched."
             )
-        self.body = _create_body(self.timm_name, in_chans, pretrained and checkpoint is None, cache_dir)
+        self.body = _create_body(style, in_chans, pretrained and checkpoint is None, cache_dir)
+        if style.adapt is not None:
+            style.adapt(self.body)
         self.channels_last_output = getattr(self.body, "output_fmt", None) == "NHWC"
         self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
+        self.norms = nn.ModuleList(map(nn.LayerNorm, self.channels)) if style.output_norms else None
         described = timm.get_pretrained_cfg(self.timm_name)  # None for timm's deprecated names
         self.pretrained_cfg: dict[str, Any] = dict(described.to_dict()) if described is not None else {}
         self.size_multiple = _size_multiple(self.body, in_chans, self.pretrained_cfg)
@@ -105,20 +95,53 @@ class Backbone(nn.Module):
             self.initialized_from = str(checkpoint)
         self.register_load_state_dict_post_hook(_note_loading)  # type: ignore[no-untyped-call]
         self._frozen = list(self._stages(frozen_stages)) if frozen_stages else []
-        if self.caffe:
-            self._frozen += to_caffe_style(self.body)
+        if style.constant_norms:
+            self._frozen += list(_batch_norms(self.body))
         for parameter in self._frozen_parameters():
             parameter.requires_grad_(False)
 
     def data_config(self) -> DataConfig:
         """How images become input, as the backbone's weights expect."""
-        return CAFFE_DATA if self.caffe else DataConfig.from_timm(self.pretrained_cfg, self.in_chans)
+        return self.style.data_config or DataConfig.from_timm(self.pretrained_cfg, self.in_chans)
+
+    @property
+    def offset_channels(self) -> int | None:
+        """What its deformable convolutions predict, 18 (version 1) or 27 (version 2); None without any."""
+        found = (m.offset_channels for m in self.body.modules() if isinstance(m, DeformableConv2d))
+        return next(found, None)
+
+    def use_offsets(self, channels: int) -> str:
+        """Change to the version of deformable convolution with so many offset channels; new offsets are zero.
+
+        Args:
+            channels: 18 or 27. Its parameters are new ones: call it before there is an optimizer.
+
+        Returns:
+            The short name it has from now on.
+
+        Raises:
+            ConfigError: If there is no such backbone.
+        """
+        name = with_offsets(self.name, channels)
+        if name is None:
+            raise ConfigError(
+                f"backbone '{self.name}' cannot have {channels} offset channels; expected a deformable one, "
+                f"e.g. 'r101_dcn', and {' or '.join(map(str, OFFSETS.values()))}."
+            )
+        if name != self.name:
+            for module in list(self.body.modules()):
+                if isinstance(module, DeformableConv2d):
+                    module.set_version(not module.modulated)
+            self.name, self.style = name, SHORT_NAMES[name]
+        return name
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """``(N, in_chans, H, W)`` to three maps ``(N, C_l, ceil(H/s), ceil(W/s))`` for s = 8, 16, 32."""
         height, width = images.shape[-2:]
         down, right = (-(-side // self.size_multiple) * self.size_multiple - side for side in (height, width))
         maps: list[Tensor] = self.body(F.pad(images, (0, right, 0, down)) if down or right else images)
+        if self.norms is not None:  # of maps with the channels last
+            maps = [norm(m) for norm, m in zip(self.norms, maps, strict=True)]
         if self.channels_last_output:
             maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
         if down or right:
@@ -132,9 +155,8 @@ class Backbone(nn.Module):
             for module in self._frozen:
                 module.eval()
             if self.norm_eval:
-                for module in self.modules():
-                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                        module.eval()
+                for module in _batch_norms(self):
+                    module.eval()
         return self
 
     def _stages(self, count: int) -> Iterator[nn.Module]:
@@ -163,9 +185,13 @@ class Backbone(nn.Module):
     def _load(self, path: Path) -> None:
         if not path.is_file():
             raise MissingFileError(f"backbone_checkpoint: no file '{path}'.")
-        state = load_safetensors(path)
         expected = self.body.state_dict()
-        missing = [k for k in expected if k not in state and not k.endswith("num_batches_tracked")]
+        found = load_safetensors(path)
+        state = {name if name in expected else _flat_key(name): tensor for name, tensor in found.items()}
+        optional = ["num_batches_tracked"]
+        if not any("conv_offset" in name for name in state):
+            optional += ["conv_offset.weight", "conv_offset.bias"]  # classifiers have none: they stay zero
+        missing = [k for k in expected if k not in state and not k.endswith(tuple(optional))]
         wrong = [k for k, v in expected.items() if k in state and state[k].shape != v.shape]
         if missing or wrong:
             raise CheckpointError(
@@ -183,28 +209,13 @@ def _note_loading(backbone: Any, keys: Any) -> None:
         backbone.initialized_from = LOADED
 
 
-def to_caffe_style(body: nn.Module) -> list[nn.Module]:
-    """Let the first 1x1 convolution of a bottleneck do the stride instead of the 3x3 one (reference SPEC 6).
-
-    Args:
-        body: A ResNet of timm with bottleneck blocks; changed in place.
-
-    Returns:
-        Its batch norms, which stay as they are in training.
-
-    Raises:
-        ConfigError: If the model has no bottleneck blocks.
-    """
-    blocks = [module for module in body.modules() if isinstance(module, Bottleneck)]
-    if not blocks:
-        raise ConfigError("A Caffe-style backbone needs bottleneck blocks: 'r50_caffe' or 'r101_caffe'.")
-    for block in blocks:
-        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
-    return [module for module in body.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:
+    return (m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
 
 
-def _create_body(full_name: str, in_chans: int, pretrained: bool, cache_dir: str | Path | None) -> Any:
+def _create_body(style: ShortName, in_chans: int, pretrained: bool, cache_dir: str | Path | None) -> Any:
     """The timm feature extractor; errors name what would fit."""
+    full_name = style.timm
     reductions = [info["reduction"] for info in _feature_info(full_name)]
     wanted = [max((i for i, r in enumerate(reductions) if r == s), default=-1) for s in REDUCTIONS]
     if -1 in wanted:
@@ -213,6 +224,7 @@ def _create_body(full_name: str, in_chans: int, pretrained: bool, cache_dir: str
             "Fitting models: resnet*, resnext*, convnext*, efficientnet*, mobilenetv*, swin*, regnet*."
         )
     options: dict[str, Any] = {"features_only": True, "in_chans": in_chans, "out_indices": tuple(wanted)}
+    options |= style.options
     if pretrained:
         options |= {"pretrained": True, "cache_dir": cache_dir}
     try:
@@ -276,6 +288,11 @@ def _rounds_up(body: nn.Module, in_chans: int, height: int, width: int) -> bool:
 def _flat(module_name: str) -> str:
     """A stage is called ``stages.0`` in its table and ``stages_0`` in a flattened extractor."""
     return module_name.replace(".", "_")
+
+
+def _flat_key(name: str) -> str:
+    """A classifier's tensor in the extractor: ``layers.0.blocks...`` of Swin is ``layers_0.blocks...`` there."""
+    return re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)
 
 
 @lru_cache(maxsize=64)

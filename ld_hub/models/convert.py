@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
+from ld_hub.errors import CheckpointError, MissingFileError
 from ld_hub.hub import WEIGHTS_NAME, describe_bytes
-from ld_hub.models.pretrained import load_weights
+from ld_hub.models.key_maps import key_map
+from ld_hub.models.pretrained import load_matched, load_weights
 from ld_hub.models.report import LoadReport, compare
+from ld_hub.models.short_names import with_offsets
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,7 @@ class OpenMMLabCheckpoint:
     label_names: tuple[str, ...] | None
 
 
-@dataclass(frozen=True)
-class KeyMap:
-    """How a family's tensors are called elsewhere.
-
-    Attributes:
-        rules: ``(pattern of the whole foreign name, our name)``; the first that fits is used.
-        constants: Foreign names of buffers that we compute: dropped when equal to what the model expects.
-    """
-
-    rules: tuple[tuple[re.Pattern[str], str], ...]
-    constants: Mapping[str, Callable[[Any], Tensor]]
-
-
-def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
+def load_checkpoint(model: nn.Module, path: str | Path, *, new_classes: bool = False) -> LoadReport:
     """Load the weights of a whole detector, strictly.
 
     Args:
@@ -60,6 +49,8 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
             ``torch.save(model.state_dict(), path)`` wrote), or an OpenMMLab, LD or BCKD ``.pth`` file. The weights of
             a ``.pth`` file may lie under ``state_dict`` or ``model`` or at the top, with or without a ``module.``
             prefix, with or without the teacher's; optimizer state and meta data are ignored.
+        new_classes: Whether the file may be of another number of classes. The class predictor then stays as it is, to
+            be trained (fine-tuning), and a warning says what was kept.
 
     Returns:
         What was matched, and what was dropped with its reason.
@@ -72,9 +63,11 @@ def load_checkpoint(model: nn.Module, path: str | Path) -> LoadReport:
     if path.is_dir():
         path = path / WEIGHTS_NAME
     if path.suffix == ".safetensors":
-        return load_weights(model, path)
+        return load_weights(model, path, new_classes=new_classes)
     checkpoint = read_openmmlab(path)
-    return load_openmmlab_state(model, checkpoint.state, source=str(path), dropped=checkpoint.dropped)
+    return load_openmmlab_state(
+        model, checkpoint.state, source=str(path), dropped=checkpoint.dropped, new_classes=new_classes
+    )
 
 
 def load_openmmlab_state(
@@ -83,25 +76,33 @@ def load_openmmlab_state(
     *,
     source: str = "the state dict",
     dropped: tuple[tuple[str, str], ...] = (),
+    new_classes: bool = False,
 ) -> LoadReport:
     """Load tensors that bear OpenMMLab's names, strictly; see `load_checkpoint`.
+
+    Deformable convolutions become of the version that the file has, and so does ``model.config.backbone``.
 
     Args:
         model: A detector; stays as it is if the tensors do not fit.
         state: The student's tensors, without wrappers' prefixes.
         source: Where they come from, for messages.
         dropped: ``(name, reason)`` of what was left out before, for the report.
+        new_classes: See `load_checkpoint`.
 
     Raises:
         CheckpointError: If anything is missing, left over, of another shape, or not finite.
     """
+    offsets = _offset_channels(model, state, source)
     renamed, report = translate_openmmlab(model, state, source=source, dropped=dropped)
     config: Any = model.config
-    report.require(config.num_classes)
+    report = report.require(config.num_classes, new_classes=new_classes)
     bad = [name for name, tensor in renamed.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
     if bad:
         raise CheckpointError(f"'{source}': {len(bad)} tensor(s) hold NaN or infinity, first '{bad[0]}'.")
-    model.load_state_dict(renamed)
+    if offsets is not None:
+        backbone: Any = model.backbone
+        model.config = replace(config, backbone=backbone.use_offsets(offsets))
+    load_matched(model, renamed, report)
     return report
 
 
@@ -121,30 +122,30 @@ def translate_openmmlab(
         dropped: What was left out before, for the report.
 
     Returns:
-        Tensors under our names, and the comparison with the model.
+        Tensors under our names, and the comparison with the model, its deformable convolutions as in the file.
 
     Raises:
         ConfigError: If the model's family has no key map.
         CheckpointError: If a stored constant (the bins) differs from the model's.
     """
-    family, config, own = str(model.family), model.config, model.state_dict()
+    own = _expected(model, state)
     if not own.keys().isdisjoint(state):  # no name of theirs is one of ours
         return dict(state), compare(source, {name: tuple(tensor.shape) for name, tensor in state.items()}, own, dropped)
-    if family not in KEY_MAPS:
-        raise ConfigError(f"Files of other libraries cannot be read into the family '{family}' yet.")
-    key_map = KEY_MAPS[family]
+    config: Any = model.config
+    names = key_map(str(model.family), getattr(config, "backbone", ""))
     renamed: dict[str, Tensor] = {}
     unknown: list[str] = []
     for name, tensor in state.items():
-        if name in key_map.constants:
-            _check_constant(source, name, tensor, key_map.constants[name](config))
+        constant, reason, ours = names.constant(name), names.reason(name), names.ours(name)
+        if constant is not None:
+            _check_constant(source, name, tensor, constant(config))
             dropped += ((name, "constants, checked"),)
-            continue
-        ours = _translate(name, key_map)
-        if ours is None or ours in renamed:
+        elif reason is not None:
+            dropped += ((name, reason),)
+        elif ours is None or ours in renamed:
             unknown.append(name)
         else:
-            renamed[ours] = tensor
+            renamed[ours] = names.arranged(name, tensor)
     shapes = {name: tuple(tensor.shape) for name, tensor in renamed.items()}
     return renamed, compare(source, shapes, own, dropped, tuple(unknown))
 
@@ -251,56 +252,60 @@ def _label_names(content: Any) -> tuple[str, ...] | None:
     return None
 
 
-def _translate(name: str, key_map: KeyMap) -> str | None:
-    for pattern, ours in key_map.rules:
-        match = pattern.fullmatch(name)
-        if match:
-            return match.expand(ours)
-    return None
+def _in_offsets(name: str) -> bool:
+    return ".conv_offset." in name
+
+
+def _file_offsets(state: Mapping[str, Tensor]) -> list[int]:
+    """The different numbers of channels that the offset convolutions of a file predict; one, if all is well."""
+    return sorted({int(t.shape[0]) for name, t in state.items() if _in_offsets(name) and t.ndim})
+
+
+def _offset_channels(model: Any, state: Mapping[str, Tensor], source: str) -> int | None:
+    """What the file's deformable convolutions predict, 18 or 27; None if neither it nor the model has any."""
+    found = _file_offsets(state)
+    backbone = getattr(model, "backbone", None)
+    have = getattr(backbone, "offset_channels", None)
+    if backbone is None or (have is None and not found):
+        return None
+    if have is None:
+        raise CheckpointError(
+            f"'{source}' is of a backbone with deformable convolutions (conv_offset); the model's, '{backbone.name}', "
+            "has none. Create the model with backbone='r101_dcn' or 'x101_32x4d_dcn'."
+        )
+    if not found:
+        raise CheckpointError(
+            f"'{source}' has no offset convolutions (conv_offset), the model's backbone, '{backbone.name}', has. "
+            f"Create the model with the plain backbone, '{backbone.name.rpartition('_')[0]}'."
+        )
+    if len(found) > 1 or with_offsets(backbone.name, found[0]) is None:
+        raise CheckpointError(
+            f"'{source}': its offset convolutions predict {' and '.join(map(str, found))} channels; expected 18 "
+            "(deformable convolution version 1) or 27 (version 2) in all of them, i.e. one group of offsets."
+        )
+    return found[0]
+
+
+def _expected(model: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's tensors, with the deformable convolutions that `load_openmmlab_state` would give it."""
+    own: dict[str, Tensor] = model.state_dict()
+    found = _file_offsets(state)
+    if len(found) != 1 or with_offsets(str(getattr(model.config, "backbone", "")), found[0]) is None:
+        return own
+    return {
+        name: tensor.new_empty((found[0], *tensor.shape[1:]), device="meta") if _in_offsets(name) else tensor
+        for name, tensor in own.items()
+    }
 
 
 def _check_constant(source: str, name: str, found: Tensor, expected: Tensor) -> None:
     if found.shape != expected.shape:
+        hint = ""
+        if name.endswith("integral.project") and found.ndim:
+            hint = f" For a file with {len(found)} bins create the model with reg_max=(bins - 1)."
         raise CheckpointError(
-            f"'{source}': '{name}' has the shape {list(found.shape)}, the model expects {list(expected.shape)}. "
-            f"For a file with {len(found) if found.ndim else 0} bins create the model with reg_max=(bins - 1)."
+            f"'{source}': '{name}' has the shape {list(found.shape)}, the model expects {list(expected.shape)}.{hint}"
         )
     if not torch.equal(found.to(expected.dtype), expected):
-        raise CheckpointError(f"'{source}': '{name}' is {found.tolist()}, expected {expected.tolist()}.")
-
-
-def _rules(*pairs: tuple[str, str]) -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((re.compile(pattern), ours) for pattern, ours in pairs)
-
-
-def _bins(config: Any) -> Tensor:
-    """0, 1, ..., R: what the distribution's expectation is taken over."""
-    return torch.arange(config.reg_max + 1, dtype=torch.float32)
-
-
-_BODY_AND_NECK = (
-    (r"backbone\.(.+)", r"backbone.body.\1"),
-    (r"neck\.(lateral_convs|fpn_convs)\.(\d+)\.conv\.(weight|bias)", r"neck.\1.\2.\3"),
-)
-_TOWERS = (
-    (r"bbox_head\.cls_convs\.(\d+)\.conv\.(weight|bias)", r"head.cls_tower.\1.conv.\2"),
-    (r"bbox_head\.reg_convs\.(\d+)\.conv\.(weight|bias)", r"head.box_tower.\1.conv.\2"),
-    (r"bbox_head\.cls_convs\.(\d+)\.gn\.(weight|bias)", r"head.cls_tower.\1.norm.\2"),
-    (r"bbox_head\.reg_convs\.(\d+)\.gn\.(weight|bias)", r"head.box_tower.\1.norm.\2"),
-    (r"bbox_head\.scales\.(\d+)\.scale", r"head.scales.\1.scale"),
-)
-
-
-def _key_map(cls: str, box: str, quality: str = "") -> KeyMap:
-    """A dense head's names: its predictors are called differently in every family, all else is the same."""
-    predictors = ((cls, "cls"), (box, "box"), (quality, "quality"))
-    last = [(rf"bbox_head\.{theirs}\.(weight|bias)", rf"head.{ours}.\1") for theirs, ours in predictors if theirs]
-    return KeyMap(_rules(*_BODY_AND_NECK, *_TOWERS, *last), {"bbox_head.integral.project": _bins})
-
-
-KEY_MAPS: dict[str, KeyMap] = {
-    "gfocal": _key_map("gfl_cls", "gfl_reg"),
-    "atss": _key_map("atss_cls", "atss_reg", "atss_centerness"),
-    "fcos": _key_map("conv_cls", "conv_reg", "conv_centerness"),
-    "retinanet": _key_map("(?:retina|atss)_cls", "(?:retina|atss)_reg"),  # LD's RetinaNet uses the names of ATSS
-}
+        first = [tensor.flatten()[:20].tolist() for tensor in (found, expected)]
+        raise CheckpointError(f"'{source}': '{name}' is {first[0]}, expected {first[1]} (first values).")

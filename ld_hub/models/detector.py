@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from numbers import Integral
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.layers.postprocess import PostprocessConfig, postprocess
 from ld_hub.models.backbones import Backbone
+from ld_hub.models.config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.models.inference import Images, predict
-from ld_hub.models.labels import default_labels
+from ld_hub.models.labels import make_labels
 from ld_hub.models.pretrained import load_pretrained, save_pretrained
+from ld_hub.models.timm_methods import TimmMethods
 from ld_hub.ops.priors import level_shapes
 from ld_hub.preprocessing import DataConfig
 from ld_hub.structures import (
@@ -30,74 +31,11 @@ from ld_hub.structures import (
     Priors,
     StepCounts,
     Targets,
+    Towers,
 )
 
-STRIDES = (8, 16, 32, 64, 128)
-LevelShapes = tuple[tuple[int, int], ...]  # height and width in cells of each level
 
-
-@dataclass(frozen=True)
-class DetectorConfig:
-    """Structure of a detector; what every family has.
-
-    Attributes:
-        backbone: Short name (``r50``) or any timm model with features at strides 8, 16, 32.
-        num_classes: C.
-        in_chans: Input channels.
-        frozen_stages: Stages of the backbone that stay as they are, stem included.
-        norm_eval: Whether the backbone's batch norms keep their running statistics in training.
-        fpn_channels: F, width of the pyramid.
-        head_width: Channels of the head's towers.
-        head_depth: Convolutions per tower.
-    """
-
-    backbone: str = "r50"
-    num_classes: int = 80
-    in_chans: int = 3
-    frozen_stages: int = 0
-    norm_eval: bool = False
-    fpn_channels: int = 256
-    head_width: int = 256
-    head_depth: int = 4
-
-    def __post_init__(self) -> None:
-        for name, least, most in (
-            ("num_classes", 1, 100_000),
-            ("in_chans", 1, 64),
-            ("frozen_stages", 0, 4),
-            ("fpn_channels", 1, 8192),
-            ("head_width", 1, 8192),
-            ("head_depth", 0, 64),
-            ("reg_max", 1, 256),
-        ):
-            if hasattr(self, name):  # not every family has all of them
-                object.__setattr__(self, name, whole_number(name, getattr(self, name), least, most))
-        anchor_scale = getattr(self, "anchor_scale", 1)
-        if not 0 < anchor_scale <= 64:
-            raise ConfigError(f"anchor_scale is {anchor_scale!r}; expected a number in (0, 64].")
-        for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                choices = " or ".join(map(repr, get_args(hint)))
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected {choices}.")
-
-    @classmethod
-    def field_names(cls) -> tuple[str, ...]:
-        """Names of all fields."""
-        return tuple(f.name for f in fields(cls))
-
-
-def whole_number(name: str, value: Any, least: int, most: int) -> int:
-    """A field as a plain int, from any integral type (NumPy's too); True and 3.0 are no whole numbers.
-
-    Raises:
-        ConfigError: If it is none, or out of range.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
-        raise ConfigError(f"{name} is {value!r}; expected a whole number from {least} to {most}.")
-    return int(value)
-
-
-class DenseDetector(nn.Module, ABC):
+class DenseDetector(TimmMethods):
     """Backbone, pyramid and head, with an assigner, a criterion and post-processing.
 
     A family composes these in its ``__init__`` and nothing else; the reader of its file sees the whole detector.
@@ -120,9 +58,6 @@ class DenseDetector(nn.Module, ABC):
 
     config_class: ClassVar[type[DetectorConfig]] = DetectorConfig
     family: ClassVar[str] = ""
-    anchors_per_cell: ClassVar[int] = 1
-    neck: nn.Module
-    head: nn.Module
     coder: BoxCoder
     assigner: Any
     criterion: Any
@@ -168,15 +103,7 @@ class DenseDetector(nn.Module, ABC):
         Raises:
             ConfigError: If the number of names or ids is not C, or an id is not a whole number.
         """
-        names, ids = default_labels(self.config.num_classes)
-        if label_names is not None:
-            names, ids = tuple(label_names), tuple(range(len(label_names)))
-        if category_ids is not None:
-            ids = tuple(whole_number("an id of category_ids", i, -(2**63), 2**63 - 1) for i in category_ids)
-        for field, values in (("label_names", names), ("category_ids", ids)):
-            if len(values) != self.config.num_classes:
-                raise ConfigError(f"{field} has {len(values)} entries, but num_classes is {self.config.num_classes}.")
-        self.label_names, self.category_ids = names, ids
+        self.label_names, self.category_ids = make_labels(self.config.num_classes, label_names, category_ids)
 
     @property
     def spec(self) -> DetectorSpec:
@@ -190,6 +117,7 @@ class DenseDetector(nn.Module, ABC):
             strides=STRIDES,
             anchors_per_cell=self.anchors_per_cell,
             feature_channels=self.config.fpn_channels,
+            tower_channels=self.head.width,
             mean=self.data_config.mean,
             std=self.data_config.std,
         )
@@ -200,7 +128,7 @@ class DenseDetector(nn.Module, ABC):
         Args:
             images: ``(N, in_chans, H, W)``, normalised (`data_config`) and padded.
             features: Also hand over the pyramid maps.
-            towers: Also hand over the head's tower maps.
+            towers: Also hand over the maps at the taps of the head's towers.
 
         Returns:
             Raw predictions of all levels as rows, float32.
@@ -208,32 +136,55 @@ class DenseDetector(nn.Module, ABC):
         Raises:
             ConfigError: If `images` is no batch of normalised images with `in_chans` channels.
         """
+        return self.forward_head(self.forward_features(images), features=features, towers=towers)
+
+    def forward_features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The pyramid: ``(N, in_chans, H, W)`` to L maps ``(N, F, ceil(H/s), ceil(W/s))``; see `feature_info`.
+
+        Raises:
+            ConfigError: As `forward`.
+        """
         self._check_images(images)
-        pyramid = self.neck(self.backbone(images))
+        return tuple(self.neck(self.backbone(images)))
+
+    def forward_head(self, pyramid: Sequence[Tensor], *, features: bool = False, towers: bool = False) -> DenseOutput:
+        """Predict from the maps of `forward_features`; the other arguments and the result are those of `forward`."""
         maps: HeadMaps = self.head(pyramid)
-        height, width = images.shape[-2:]
-        priors = self.make_priors(height, width, images.device, images.dtype)
+        shapes = tuple((level.shape[-2], level.shape[-1]) for level in pyramid)
+        priors = self._grid(shapes, pyramid[0].device, pyramid[0].dtype)
         output = DenseOutput.from_levels(maps.cls, maps.box, maps.quality, priors, self.coder)
-        return replace(output, features=pyramid if features else None, towers=maps.towers if towers else None)
+        return replace(output, features=tuple(pyramid) if features else None, towers=maps.towers if towers else None)
+
+    def resume(self, towers: Towers, priors: Priors) -> DenseOutput:
+        """Predict from maps at the taps of the head's towers, another model's maybe (CrossKD, arXiv 2306.11369).
+
+        Args:
+            towers: Class and box maps ``(N, width, H, W)`` of all levels, as a `DenseOutput` hands them over.
+            priors: The grid of the output they belong to.
+        """
+        maps: HeadMaps = self.head.resume(towers)
+        return DenseOutput.from_levels(maps.cls, maps.box, maps.quality, priors, self.coder)
 
     def make_priors(
         self, height: int, width: int, device: torch.device | str, dtype: torch.dtype = torch.float32
     ) -> Priors:
         """The grid of rows for an input of height x width px; made once per size."""
+        return self._grid(level_shapes(height, width, STRIDES), torch.device(device), dtype)
+
+    def _grid(self, shapes: LevelShapes, device: torch.device, dtype: torch.dtype) -> Priors:
         dtype = torch.float64 if dtype == torch.float64 else torch.float32
         if torch.compiler.is_compiling():
-            return self._new_priors(height, width, torch.device(device), dtype)
-        key = (height, width, str(device), dtype, self.config, self.data_config.size_divisor)
+            return self._new_grid(shapes, device, dtype)
+        key = (shapes, str(device), dtype, self.config, self.data_config.size_divisor)
         if key not in self._priors:
             if len(self._priors) >= 64:  # multi-scale training sees many sizes
                 self._priors.pop(next(iter(self._priors)))
             with torch.inference_mode(False):  # a grid made while predicting must serve training as well
-                self._priors[key] = self._new_priors(height, width, torch.device(device), dtype)
+                self._priors[key] = self._new_grid(shapes, device, dtype)
         return self._priors[key]
 
-    def _new_priors(self, height: int, width: int, device: torch.device, dtype: torch.dtype) -> Priors:
-        grid = self.build_priors(level_shapes(height, width, STRIDES), device, dtype)
-        return replace(grid, size_divisor=self.data_config.size_divisor)
+    def _new_grid(self, shapes: LevelShapes, device: torch.device, dtype: torch.dtype) -> Priors:
+        return replace(self.build_priors(shapes, device, dtype), size_divisor=self.data_config.size_divisor)
 
     @abstractmethod
     def build_priors(self, shapes: LevelShapes, device: torch.device, dtype: torch.dtype) -> Priors:
@@ -355,9 +306,9 @@ class DenseDetector(nn.Module, ABC):
             revision: Branch, tag or commit on the Hub.
             cache_dir: Cache of downloads.
             token: Access token for private repositories.
-            num_classes: C that the caller expects.
-            label_names: Other names for the same classes.
-            category_ids: Other ids for the same classes.
+            num_classes: C; another number than the saved one resets the class predictor, for fine-tuning.
+            label_names: Names of the classes; as many as were saved are other names for the same classes.
+            category_ids: Ids of the classes.
             **config_overrides: Configuration fields to change; the weights must still fit.
 
         Raises:

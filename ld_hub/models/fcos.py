@@ -6,7 +6,7 @@ Boxes are edge distances, as published, or, to be distilled by LD, distributions
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -17,13 +17,14 @@ from ld_hub.errors import ConfigError
 from ld_hub.layers.coders import DistanceCoder, DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
-from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
-from ld_hub.losses import box_loss, boxes_in_strides, centerness_loss, focal_loss_sum
-from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig, LevelShapes
-from ld_hub.ops.dist import reduce_counts
+from ld_hub.layers.towers import PRIOR_BIAS, Scale, TowerHead, predictor
+from ld_hub.losses import CenternessCriterion
+from ld_hub.models.config import STRIDES, DetectorConfig, LevelShapes
+from ld_hub.models.detector import DenseDetector
+from ld_hub.models.weights import published
 from ld_hub.ops.priors import point_grid
 from ld_hub.registry import MODELS, Distilled, ModelEntry
-from ld_hub.structures import Assignment, BoxCoder, DenseOutput, HeadMaps, Priors, StepCounts
+from ld_hub.structures import BoxCoder, HeadMaps, Priors
 
 POSTPROCESS = {  # as the configurations whose weights have these boxes: OpenMMLab's and LD's
     "relu": PostprocessConfig(prefilter="pair"),
@@ -63,7 +64,7 @@ class FCOSConfig(DetectorConfig):
             raise ConfigError(f"range_scale is {self.range_scale!r}; expected a number in (0, 64].")
 
 
-class FCOSHead(nn.Module):
+class FCOSHead(TowerHead):
     """Two towers shared by all levels, centerness on one of them; one scale per level on the box outputs.
 
     Args:
@@ -72,80 +73,34 @@ class FCOSHead(nn.Module):
     """
 
     def __init__(self, config: FCOSConfig, box_channels: int) -> None:
-        super().__init__()
-        width = config.head_width if config.head_depth else config.fpn_channels
-        self.cls_tower = conv_tower(config.fpn_channels, width, config.head_depth, bias=config.tower_bias)
-        self.box_tower = conv_tower(config.fpn_channels, width, config.head_depth, bias=config.tower_bias)
-        self.cls = predictor(width, config.num_classes, bias=PRIOR_BIAS)
-        self.box = predictor(width, box_channels)
-        self.quality = predictor(width, 1)
+        sizes = (config.fpn_channels, config.head_width, config.head_depth)
+        super().__init__(*sizes, after_tap=2, bias=config.tower_bias)
+        self.cls = predictor(self.width, config.num_classes, bias=PRIOR_BIAS)
+        self.box = predictor(self.width, box_channels)
+        self.quality = predictor(self.width, 1)
         self.quality_tower = ("cls", "box").index(config.centerness_on)
         self.scales = nn.ModuleList(Scale() for _ in STRIDES)
 
-    def forward(self, pyramid: Sequence[Tensor]) -> HeadMaps:
-        """L maps ``(N, F, H, W)`` to class logits, box outputs, centerness logits ``(N, 1, H, W)`` and towers."""
-        towers = tuple((self.cls_tower(level), self.box_tower(level)) for level in pyramid)
+    def predict(self, tops: Sequence[tuple[Tensor, Tensor]]) -> HeadMaps:
+        """Tower maps ``(N, width, H, W)`` to class logits, box outputs and centerness logits ``(N, 1, H, W)``."""
         return HeadMaps(
-            cls=[self.cls(cls_map) for cls_map, _ in towers],
-            box=[scale(self.box(box_map)) for scale, (_, box_map) in zip(self.scales, towers, strict=True)],
-            quality=[self.quality(maps[self.quality_tower]) for maps in towers],
-            towers=towers,
+            cls=[self.cls(cls_map) for cls_map, _ in tops],
+            box=[scale(self.box(box_map)) for scale, (_, box_map) in zip(self.scales, tops, strict=True)],
+            quality=[self.quality(maps[self.quality_tower]) for maps in tops],
         )
 
 
 @dataclass(frozen=True)
-class FCOSCriterion:
-    """Focal loss + IoU loss weighted by centerness + centerness BCE (FCOS, eq. 2).
-
-    Attributes:
-        coder: Decodes boxes.
-        box_loss: Kind of the IoU loss.
-        box_weight: Weight of the IoU loss.
-        padding: Whether rows beside an image, on the padding of its batch, count as background in the class loss, as
-            published; the loss of an image then depends on the batch it came in.
-        reference: The preset this was made from; also selects that code base's CIoU.
-    """
-
-    coder: BoxCoder
-    box_loss: Literal["giou", "ciou"] = "giou"
-    box_weight: float = 1.0
-    padding: bool = False
-    reference: str = ""
+class FCOSCriterion(CenternessCriterion):
+    """Focal loss + IoU loss weighted by centerness + centerness BCE (FCOS, eq. 2), in the weights of the paper."""
 
     @classmethod
     def published(
         cls, coder: BoxCoder, reference: Literal["ld"], *, distilling: bool = False, box_loss: Any = "giou"
-    ) -> FCOSCriterion:
-        """The computation of LD's plain and distilling heads, which agree with each other."""
-        return cls(coder=coder, box_loss=box_loss, padding=True, reference=reference)
-
-    def __call__(
-        self, output: DenseOutput, assignment: Assignment, counts: StepCounts | None = None
-    ) -> dict[str, Tensor]:
-        """Losses ``loss_cls``, ``loss_bbox``, ``loss_centerness`` of a batch, scalars.
-
-        Args:
-            output: Predictions with centerness logits.
-            assignment: Of the same batch.
-            counts: Normalisers of the whole optimizer step.
-        """
-        if output.quality is None:
-            raise AssertionError("centerness is missing from the head's output")
-        counts = counts or reduce_counts([StepCounts.local(assignment)])
-        rows, positives = assignment.rows, counts.positives.sum().clamp(min=1)
-        labels = rows.gather(assignment.labels).clamp(max=output.num_classes - 1)
-        weights = torch.ones_like(assignment.weights) if self.padding else assignment.weights
-        logits = output.cls_logits.flatten(0, 1)
-        pred, target = boxes_in_strides(output, assignment)
-        centerness = assignment.centerness()
-        loss_cls = focal_loss_sum(logits, weights.flatten(), rows.index, rows.weight, labels)
-        loss_box = (centerness * box_loss(pred, target, self.box_loss, reference=self.reference)).sum()
-        loss_quality = (rows.weight * centerness_loss(rows.gather(output.quality), centerness)).sum()
-        return {
-            "loss_cls": loss_cls / positives,
-            "loss_bbox": self.box_weight * loss_box / counts.centerness.clamp(min=1e-6),
-            "loss_centerness": loss_quality / positives,
-        }
+    ) -> CenternessCriterion:
+        """The computation of LD's heads, in which the padding of a batch counts as background."""
+        criterion = super().published(coder, reference, distilling=distilling, box_loss=box_loss)
+        return replace(criterion, padding=True)
 
 
 class FCOS(DenseDetector):
@@ -176,11 +131,10 @@ class FCOS(DenseDetector):
 
 def _register() -> None:
     resnet = {"frozen_stages": 1, "norm_eval": True}  # as all published configurations
-    first = {"boxes": "exp", "center_radius": 0.0, "centerness_on": "cls"}  # the paper's first version
     architectures: dict[str, dict[str, Any]] = {
         "fcos": {},
         "fcos_r50_caffe": {"backbone": "r50_caffe", "tower_bias": True, **resnet},
-        "fcos_r101_caffe": {"backbone": "r101_caffe", **first, **resnet},
+        "fcos_r101_caffe": {"backbone": "r101_caffe", **resnet},
         **{f"fcos_{b}": {"backbone": b, **resnet} for b in ("r18", "r50", "r101")},
         **{
             f"fcos_{b}_bins": {"backbone": b, "boxes": "bins", **resnet}
@@ -188,7 +142,7 @@ def _register() -> None:
         },
     }
     for name, config in architectures.items():
-        MODELS.register(name, ModelEntry(name, "fcos", FCOS, config))
+        MODELS.register(name, ModelEntry(name, "fcos", FCOS, config, pretrained=published(name)))
     for recipe in ("ld", "vlr"):
         name = f"fcos_r50_{recipe}_r101"
         entry = Distilled("fcos_r50_caffe_bins", "fcos_r101_caffe_bins", recipe)

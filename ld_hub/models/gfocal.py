@@ -1,6 +1,7 @@
 """GFocal: Generalized Focal Loss detectors (GFL, arXiv 2006.04388), the family that LD was made for.
 
-Boxes are four distributions over R+1 bins each; the class score is trained to be the IoU of its box.
+Boxes are four distributions over R+1 bins each; the class score is trained to be the IoU of its box. In GFocalV2
+(arXiv 2011.12885) the shape of the distributions has a say in that score.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ld_hub.assigners import ATSSAssigner
+from ld_hub.errors import ConfigError
 from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.fpn import FPN
-from ld_hub.layers.towers import PRIOR_BIAS, Scale, conv_tower, predictor
+from ld_hub.layers.towers import PRIOR_BIAS, DistributionQuality, Scale, TowerHead, joint_logits, predictor
 from ld_hub.losses import box_loss, boxes_in_strides, distribution_focal_loss, quality_focal_loss_sum
-from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig, LevelShapes
+from ld_hub.models.config import STRIDES, DetectorConfig, LevelShapes
+from ld_hub.models.detector import DenseDetector
 from ld_hub.models.weights import published
 from ld_hub.ops.boxes import overlap
 from ld_hub.ops.dist import mean_over_ranks, reduce_counts
@@ -37,15 +40,29 @@ class GFocalConfig(DetectorConfig):
         reg_max: R; the largest box-edge distance is R strides.
         anchor_scale: Side of the anchors in strides. Smaller ones suit small objects.
         box_loss: ``"giou"`` as the paper, ``"ciou"`` as the LD repository's plain GFL and VOC configurations.
+        quality: ``"distribution"`` is GFocalV2: scores are multiplied by a quality that the box's distributions tell.
     """
 
     reg_max: int = 16
     anchor_scale: float = 8.0
     box_loss: Literal["giou", "ciou"] = "giou"
+    quality: Literal["none", "distribution"] = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quality == "distribution" and self.reg_max + 1 < DistributionQuality.TOP:
+            raise ConfigError(
+                f"reg_max is {self.reg_max}; quality='distribution' looks at {DistributionQuality.TOP} of the "
+                f"reg_max + 1 bins, so it is at least {DistributionQuality.TOP - 1}."
+            )
 
 
-class GFocalHead(nn.Module):
+class GFocalHead(TowerHead):
     """Two towers shared by all levels; one scale per level on the box logits.
+
+    GFocalV2's score is sigmoid(class logit) * quality. The head hands over the logit of that product, whose sigmoid is
+    the published score: so the losses, which the paper writes on scores, and the post-processing stay GFocal's. Class
+    distillation then compares these joint logits; the LD repository compares the class logits before the product.
 
     Args:
         config: Structure.
@@ -53,20 +70,19 @@ class GFocalHead(nn.Module):
     """
 
     def __init__(self, config: GFocalConfig, box_channels: int) -> None:
-        super().__init__()
-        width = config.head_width if config.head_depth else config.fpn_channels
-        self.cls_tower = conv_tower(config.fpn_channels, width, config.head_depth)
-        self.box_tower = conv_tower(config.fpn_channels, width, config.head_depth)
-        self.cls = predictor(width, config.num_classes, bias=PRIOR_BIAS)
-        self.box = predictor(width, box_channels)
+        super().__init__(config.fpn_channels, config.head_width, config.head_depth)
+        self.cls = predictor(self.width, config.num_classes, bias=PRIOR_BIAS)
+        self.box = predictor(self.width, box_channels)
+        self.quality = DistributionQuality() if config.quality == "distribution" else None
         self.scales = nn.ModuleList(Scale() for _ in STRIDES)
 
-    def forward(self, pyramid: Sequence[Tensor]) -> HeadMaps:
-        """L maps ``(N, F, H, W)`` to class logits ``(N, C, H, W)``, bin logits ``(N, 4(R+1), H, W)`` and towers."""
-        towers = tuple((self.cls_tower(level), self.box_tower(level)) for level in pyramid)
-        cls_levels = [self.cls(cls_map) for cls_map, _ in towers]
-        box_levels = [scale(self.box(box_map)) for scale, (_, box_map) in zip(self.scales, towers, strict=True)]
-        return HeadMaps(cls_levels, box_levels, None, towers)
+    def predict(self, tops: Sequence[tuple[Tensor, Tensor]]) -> HeadMaps:
+        """Tower maps ``(N, width, H, W)`` to class logits ``(N, C, H, W)`` and bin logits ``(N, 4(R+1), H, W)``."""
+        cls_levels = [self.cls(cls_map) for cls_map, _ in tops]
+        box_levels = [scale(self.box(box_map)) for scale, (_, box_map) in zip(self.scales, tops, strict=True)]
+        if self.quality is not None:
+            cls_levels = [joint_logits(c, self.quality(b)) for c, b in zip(cls_levels, box_levels, strict=True)]
+        return HeadMaps(cls_levels, box_levels)
 
 
 @dataclass(frozen=True)
@@ -199,22 +215,30 @@ class GFocal(DenseDetector):
 
 
 def _register() -> None:
-    resnet = {"frozen_stages": 1, "norm_eval": True}  # as all published configurations
+    resnet = {"frozen_stages": 1, "norm_eval": True}  # as all published configurations with ResNets and ResNeXts
     small = {"fpn_channels": 64, "head_width": 64, "anchor_scale": 4.0}  # half-scale anchors: small images
+    second = {"quality": "distribution"}
+    deep = ("r50", "r101", "r101_dcn", "x101_32x4d", "x101_32x4d_dcn")
     architectures: dict[str, dict[str, Any]] = {
         "gfocal": {},
-        **{f"gfocal_{b}": {"backbone": b, **resnet} for b in ("r18", "r34", "r50", "r101", "x101_32x4d")},
+        "gfocalv2": second,
+        **{f"gfocal_{b}": {"backbone": b, **resnet} for b in ("r18", "r34", *deep)},
+        **{f"gfocalv2_{b}": {"backbone": b, **resnet, **second} for b in deep},
+        **{f"gfocal_{b}": {"backbone": b} for b in ("mobilenetv2", "mobilenetv2_leaky", "swin_t")},
         "gfocal_r10t": {"backbone": "r10t", "head_depth": 2, **small},
         "gfocal_tiny": {"backbone": "test_resnet", "head_depth": 2, **small},
     }
     for name, config in architectures.items():
         MODELS.register(name, ModelEntry(name, "gfocal", GFocal, config, pretrained=published(name)))
-    distilled = [(s, r, "r101") for s in ("r18", "r34", "r50") for r in ("ld", "vlr")]
-    distilled += [(b, "ld", b) for b in ("r18", "r50", "x101_32x4d")]  # self-distillation
-    distilled += [("tiny", r, "r10t") for r in ("ld", "vlr")]
-    for student, recipe, teacher in distilled:
-        name = f"gfocal_{student}_{recipe}_{teacher}"
-        entry = Distilled(f"gfocal_{student}", f"gfocal_{teacher}", recipe)
+    distilled = [("gfocal", s, r, "r101") for s in ("r18", "r34", "r50") for r in ("ld", "vlr", "bckd")]
+    distilled += [("gfocal", "mobilenetv2_leaky", "bckd", "r101")]
+    distilled += [("gfocal", s, "ld", "r101_dcn") for s in ("r34", "r101")]
+    distilled += [("gfocal", b, "ld", b) for b in ("r18", "r50", "x101_32x4d", "x101_32x4d_dcn")]  # self-distillation
+    distilled += [("gfocalv2", "r50", "vlr", "r101"), ("gfocalv2", "r101", "vlr", "r101_dcn")]
+    distilled += [("gfocal", "tiny", r, "r10t") for r in ("ld", "vlr")]
+    for family, student, recipe, teacher in distilled:
+        name = f"{family}_{student}_{recipe}_{teacher}"
+        entry = Distilled(f"{family}_{student}", f"{family}_{teacher}", recipe)
         config = architectures[entry.student]
         MODELS.register(name, ModelEntry(name, "gfocal", GFocal, config, entry, published(name)))
 

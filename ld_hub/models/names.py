@@ -38,7 +38,7 @@ def list_models(
 
     Example:
         >>> list_models("gfocal_r18*")  # doctest: +SKIP
-        ['gfocal_r18', 'gfocal_r18_ld_r18', 'gfocal_r18_ld_r101', 'gfocal_r18_vlr_r101']
+        ['gfocal_r18', 'gfocal_r18_bckd_r101', 'gfocal_r18_ld_r18', 'gfocal_r18_ld_r101', 'gfocal_r18_vlr_r101']
     """
     modules = _strings(module)
     tagged = pretrained if include_tags is None else include_tags
@@ -75,7 +75,7 @@ def get_pretrained_cfg(model_name: str, allow_unregistered: bool = True) -> Pret
 
     Args:
         model_name: ``name`` (its default tag: the first one with weights) or ``name.tag``.
-        allow_unregistered: Return None instead of raising for a name without any weights.
+        allow_unregistered: Return None instead of raising for a name without a default tag.
 
     Raises:
         UnknownNameError: If the model or the tag does not exist, or there are no weights and
@@ -89,8 +89,7 @@ def get_pretrained_cfg(model_name: str, allow_unregistered: bool = True) -> Pret
             have = f"Its tags: {tags}." if tags else f"'{name}' has no published weights in this version."
             raise UnknownNameError(f"Model '{name}' has no weights with the tag '{tag}'. {have}")
         return entry.pretrained[tag]
-    with_weights = [cfg for cfg in entry.pretrained.values() if available(cfg)]
-    chosen = next(iter([*with_weights, *entry.pretrained.values()]), None)
+    chosen = next((cfg for cfg in entry.pretrained.values() if available(cfg)), None)
     if chosen is None and not allow_unregistered:
         raise UnknownNameError(f"Model '{name}' has no published weights in this version.")
     return chosen
@@ -163,18 +162,19 @@ def find(name: str) -> ModelEntry:
     right = right_name(name)
     if right is not None:
         raise UnknownNameError(f"Unknown model '{name}'. Did you mean {right}?")
-    family = _normal(name).split("_")[0]
     known = list_modules()
-    hint = MODELS.hint if family in known else f"Families in this version: {', '.join(known)}. {MODELS.hint}"
+    hint = MODELS.hint
+    if _normal(name).split("_")[0] not in MODELS:
+        hint = f"Families in this version: {', '.join(known)}. {hint}"
     raise unknown_name("model", name, MODELS, hint)
 
 
 def right_name(name: str) -> str | None:
     """The registered name, or the call, that somebody with other habits meant; None where it is not clear.
 
-    Knows spellings of other libraries (``gfl_r50``, ``GFocal-R50``, ``gfocal_resnet50``), configuration names of
-    OpenMMLab and LD (``ld_r18_gflv1_r101_fpn_coco_1x``), unfinished distilled names (``gfocal_r18_ld``) and
-    timm backbones behind a family (``gfocal_convnext_tiny``).
+    Knows spellings of other libraries (``gfl_r50``, ``GFocal-R50``, ``gfocal_v2_r50``, ``gfocal_resnet50``),
+    configuration names of OpenMMLab and LD (``ld_r18_gflv1_r101_fpn_coco_1x``), unfinished distilled names
+    (``gfocal_r18_ld``) and timm backbones behind a family (``gfocal_convnext_tiny``).
     """
     normal = _normal(name)
     if normal in MODELS:
@@ -182,9 +182,9 @@ def right_name(name: str) -> str | None:
     longer = [known for known in list_models() if known.startswith(normal + "_")]
     if longer and "_" in normal:
         return " or ".join(f"'{known}'" for known in longer[:4])
-    family, _, rest = name.partition("_")
+    family, _, rest = _VERSION.sub(r"\1\2", name).partition("_")
     family = _normal(family)
-    if family in list_modules() and timm.is_model(rest):
+    if family in MODELS and timm.is_model(rest):
         return f"create_model('{family}', backbone='{rest}')"
     return None
 
@@ -205,25 +205,35 @@ _FAMILY_HABITS = {
     "gfl": "gfocal",
     "gflv1": "gfocal",
     "gfocalv1": "gfocal",
+    "gflv2": "gfocalv2",
     "gfocalnet": "gfocal",
+    "gfocalnetv2": "gfocalv2",
     "generalizedfocalloss": "gfocal",
     "retina": "retinanet",
 }
 _NOISE = {"fpn", "coco", "1x", "2x", "mstrain", "ms2x", "1333x800", "detector"}
+_VERSION = re.compile(r"(?i)(?<![a-z0-9])(gfl|gfocal|gfocalnet)_(v[12])(?![a-z0-9])")
+_SPELLINGS = (
+    (_VERSION, r"\1\2"),
+    (re.compile(r"resnext_?(\d+)"), r"x\1"),
+    (re.compile(r"res_?net_?(\d+)"), r"r\1"),
+    (re.compile(r"(?<![a-z0-9])([rx])_(\d+)"), r"\1\2"),
+    (re.compile(r"_?(dconv_c\d_c\d|dcn(v[12])?)(?![a-z0-9])"), "_dcn"),
+    (re.compile(r"mobilenet_v2"), "mobilenetv2"),
+    (re.compile(r"(?<![a-z0-9])swin_?(t|tiny)$"), "swin_t"),
+)
 _MMDET_DISTILLED = re.compile(
-    r"(ld|vlr|bckd|crosskd|kd)_(\w+?)_(gfl|gflv1|gfocal|atss|fcos|retinanet|retina)_(r\w+|x\w+)"
+    r"(ld|vlr|bckd|crosskd|kd)_(\w+?)_(gfl|gflv1|gflv2|gfocal|gfocalv2|atss|fcos|retinanet|retina)_(r\w+|x\w+)"
 )
 
 
 def _normal(name: str) -> str:
     """A name as this library would spell it; not necessarily a registered one."""
     text = re.sub(r"[\s\-]+", "_", name.strip().lower())
-    text = re.sub(r"resnext_?(\d+)", r"x\1", text)
-    text = re.sub(r"res_?net_?(\d+)", r"r\1", text)
-    text = re.sub(r"(?<![a-z0-9])([rx])_(\d+)", r"\1\2", text)
+    for pattern, ours in _SPELLINGS:
+        text = pattern.sub(ours, text)
     parts = [part for part in text.split("_") if part and part not in _NOISE]
-    text = "_".join(parts)
-    published = _MMDET_DISTILLED.fullmatch(text)
+    published = _MMDET_DISTILLED.fullmatch("_".join(parts))
     if published:
         recipe, student, family, teacher = published.groups()
         parts = [family, *student.split("_"), recipe, *teacher.split("_")]

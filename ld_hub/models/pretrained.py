@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ld_hub.errors import CheckpointError, ConfigError, LdHubError, MissingFileError
+from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 from ld_hub.hub import (
     CONFIG_NAME,
     MODEL_TYPE,
@@ -19,7 +19,6 @@ from ld_hub.hub import (
     atomic_directory,
     download,
     load_safetensors,
-    read_config,
     save_safetensors,
     tensor_shapes,
     write_json,
@@ -27,11 +26,10 @@ from ld_hub.hub import (
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.models.names import close_field
 from ld_hub.models.report import LoadReport, compare
+from ld_hub.models.saved import SavedModel, read_saved
 from ld_hub.preprocessing import DataConfig
-from ld_hub.registry import MODELS, ModelEntry
+from ld_hub.registry import ModelEntry
 from ld_hub.version import __version__
-
-Settings = TypeVar("Settings")
 
 
 class Saveable(Protocol):
@@ -52,48 +50,6 @@ class Saveable(Protocol):
     def state_dict(self) -> dict[str, Tensor]:
         """Parameters and persistent buffers."""
         ...
-
-
-@dataclass(frozen=True)
-class SavedModel:
-    """What a model directory says about its model, checked.
-
-    Attributes:
-        directory: Where it lies.
-        architecture: Registered name it was built by.
-        family: Family, should this version not know the name.
-        config: Fields of the family's configuration.
-        label_names: C names.
-        category_ids: C ids.
-        data_config: Preprocessing.
-        postprocess_config: Inference settings.
-        recipe: How it was distilled, as the trainer recorded it; empty if it was not.
-    """
-
-    directory: Path
-    architecture: str
-    family: str
-    config: dict[str, Any]
-    label_names: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    data_config: DataConfig
-    postprocess_config: PostprocessConfig
-    recipe: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def entry(self) -> ModelEntry:
-        """The registered architecture, or its family where this version does not know the name.
-
-        Raises:
-            CheckpointError: If this version knows neither.
-        """
-        for name in (self.architecture, self.family):
-            if name in MODELS:
-                return MODELS[name]
-        raise CheckpointError(
-            f"'{self.directory}' holds a '{self.architecture}' of the family '{self.family}', which ld_hub "
-            f"{__version__} does not have. A newer version may."
-        )
 
 
 def save_pretrained(model: Saveable, directory: str | Path, *, recipe: Mapping[str, Any] | None = None) -> Path:
@@ -155,9 +111,10 @@ def load_pretrained(
         cache_dir: Cache of downloads.
         token: Access token for private repositories.
         weights: False builds the architecture only, with fresh weights.
-        num_classes: C that the caller expects.
-        label_names: Other names for the same classes.
-        category_ids: Other ids for the same classes.
+        num_classes: C; with another number than the saved one the class predictor starts afresh (fine-tuning),
+            everything else is kept, and a warning says so.
+        label_names: Names of the classes; as many as were saved are other names for the same classes.
+        category_ids: Ids of the classes.
         config_overrides: Configuration fields to change; the weights must still fit.
         **build_options: Handed to the family's class where no weights are loaded.
 
@@ -176,31 +133,23 @@ def load_pretrained(
             raise MissingFileError(f"No model directory '{source}'.")
         directory = download(str(source), revision, cache_dir=cache_dir, token=token, weights=weights)
     saved = read_saved(directory)
-    changes = {**_classes(saved, num_classes, label_names, weights), **(config_overrides or {})}
-    options = _labels(saved, changes, label_names, category_ids)
-    config = make_config(saved.entry, {**saved.config, **changes})
-    options |= {"name": saved.architecture, "postprocess_config": saved.postprocess_config}
-    if config.in_chans == saved.config.get("in_chans", config.in_chans):
-        options["data_config"] = saved.data_config
+    config, options = _structure(saved, num_classes, label_names, category_ids, config_overrides or {})
     if weights:
-        _check_shapes(saved, config, options)
+        model = _with_weights(saved, config, options)
     else:
-        options |= {**build_options, "cache_dir": cache_dir}
-    model = saved.entry.build(config, **options)
+        model = saved.entry.build(config, **options, **build_options, cache_dir=cache_dir)
     if saved.recipe:
         model.recipe = saved.recipe
-    if weights:
-        load_weights(model, directory / WEIGHTS_NAME)
-        model.eval()
     return model
 
 
-def load_weights(model: torch.nn.Module, path: str | Path) -> LoadReport:
+def load_weights(model: nn.Module, path: str | Path, *, new_classes: bool = False) -> LoadReport:
     """Load a safetensors file of this library into a model, strictly.
 
     Args:
         model: A detector.
         path: The file.
+        new_classes: Whether the file may be of another number of classes; the class predictor then stays as it is.
 
     Returns:
         What was matched.
@@ -212,49 +161,25 @@ def load_weights(model: torch.nn.Module, path: str | Path) -> LoadReport:
     own = model.state_dict()
     classes = getattr(getattr(model, "config", None), "num_classes", 0)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    report = compare(str(path), shapes, own).require(classes)
+    report = compare(str(path), shapes, own).require(classes, new_classes=new_classes)
     for name, tensor in state.items():
         if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
             raise CheckpointError(f"'{path}': '{name}' has the type {tensor.dtype}, expected {own[name].dtype}.")
-    model.load_state_dict(state)
+    load_matched(model, state, report)
     return report
 
 
-def read_saved(directory: str | Path) -> SavedModel:
-    """Read and check a model directory's ``config.json``. Unknown fields warn; nothing is executed.
+def load_matched(model: nn.Module, state: Mapping[str, Tensor], report: LoadReport) -> None:
+    """Load the tensors that a report has matched; if some are reset instead, a warning says what was kept.
 
-    Raises:
-        MissingFileError: If there is no ``config.json``.
-        CheckpointError: If it is not an ld_hub model's, or a value cannot work.
+    Args:
+        model: A detector.
+        state: Tensors under its names.
+        report: Their comparison, which `LoadReport.require` let pass.
     """
-    content = read_config(Path(directory))
-    where = f"'{Path(directory) / CONFIG_NAME}'"
-    known = {"model_type", "ld_hub_version", "architecture", "family", "config", "label_names", "category_ids"}
-    _warn_unknown(where, content, known | {"data_config", "postprocess", "recipe"})
-    texts = {key: content.get(key) for key in ("architecture", "family")}
-    for key, text in texts.items():
-        if not isinstance(text, str) or not text or len(text) > 200:
-            raise CheckpointError(f"{where}: '{key}' is {_short(text)}; expected a name.")
-    names, ids = _listed(where, content, "label_names", str), _listed(where, content, "category_ids", int)
-    if len(set(ids)) != len(ids):
-        raise CheckpointError(f"{where}: 'category_ids' holds an id twice.")
-    config = _object(where, content, "config")
-    if not len(names) == len(ids) == config.get("num_classes"):
-        raise CheckpointError(
-            f"{where}: {len(names)} label_names, {len(ids)} category_ids and "
-            f"num_classes {_short(config.get('num_classes'))} must agree."
-        )
-    return SavedModel(
-        directory=Path(directory),
-        architecture=str(texts["architecture"]),
-        family=str(texts["family"]),
-        config=_known_config(where, config, str(texts["architecture"]), str(texts["family"])),
-        label_names=names,
-        category_ids=ids,
-        data_config=_settings(where, DataConfig, _object(where, content, "data_config")),
-        postprocess_config=_settings(where, PostprocessConfig, _object(where, content, "postprocess")),
-        recipe=_object(where, content, "recipe"),
-    )
+    model.load_state_dict({**model.state_dict(), **{name: state[name] for name in report.matched}})
+    if report.reset:
+        warnings.warn(report.summary, stacklevel=3)
 
 
 def make_config(entry: ModelEntry, overrides: Mapping[str, Any]) -> Any:
@@ -280,104 +205,38 @@ def make_config(entry: ModelEntry, overrides: Mapping[str, Any]) -> Any:
         ) from None
 
 
-def _classes(
-    saved: SavedModel, num_classes: int | None, label_names: Sequence[str] | None, weights: bool
-) -> dict[str, Any]:
-    wanted = num_classes if label_names is None else len(label_names)
+def _structure(
+    saved: SavedModel,
+    num_classes: int | None,
+    label_names: Sequence[str] | None,
+    category_ids: Sequence[int] | None,
+    overrides: Mapping[str, Any],
+) -> tuple[Any, dict[str, Any]]:
+    """The configuration to build, and the saved options that still go with it."""
     have = len(saved.label_names)
-    if wanted in (None, have):
-        return {}
-    if weights:
-        shown = ", ".join(saved.label_names[:5]) + (", ..." if have > 5 else "")
-        raise CheckpointError(
-            f"'{saved.directory}' was trained for {have} classes ({shown}), but {wanted} are asked for. Its weights "
-            f"load only with num_classes={have}; the same architecture with fresh weights for {wanted} is "
-            f"create_model('local-dir:{saved.directory}', pretrained=False, num_classes={wanted})."
-        )
-    return {"num_classes": wanted}
+    told = have if label_names is None else len(label_names)
+    classes = {"num_classes": told if num_classes is None else num_classes}
+    config = make_config(saved.entry, {**saved.config, **classes, **overrides})
+    options: dict[str, Any] = {"name": saved.architecture, "postprocess_config": saved.postprocess_config}
+    options |= {"label_names": label_names, "category_ids": category_ids}
+    if config.num_classes == have:
+        options |= {"label_names": label_names or saved.label_names, "category_ids": category_ids or saved.category_ids}
+    if config.in_chans == saved.config.get("in_chans", config.in_chans):
+        options["data_config"] = saved.data_config
+    return config, options
 
 
-def _labels(
-    saved: SavedModel, changes: dict[str, Any], names: Sequence[str] | None, ids: Sequence[int] | None
-) -> dict[str, Any]:
-    """Labels to build with; the saved ones fit as long as the number of classes is the saved one."""
-    if "num_classes" in changes:
-        return {"label_names": names, "category_ids": ids}
-    return {"label_names": names or saved.label_names, "category_ids": ids or saved.category_ids}
+def _with_weights(saved: SavedModel, config: Any, options: dict[str, Any]) -> Any:
+    """The model with the directory's weights, in eval mode.
 
-
-def _check_shapes(saved: SavedModel, config: Any, options: dict[str, Any]) -> None:
-    """Compare the file's header with the model on the meta device, before any memory is spent on either."""
+    The file's header is compared with the model on the meta device first, before memory is spent on either.
+    """
+    path = saved.directory / WEIGHTS_NAME
+    new_classes = config.num_classes != len(saved.label_names)
     with torch.device("meta"):
         own = saved.entry.build(config, **options).state_dict()
-    path = saved.directory / WEIGHTS_NAME
     found = {name: shape for name, (shape, _) in tensor_shapes(path).items()}
-    compare(str(path), found, own).require(config.num_classes)
-
-
-def _known_config(where: str, config: dict[str, Any], architecture: str, family: str) -> dict[str, Any]:
-    """Drop fields of other versions, and refuse a backbone that is anything but a plain name."""
-    entry = next((MODELS[name] for name in (architecture, family) if name in MODELS), None)
-    if entry is not None:
-        known = set(entry.build.config_class.field_names())  # type: ignore[attr-defined]
-        _warn_unknown(f"{where}: 'config'", config, known)
-        config = {name: value for name, value in config.items() if name in known}
-    for name, value in config.items():
-        if not isinstance(value, (str, int, float, bool)) or len(str(value)) > 200:
-            raise CheckpointError(f"{where}: config field '{name}' is {_short(value)}; expected a number or a name.")
-    backbone = str(config.get("backbone", ""))
-    if any(mark in backbone for mark in ":/\\"):  # timm would take it for an address and fetch from there
-        raise CheckpointError(f"{where}: backbone {_short(backbone)} is not a plain timm name.")
-    return config
-
-
-def _settings(where: str, kind: type[Settings], values: dict[str, Any]) -> Settings:
-    """A settings dataclass from saved values; types are those of the defaults."""
-    defaults: dict[str, Any] = {item.name: item.default for item in fields(kind)}  # type: ignore[arg-type]
-    _warn_unknown(f"{where}: {kind.__name__}", values, set(defaults))
-    kept: dict[str, Any] = {}
-    for name, value in values.items():
-        if name not in defaults:
-            continue
-        expected = type(defaults[name])
-        if (expected, type(value)) in ((tuple, list), (float, int)):  # JSON has no tuples, and writes 1.0 as 1
-            kept[name] = expected(value)
-        elif type(value) is expected:
-            kept[name] = value
-        else:
-            raise CheckpointError(
-                f"{where}: {kind.__name__}.{name} is {_short(value)}; expected a {expected.__name__}, "
-                f"e.g. {defaults[name]!r}."
-            )
-    try:
-        return kind(**kept)
-    except LdHubError as error:
-        raise CheckpointError(f"{where}: {error}") from None
-
-
-def _object(where: str, content: dict[str, Any], key: str) -> dict[str, Any]:
-    value = content.get(key, {})
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{where}: '{key}' is {_short(value)}; expected an object.")
-    return value
-
-
-def _listed(where: str, content: dict[str, Any], key: str, kind: type[Any]) -> tuple[Any, ...]:
-    value = content.get(key)
-    if not isinstance(value, list) or not value or not all(type(item) is kind for item in value):
-        raise CheckpointError(f"{where}: '{key}' is {_short(value)}; expected a list of {kind.__name__}.")
-    return tuple(value)
-
-
-def _warn_unknown(where: str, values: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(set(values) - known)
-    if unknown:
-        shown = ", ".join(repr(name[:60]) for name in unknown[:10])
-        warnings.warn(
-            f"{where} has fields that ld_hub {__version__} does not know, and ignores: {shown}.", stacklevel=3
-        )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    compare(str(path), found, own).require(config.num_classes, new_classes=new_classes)
+    model = saved.entry.build(config, **options)
+    load_weights(model, path, new_classes=new_classes)
+    return model.eval()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from ld_hub.errors import CheckpointError
 
 Shape = tuple[int, ...]
+
+CLASSIFIER = "head.cls"  # where every family keeps the layer that predicts classes
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class LoadReport:
         unexpected: Names of the file that the model has no place for.
         wrong_shape: ``(name, shape in the file, shape in the model)``.
         dropped: Names of the file left out on purpose, with the reason.
+        reset: Names of the class predictor, which the model starts afresh because it has other classes.
+        file_classes: C of the file, where that is so; else 0.
+        num_classes: C of the model, where that is so; else 0.
     """
 
     source: str
@@ -31,11 +36,23 @@ class LoadReport:
     unexpected: tuple[str, ...] = ()
     wrong_shape: tuple[tuple[str, Shape, Shape], ...] = ()
     dropped: tuple[tuple[str, str], ...] = ()
+    reset: tuple[str, ...] = ()
+    file_classes: int = 0
+    num_classes: int = 0
 
     @property
     def ok(self) -> bool:
-        """Whether every tensor of the model is in the file and nothing is left over."""
+        """Whether every tensor of the model is in the file, or reset, and nothing is left over."""
         return not (self.missing or self.unexpected or self.wrong_shape)
+
+    @property
+    def summary(self) -> str:
+        """What was kept and what was reset, in one line."""
+        kept = f"'{self.source}': kept {len(self.matched)} tensors"
+        if not self.reset:
+            return f"{kept}."
+        classes = f"{self.file_classes} -> {self.num_classes} classes"
+        return f"{kept}, reset {', '.join(self.reset)} ({classes}; to be trained)."
 
     def table(self, most: int = 10) -> str:
         """The report as text, one line per group and at most `most` names of each."""
@@ -57,11 +74,12 @@ class LoadReport:
                 lines.append(f"    ... and {len(names) - shown} more")
         return "\n".join(lines)
 
-    def require(self, num_classes: int) -> LoadReport:
+    def require(self, num_classes: int, *, new_classes: bool = False) -> LoadReport:
         """Return the report, or refuse the file.
 
         Args:
             num_classes: C of the model; a file that differs in nothing else is told as such.
+            new_classes: Accept a file of another number of classes: the class predictor is then to be reset.
 
         Raises:
             CheckpointError: If anything is missing, left over or of another shape. The message holds the table.
@@ -69,29 +87,30 @@ class LoadReport:
         if self.ok:
             return self
         classes = self._classes_of_file(num_classes)
-        if classes is not None:
+        if classes and new_classes:
+            reset = tuple(name for name, _, _ in self.wrong_shape)
+            return replace(self, wrong_shape=(), reset=reset, file_classes=classes, num_classes=num_classes)
+        if classes:
             raise CheckpointError(
                 f"'{self.source}' has weights for {classes} classes, the model has {num_classes}. "
                 f"Create the model with num_classes={classes} (and the label_names of that file)."
             )
         raise CheckpointError(f"'{self.source}' does not fit the model.\n{self.table()}")
 
-    def _classes_of_file(self, num_classes: int) -> int | None:
-        """C of the file, if only class counts differ: every wrong shape has its own C where the model has C.
+    def _classes_of_file(self, num_classes: int) -> int:
+        """C of the file, if only the class predictor differs, and in its number of outputs alone; else 0.
 
-        With several anchors per cell (RetinaNet: 9) a class layer has that many times C outputs.
+        With several anchors per cell (RetinaNet: 9) it has that many times C outputs.
         """
-        if self.missing or self.unexpected or not self.wrong_shape:
-            return None
+        if self.missing or self.unexpected:
+            return 0
         counts = set()
-        for _, found, own in self.wrong_shape:
-            if not found or len(found) != len(own) or found[1:] != own[1:]:
-                return None
-            anchors = own[0] // num_classes
-            if anchors not in {1, 9} or own[0] % num_classes or found[0] % anchors:
-                return None
-            counts.add(found[0] // anchors)
-        return counts.pop() if len(counts) == 1 else None
+        for name, found, own in self.wrong_shape:
+            if not name.startswith(f"{CLASSIFIER}.") or not found or found[1:] != own[1:]:
+                return 0
+            classes, rest = divmod(found[0] * num_classes, own[0])
+            counts.add(0 if rest else classes)
+        return counts.pop() if len(counts) == 1 else 0
 
     def _dropped_by_reason(self) -> dict[str, list[str]]:
         groups: dict[str, list[str]] = {}

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ld_hub.assigners import MaxIoUAssigner
 from ld_hub.errors import ConfigError
 from ld_hub.layers.coders import DeltaCoder, DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
-from ld_hub.layers.towers import PRIOR_BIAS, conv_tower, predictor
+from ld_hub.layers.towers import PRIOR_BIAS, TowerHead, predictor
 from ld_hub.losses import box_loss, boxes_in_strides, focal_loss_sum
-from ld_hub.models.detector import STRIDES, DenseDetector, DetectorConfig, LevelShapes
+from ld_hub.models.config import STRIDES, DetectorConfig, LevelShapes
+from ld_hub.models.detector import DenseDetector
+from ld_hub.models.weights import published
 from ld_hub.ops.dist import reduce_counts
 from ld_hub.ops.priors import multi_anchor_grid
 from ld_hub.registry import MODELS, Distilled, ModelEntry
@@ -56,7 +58,7 @@ class RetinaNetConfig(DetectorConfig):
             )
 
 
-class RetinaNetHead(nn.Module):
+class RetinaNetHead(TowerHead):
     """Two towers without norms, shared by all levels; every cell predicts for each of its anchors.
 
     Args:
@@ -66,18 +68,13 @@ class RetinaNetHead(nn.Module):
     """
 
     def __init__(self, config: RetinaNetConfig, anchors: int, box_channels: int) -> None:
-        super().__init__()
-        width = config.head_width if config.head_depth else config.fpn_channels
-        self.cls_tower = conv_tower(config.fpn_channels, width, config.head_depth, norm=False, bias=True)
-        self.box_tower = conv_tower(config.fpn_channels, width, config.head_depth, norm=False, bias=True)
-        self.cls = predictor(width, anchors * config.num_classes, bias=PRIOR_BIAS)
-        self.box = predictor(width, anchors * box_channels)
+        super().__init__(config.fpn_channels, config.head_width, config.head_depth, norm=False, bias=True)
+        self.cls = predictor(self.width, anchors * config.num_classes, bias=PRIOR_BIAS)
+        self.box = predictor(self.width, anchors * box_channels)
 
-    def forward(self, pyramid: Sequence[Tensor]) -> HeadMaps:
-        """L maps ``(N, F, H, W)`` to class logits ``(N, 9C, H, W)``, box outputs and towers."""
-        towers = tuple((self.cls_tower(level), self.box_tower(level)) for level in pyramid)
-        cls_levels = [self.cls(cls_map) for cls_map, _ in towers]
-        return HeadMaps(cls_levels, [self.box(box_map) for _, box_map in towers], None, towers)
+    def predict(self, tops: Sequence[tuple[Tensor, Tensor]]) -> HeadMaps:
+        """Tower maps ``(N, width, H, W)`` to class logits ``(N, 9C, H, W)`` and box outputs."""
+        return HeadMaps([self.cls(cls_map) for cls_map, _ in tops], [self.box(box_map) for _, box_map in tops])
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ def _register() -> None:
         architectures[f"retinanet_{backbone}"] = {"backbone": backbone, "box_loss": "l1", **resnet}
         architectures[f"retinanet_{backbone}_bins"] = {"backbone": backbone, "boxes": "bins", **resnet}
     for name, config in architectures.items():
-        MODELS.register(name, ModelEntry(name, "retinanet", RetinaNet, config))
+        MODELS.register(name, ModelEntry(name, "retinanet", RetinaNet, config, pretrained=published(name)))
     for recipe in ("ld", "vlr"):
         name = f"retinanet_r50_{recipe}_r101"
         entry = Distilled("retinanet_r50_bins", "retinanet_r101_bins", recipe)

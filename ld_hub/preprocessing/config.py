@@ -101,19 +101,25 @@ class DataConfig:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
 
-def resolve_data_config(model: object) -> dict[str, Any]:
+def resolve_data_config(args: object = None, *, model: object = None) -> dict[str, Any]:
     """The preprocessing of a model as keywords for `create_transform`, as in timm.
 
     Args:
+        args: The model; or, as timm has it with the model in its own argument, a mapping of wishes: fields of
+            `DataConfig` in it replace the model's, None and other keys do nothing.
         model: A detector, or anything else with a `DataConfig` in its attribute ``data_config``.
 
     Raises:
-        ConfigError: If the model carries no `DataConfig`.
+        ConfigError: If the model carries no `DataConfig`, or a wish cannot work.
     """
-    config = model if isinstance(model, DataConfig) else getattr(model, "data_config", None)
+    owner = args if model is None else model
+    config = owner if isinstance(owner, DataConfig) else getattr(owner, "data_config", None)
     if not isinstance(config, DataConfig):
-        raise ConfigError(f"{type(model).__name__} has no data_config; give a model made by ld_hub.create_model.")
-    return config.to_dict()
+        raise ConfigError(f"{type(owner).__name__} has no data_config; give a model made by ld_hub.create_model.")
+    values = config.to_dict()
+    if model is not None and isinstance(args, Mapping):
+        values |= {name: args[name] for name in values if args.get(name) is not None}
+    return DataConfig.from_dict(values).to_dict()
 
 
 def _is_int(value: object) -> bool:

@@ -179,6 +179,7 @@ def create_transform(
     size_divisor: int = DataConfig.size_divisor,
     *,
     pad: bool = False,
+    is_training: bool = False,
 ) -> Callable[[ImageSource], Tensor]:
     """A plain image-to-tensor function, for use by hand: ``model(transform(image)[None])``.
 
@@ -192,11 +193,17 @@ def create_transform(
         size_divisor: See `DataConfig`.
         pad: Zero-pad to multiples of `size_divisor`, as a batch of this image alone would be. Without padding the
             tensor's own height and width are what `postprocess` needs as image size.
+        is_training: timm's argument; only False works, since boxes must move with their image.
 
     Returns:
         A function from an image (anything `load_image` takes: Pillow, path, URL, array, ...) to a normalised
         ``(K, h, w)`` float32 tensor.
+
+    Raises:
+        ConfigError: If a value cannot work.
     """
+    if is_training:
+        raise ConfigError("create_transform is for inference; training images and boxes go through TrainTransform.")
     config = DataConfig.from_dict(
         {
             "mean": mean,

@@ -5,7 +5,7 @@ R = reg_max (R+1 bins per box side), L pyramid levels, K rows or detections, F c
 """
 
 from ld_hub.structures.detections import Detections
-from ld_hub.structures.outputs import BoxCoder, DenseOutput, DetectorSpec, HeadMaps
+from ld_hub.structures.outputs import BoxCoder, DenseOutput, DetectorSpec, HeadMaps, Towers
 from ld_hub.structures.priors import Priors
 from ld_hub.structures.rows import Rows
 from ld_hub.structures.targets import Assignment, ImageBatch, StepCounts, Targets
@@ -22,4 +22,5 @@ __all__ = [
     "Rows",
     "StepCounts",
     "Targets",
+    "Towers",
 ]

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ld_hub.structures.priors import Priors
 
+Towers = tuple[tuple[Tensor, Tensor], ...]  # a class and a box map of each pyramid level
+
 
 class BoxCoder(Protocol):
     """How a head's box predictions become boxes; the coder alone knows whether there are bins."""
@@ -47,6 +49,7 @@ class DetectorSpec:
         strides: Stride of each pyramid level in px.
         anchors_per_cell: Rows per cell.
         feature_channels: F of the pyramid.
+        tower_channels: Channels of the head's towers.
         mean: Per-channel mean the model's input is normalised with (0..255 scale).
         std: Per-channel standard deviation, same scale.
     """
@@ -59,6 +62,7 @@ class DetectorSpec:
     strides: tuple[int, ...]
     anchors_per_cell: int
     feature_channels: int
+    tower_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -70,13 +74,13 @@ class HeadMaps(NamedTuple):
         cls: ``(N, anchors * C, H, W)`` class logits.
         box: ``(N, anchors * 4 * (R+1), H, W)`` bin logits, or ``(N, anchors * 4, H, W)`` raw regression.
         quality: ``(N, anchors, H, W)`` centerness or quality logits; None where a head has none.
-        towers: ``(cls, box)`` maps ``(N, F, H, W)`` before the predictors.
+        towers: Class and box maps ``(N, F, H, W)`` at the taps of the head's towers (`ld_hub.layers.towers.Tower`).
     """
 
     cls: list[Tensor]
     box: list[Tensor]
-    quality: list[Tensor] | None
-    towers: tuple[tuple[Tensor, Tensor], ...]
+    quality: list[Tensor] | None = None
+    towers: Towers = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +94,7 @@ class DenseOutput:
         priors: The grid of the A rows.
         coder: Decodes `box` to xyxy px.
         features: Pyramid maps ``(N, F, H, W)``, only when asked for.
-        towers: ``(cls, box)`` head tower maps per level, only when asked for.
+        towers: Class and box maps at the taps of the head's towers, per level, only when asked for.
     """
 
     cls_logits: Tensor
@@ -99,7 +103,7 @@ class DenseOutput:
     priors: Priors
     coder: BoxCoder
     features: tuple[Tensor, ...] | None = None
-    towers: tuple[tuple[Tensor, Tensor], ...] | None = None
+    towers: Towers | None = None
 
     @classmethod
     def from_levels(

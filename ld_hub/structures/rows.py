@@ -42,12 +42,23 @@ class Rows:
             index = flat.nonzero().squeeze(1)
             return cls(index, torch.ones(len(index), dtype=dtype), mask.shape[1])
         if capacity is None or capacity >= flat.numel() // 2:
-            return cls(torch.arange(flat.numel(), device=mask.device), flat.to(dtype), mask.shape[1], dense=True)
+            return cls.every(mask, dtype)
         position = torch.where(flat, flat.cumsum(0) - 1, capacity)  # unselected rows pile up in one spare slot
         index = torch.zeros(capacity + 1, dtype=torch.int64, device=mask.device)
         index.scatter_(0, position, torch.arange(flat.numel(), device=mask.device))
         weight = torch.arange(capacity, device=mask.device) < flat.sum()
         return cls(index[:capacity], weight.to(dtype), mask.shape[1])
+
+    @classmethod
+    def every(cls, mask: Tensor, dtype: torch.dtype = torch.float32) -> Rows:
+        """All rows in place, those that are False in a mask with weight 0; for regions that hold nearly all.
+
+        Args:
+            mask: ``(N, A)`` bool.
+            dtype: Of `weight`.
+        """
+        flat = mask.flatten()
+        return cls(torch.arange(len(flat), device=flat.device), flat.to(dtype), mask.shape[1], dense=True)
 
     @property
     def priors(self) -> Tensor:
@@ -58,3 +69,12 @@ class Rows:
         """Take these rows of ``(N, A, ...)`` values: ``(K, ...)``."""
         flat = values.flatten(0, 1)
         return flat if self.dense else flat.index_select(0, self.index)
+
+    def mask(self, images: int) -> Tensor:
+        """Where these rows are: ``(N, A)`` 1.0, and 0.0 elsewhere.
+
+        Args:
+            images: N.
+        """
+        flat = torch.zeros(images * self.per_image, dtype=self.weight.dtype, device=self.weight.device)
+        return flat.scatter_add(0, self.index, self.weight).view(images, -1)

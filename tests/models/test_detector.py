@@ -122,3 +122,88 @@ def test_a_family_without_a_grid_cannot_be_built() -> None:
 
     with pytest.raises(TypeError, match="build_priors"):
         Half(DetectorConfig(backbone="test_resnet"))
+
+
+@pytest.mark.parametrize("name", ["gfocal", "gfocalv2", "atss", "fcos", "retinanet"])
+def test_the_forward_pass_in_two_halves(name: str) -> None:
+    model = create_model(name, backbone="test_resnet", **TINY).eval()
+    images = torch.rand(2, 3, 70, 97)
+    with torch.no_grad():
+        whole = model(images, features=True, towers=True)
+        pyramid = model.forward_features(images)
+        half = model.forward_head(pyramid, towers=True)
+    info = model.feature_info
+    assert isinstance(pyramid, tuple) and len(pyramid) == len(info) == 5
+    for level, channels, stride, module in zip(
+        pyramid, info.channels(), info.reduction(), info.module_name(), strict=True
+    ):
+        assert level.shape == (2, channels, -(-70 // stride), -(-97 // stride))
+        seen = []
+        handle = model.get_submodule(module).register_forward_hook(lambda *call, seen=seen: seen.append(call[-1]))
+        with torch.no_grad():
+            model(images)
+        handle.remove()
+        assert torch.equal(seen[0], level)
+    for field in ("cls_logits", "box"):
+        assert torch.equal(getattr(half, field), getattr(whole, field))
+    assert (half.quality is None) == (whole.quality is None)
+    assert half.quality is None or torch.equal(half.quality, whole.quality)
+    assert half.priors is whole.priors is model.make_priors(70, 97, "cpu")
+    assert half.features is None and whole.features is not None and half.towers is not None
+    assert all(torch.equal(a, b) for a, b in zip(whole.features, pyramid, strict=True))
+    with pytest.raises(ConfigError, match=r"\(N, 3, H, W\)"):
+        model.forward_features(images[0])
+
+
+def test_facts_by_timms_names() -> None:
+    model = create_model("gfocal_r18", **TINY, label_names=["cat", "dog"])
+    assert (model.num_classes, model.num_features) == (2, 16)
+    assert model.get_classifier() is model.get_submodule(model.pretrained_cfg["classifier"])
+    timms = model.backbone.pretrained_cfg
+    assert model.default_cfg["mean"] == pytest.approx(timms["mean"]) and model.default_cfg == model.pretrained_cfg
+    assert model.pretrained_cfg["std"] == pytest.approx(timms["std"])
+    assert model.pretrained_cfg["input_size"] == (3, 800, 1333)
+    assert model.pretrained_cfg["label_names"] == ("cat", "dog")
+
+
+def test_gradient_checkpointing_changes_no_gradient() -> None:
+    """Also where stages in front are frozen, so that what is recomputed gets an input without gradient."""
+    torch.manual_seed(0)
+    model = create_model("gfocal_tiny", frozen_stages=1, norm_eval=True, **TINY).double().train()
+    images = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+
+    def gradients() -> tuple[dict[str, torch.Tensor], int]:
+        model.zero_grad()
+        calls = []
+        handle = model.backbone.body.layer2.register_forward_pre_hook(lambda *_: calls.append(1))
+        output = model(images)
+        (output.cls_logits.sum() + output.box.square().sum()).backward()
+        handle.remove()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}, len(calls)
+
+    plain, calls = gradients()
+    assert calls == 1 and any("layer2" in name for name in plain)
+    model.set_grad_checkpointing()
+    checkpointed, calls = gradients()
+    assert calls == 2  # once more in the backward pass
+    model.set_grad_checkpointing(False)
+    assert gradients()[1] == 1
+    assert plain.keys() == checkpointed.keys()
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-9, atol=1e-12)
+    model.backbone.body = torch.nn.Identity()
+    with pytest.raises(ConfigError, match="'test_resnet' does not know gradient checkpointing"):
+        model.set_grad_checkpointing()
+
+
+def test_timms_way_to_the_transform() -> None:
+    model = create_model("gfocal_tiny", **TINY)
+    assert resolve_data_config({}, model=model) == resolve_data_config(model) == model.data_config.to_dict()
+    wishes = {"image_size": (50, 70), "mean": None, "crop_pct": 0.9, "input_size": (3, 224, 224)}
+    config = resolve_data_config(wishes, model=model)
+    assert config == {**resolve_data_config(model), "image_size": [50, 70]}
+    assert create_transform(**config, is_training=False)(Image.new("RGB", (140, 100))).shape == (3, 50, 70)
+    with pytest.raises(ConfigError, match="TrainTransform"):
+        create_transform(**config, is_training=True)
+    with pytest.raises(ConfigError, match="image_size"):
+        resolve_data_config({"image_size": 224}, model=model)

@@ -36,6 +36,7 @@ def targets(number: int, boxes: int = 2, size: tuple[int, int] = (96, 128)) -> T
         {"backbone": "test_convnext"},
         {"reg_max": 8, "anchor_scale": 4.0, "box_loss": "ciou", "head_depth": 0},
         {"in_chans": 1},
+        {"quality": "distribution"},
     ],
 )
 def test_every_trainable_parameter_gets_a_gradient(config: dict) -> None:
@@ -136,6 +137,8 @@ def test_predictions_are_float32_under_autocast() -> None:
         ({"reg_max": 0}, ["reg_max"]),
         ({"anchor_scale": -1.0}, ["anchor_scale", "-1"]),
         ({"box_loss": "l1"}, ["box_loss", "l1", "giou"]),
+        ({"quality": "iou"}, ["quality", "'iou'", "'none' or 'distribution'"]),
+        ({"quality": "distribution", "reg_max": 2}, ["reg_max is 2", "quality", "at least 3"]),
         ({"backbone": "resnet5O"}, ["resnet5O", "resnet50"]),
         ({"backbone": "test_vit"}, ["test_vit", "strides", "resnet"]),
         ({"frozen_stages": 9}, ["frozen_stages", "9"]),
@@ -156,7 +159,8 @@ def test_every_name_builds_without_weights(name: str) -> None:
     if entry.distilled is not None:
         student, teacher = MODELS[entry.distilled.student], MODELS[entry.distilled.teacher]
         assert entry.config == student.config
-        assert name == f"{student.name}_{entry.distilled.recipe}_{teacher.name.removeprefix('gfocal_')}"
+        family, _, backbone = teacher.name.partition("_")
+        assert name == f"{student.name}_{entry.distilled.recipe}_{backbone}" and name.startswith(f"{family}_")
 
 
 def test_published_number_of_parameters() -> None:

@@ -12,7 +12,8 @@ from ld_hub.hub import load_safetensors, save_safetensors
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
 from ld_hub.models.gfocal import GFocal
-from ld_hub.models.pretrained import load_pretrained, read_saved, save_pretrained
+from ld_hub.models.pretrained import load_pretrained, save_pretrained
+from ld_hub.models.saved import read_saved
 from ld_hub.version import __version__
 
 TINY = {"fpn_channels": 16, "head_width": 16, "head_depth": 1}

@@ -10,10 +10,19 @@ import torch
 
 from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.postprocess import PostprocessConfig, postprocess
+from ld_hub.models.factory import create_model
+from ld_hub.ops.priors import square_anchor_grid
 from ld_hub.structures import DenseOutput
 from tests.support import golden
 
 CASES = golden.find("infer_*")
+FAMILIES = {"gfl": "gfocal", "atss": "atss", "fcos": "fcos", "retina": "retinanet"}
+
+
+def own_settings(family: str, **config: str) -> PostprocessConfig:
+    """What a detector of the family does unless it is told otherwise."""
+    with torch.device("meta"):
+        return create_model(family, **config).postprocess_config
 
 
 def assert_same_detections(boxes: torch.Tensor, scores: torch.Tensor, labels: torch.Tensor, dets: np.ndarray,
@@ -41,7 +50,10 @@ def test_detections(stem: str) -> None:
     seen = 0
     for variant, changes in {"std": {}, **info.get("cfg_variants", {})}.items():
         names = {"score_thr": "score_threshold", "max_per_img": "max_detections", "nms_pre": "nms_pre"}
-        config = PostprocessConfig(prefilter="pair" if info["fork"] == "BCKD" else "location")
+        family = FAMILIES[stem.split("_")[2]]
+        config = own_settings(family, **({} if family == "gfocal" else {"boxes": "bins", "box_loss": "giou"}))
+        assert config.prefilter == "location"  # LD's; that of the other code base is the one thing that differs
+        config = replace(config, prefilter="pair" if info["fork"] == "BCKD" else "location")
         config = replace(config, **{names[k]: v for k, v in changes.items()})
         for rescale in (0, 1):
             if f"{variant}_rescale{rescale}/dets0" not in arrays.files:
@@ -53,3 +65,35 @@ def test_detections(stem: str) -> None:
                 assert_same_detections(result.boxes, result.scores, result.labels, dets, labels)
                 seen += 1
     assert seen >= 2
+
+
+@pytest.mark.parametrize(
+    ("family", "boxes", "nms_iou"),
+    [("atss", "delta", 0.6), ("fcos", "relu", 0.6), ("fcos", "exp", 0.5), ("retinanet", "delta", 0.5)],
+)
+def test_plain_detectors_have_the_settings_of_their_published_configurations(
+    family: str, boxes: str, nms_iou: float
+) -> None:
+    expected = PostprocessConfig(0.05, nms_iou, 1000, 100, prefilter="pair")
+    assert own_settings(family, boxes=boxes) == expected
+
+
+@pytest.mark.parametrize("prefilter", ["location", "pair"])
+def test_centerness_ranks_locations_and_not_pairs(prefilter: str) -> None:
+    """The threshold asks the class score alone; `nms_pre` ranks locations by the product, pairs by the class score."""
+    priors = square_anchor_grid([(1, 4)], (8,))
+    classes = torch.tensor([[0.9, 0.02], [0.5, 0.4], [0.06, 0.01], [0.04, 0.04]])
+    centerness = torch.tensor([0.1, 0.9, 0.5, 1.0])
+    box = torch.zeros(1, 4, 4, 17)
+    box[..., 0] = 40  # all edges at the centre: no overlaps, so NMS keeps everything
+    output = DenseOutput(classes.logit()[None], box, centerness.logit()[None], priors, DistributionCoder(16))
+
+    def found(nms_pre: int) -> list[tuple[float, int]]:
+        config = PostprocessConfig(nms_pre=nms_pre, prefilter=prefilter)  # type: ignore[arg-type]
+        (result,) = postprocess(output, torch.tensor([[8, 32]]), None, config)
+        return [(round(s, 4), c) for s, c in zip(result.scores.tolist(), result.labels.tolist(), strict=True)]
+
+    # 0.06 passes the threshold before its centerness halves it; 0.04 does not, whatever its centerness
+    assert found(4) == [(0.45, 0), (0.36, 1), (0.09, 0), (0.03, 0)]
+    best_one = {"location": [(0.45, 0), (0.36, 1)], "pair": [(0.09, 0)]}
+    assert found(1) == best_one[prefilter]
