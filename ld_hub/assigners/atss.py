@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ld_hub.ops.boxes import pairwise_iou
+from ld_hub.assigners.overlaps import usable_overlaps
+from ld_hub.ops.boxes import chunks
 from ld_hub.structures import Assignment, Priors, Targets
 from ld_hub.structures.targets import BACKGROUND
 
@@ -32,6 +33,11 @@ class _Candidates:
 
 def _nearest(priors: Priors, boxes: Tensor, valid: Tensor, topk: int) -> _Candidates:
     """The `topk` valid anchors per level whose centres are nearest to the centre of each box."""
+    parts = [_nearest_of(priors, boxes[:, part], valid, topk) for part in chunks(boxes.shape[1], valid.numel())]
+    return _Candidates(torch.cat([p.index for p in parts], dim=1), torch.cat([p.real for p in parts], dim=1))
+
+
+def _nearest_of(priors: Priors, boxes: Tensor, valid: Tensor, topk: int) -> _Candidates:
     centers = (boxes[..., :2] + boxes[..., 2:]) / 2  # (N, G, 2)
     index, real, start = [], [], 0
     for size in priors.level_sizes:
@@ -92,21 +98,15 @@ class ATSSAssigner:
             targets: Ground truths, px of the same images.
             num_classes: C, the label of background.
         """
-        if priors.anchors is None:
-            raise AssertionError("ATSS compares boxes: its priors need anchors")
         valid = priors.valid(targets.image_sizes)
         boxes = targets.boxes.to(priors.centers.dtype)
-        overlaps = pairwise_iou(boxes, priors.anchors)
-        overlaps *= (targets.usable[:, :, None] & valid[:, None, :]).to(overlaps.dtype)
+        overlaps = usable_overlaps(priors, targets, valid)
         candidates = _nearest(priors, boxes, valid, self.topk)
         iou = overlaps.gather(2, candidates.index)
         threshold = _threshold(iou, candidates.real)
         positive = self._is_positive(priors, boxes, candidates, iou, threshold) & targets.usable[..., None]
-        claimed = torch.full_like(overlaps, -1).scatter_(2, candidates.index, torch.where(positive, iou, -1))
-        best, gt_index = claimed.max(dim=1)  # (N, A)
-        is_positive = best >= 0
         return Assignment.from_owners(
-            torch.where(is_positive, gt_index, BACKGROUND),
+            self._owners(candidates, iou, positive, len(priors)),
             targets,
             priors,
             valid,
@@ -121,3 +121,15 @@ class ATSSAssigner:
         center = priors.centers[candidates.index]  # (N, G, Q, 2)
         inside = torch.minimum(center - boxes[..., None, :2], boxes[..., None, 2:] - center).amin(dim=-1)
         return candidates.real & (iou >= threshold[..., None]) & (inside > INSIDE_MARGIN)
+
+    @staticmethod
+    def _owners(candidates: _Candidates, iou: Tensor, positive: Tensor, anchors: int) -> Tensor:
+        """``(N, A)`` the ground truth that overlaps each anchor most of those that want it, or `BACKGROUND`."""
+        number, truths, _ = iou.shape
+        index, claim = candidates.index.flatten(1), torch.where(positive, iou, -1).flatten(1)  # (N, G * Q)
+        best = claim.new_full((number, anchors), -1).scatter_reduce(1, index, claim, "amax")
+        wins = positive.flatten(1) & (claim == best.gather(1, index))
+        truth = torch.arange(truths, device=iou.device)[:, None].expand_as(iou).flatten(1)
+        owner = index.new_full((number, anchors), truths)
+        owner = owner.scatter_reduce(1, index, torch.where(wins, truth, truths), "amin")  # the first on a tie
+        return torch.where(owner < truths, owner, BACKGROUND)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ld_hub.ops.boxes import area
+from ld_hub.ops.boxes import area, chunks
 from ld_hub.structures import Assignment, Priors, Targets
 from ld_hub.structures.targets import BACKGROUND
 
@@ -42,14 +42,22 @@ class FCOSAssigner:
         """
         valid = priors.valid(targets.image_sizes)
         boxes = targets.boxes.to(priors.centers.dtype)
+        sizes = torch.where(targets.usable, area(boxes), torch.inf)  # (N, G)
+        smallest = torch.full(valid.shape, torch.inf, dtype=boxes.dtype, device=boxes.device)
+        gt_index = torch.full_like(valid, BACKGROUND, dtype=torch.int64)
+        for part in chunks(boxes.shape[1], valid.numel()):
+            wanted = self._wanted(priors, boxes[:, part]) & valid[:, None]
+            size, index = torch.where(wanted, sizes[:, part, None], torch.inf).min(dim=1)
+            gt_index = torch.where(size < smallest, index + part.start, gt_index)
+            smallest = torch.minimum(smallest, size)
+        return Assignment.from_owners(gt_index, targets, priors, valid, num_classes)
+
+    def _wanted(self, priors: Priors, boxes: Tensor) -> Tensor:
+        """``(N, G, A)``: whether a point lies in a box that suits its level."""
         left, top, right, bottom = _distances(priors, boxes)
         farthest = torch.maximum(torch.maximum(left, right), torch.maximum(top, bottom))
         low, high = self._ranges(priors)
-        wanted = (farthest >= low) & (farthest <= high)
-        wanted &= self._inside(priors, boxes) & targets.usable[..., None] & valid[:, None]
-        smallest, gt_index = torch.where(wanted, area(boxes)[..., None], torch.inf).min(dim=1)
-        gt_index = torch.where(smallest < torch.inf, gt_index, BACKGROUND)
-        return Assignment.from_owners(gt_index, targets, priors, valid, num_classes)
+        return (farthest >= low) & (farthest <= high) & self._inside(priors, boxes)
 
     def _ranges(self, priors: Priors) -> tuple[Tensor, Tensor]:
         """Least and largest distance of each row's level to the farthest side, ``(A,)`` px; both ends included."""
@@ -61,11 +69,13 @@ class FCOSAssigner:
         """``(N, G, A)``: whether a point lies strictly inside a box, or the part of it near the centre."""
         if not self.center_radius:
             return inside(priors, boxes)
-        centers = ((boxes[..., :2] + boxes[..., 2:]) / 2)[:, :, None]  # (N, G, 1, 2)
-        reach = (self.center_radius * priors.strides)[:, None]  # (A, 1)
-        low = torch.maximum(centers - reach, boxes[:, :, None, :2])  # (N, G, A, 2)
-        high = torch.minimum(centers + reach, boxes[:, :, None, 2:])
-        return ((priors.centers > low) & (priors.centers < high)).all(dim=-1)
+        reach = self.center_radius * priors.strides  # (A,)
+        within = []
+        for axis in (0, 1):
+            point, low, high = priors.centers[:, axis], boxes[..., axis, None], boxes[..., axis + 2, None]  # (N, G, 1)
+            center = (low + high) / 2
+            within.append((point > torch.maximum(center - reach, low)) & (point < torch.minimum(center + reach, high)))
+        return within[0] & within[1]
 
 
 def inside(priors: Priors, boxes: Tensor) -> Tensor:
@@ -78,8 +88,9 @@ def inside(priors: Priors, boxes: Tensor) -> Tensor:
     Returns:
         ``(N, G, A)`` bool.
     """
-    left, top, right, bottom = _distances(priors, boxes)
-    return (left > 0) & (top > 0) & (right > 0) & (bottom > 0)
+    x, y = priors.centers.T.contiguous().unbind(0)  # (A,)
+    x1, y1, x2, y2 = (side[..., None] for side in boxes.unbind(-1))  # (N, G, 1)
+    return (x > x1) & (y > y1) & (x < x2) & (y < y2)
 
 
 def _distances(priors: Priors, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from ld_hub.ops.boxes import pairwise_iou
+from ld_hub.assigners.overlaps import usable_overlaps
+from ld_hub.ops.boxes import chunks
 from ld_hub.structures import Assignment, Priors, Targets
 from ld_hub.structures.targets import BACKGROUND, IGNORED
 
@@ -40,17 +42,24 @@ class MaxIoUAssigner:
             targets: Ground truths, px of the same images.
             num_classes: C, the label of background.
         """
-        if priors.anchors is None:
-            raise AssertionError("overlaps are taken with anchors, and these priors have none")
         valid = priors.valid(targets.image_sizes)
-        overlaps = pairwise_iou(targets.boxes.to(priors.centers.dtype), priors.anchors)
-        overlaps *= (targets.usable[:, :, None] & valid[:, None, :]).to(overlaps.dtype)
+        overlaps = usable_overlaps(priors, targets, valid)
         best, gt_index = overlaps.max(dim=1)  # (N, A)
         gt_index = torch.where(best >= self.positive, gt_index, IGNORED)
         gt_index = torch.where(best < self.negative, BACKGROUND, gt_index)
         if self.low_quality:
-            most = overlaps.amax(dim=2, keepdim=True)  # (N, G, 1)
-            number = torch.arange(1, overlaps.shape[1] + 1, device=overlaps.device, dtype=torch.int16)[:, None]
-            wanted = (((overlaps == most) & (most > 0)) * number).amax(dim=1).long() - 1  # (N, A); -1: by none
+            wanted = _last_wanting_most(overlaps)
             gt_index = torch.where(wanted >= 0, wanted, gt_index)
         return Assignment.from_owners(gt_index, targets, priors, valid, num_classes, overlaps=overlaps)
+
+
+def _last_wanting_most(overlaps: Tensor) -> Tensor:
+    """The last ground truth of which an anchor has the largest overlap, or -1: ``(N, G, A)`` to ``(N, A)``."""
+    most = overlaps.amax(dim=2, keepdim=True)  # (N, G, 1)
+    most = torch.where(most > 0, most, torch.inf)  # a box that overlaps nothing wants nothing
+    number = torch.arange(1, overlaps.shape[1] + 1, device=overlaps.device, dtype=torch.int16)[:, None]
+    parts = [
+        ((overlaps[:, part] == most[:, part]) * number[part]).amax(dim=1)
+        for part in chunks(overlaps.shape[1], overlaps[:, 0].numel())
+    ]
+    return torch.stack(parts).amax(dim=0).long() - 1

@@ -14,8 +14,10 @@ The training step is split into its parts: data (decode, resize, collate),
 student forward, teacher forward, assignment, losses, distillation, backward of
 the losses, backward of the network, optimizer. Images are noise, weights
 random: speed does not depend on them. Post-processing is measured on scores as
-a trained detector gives them. Times are medians over the repeats; on a noisy
-machine look at the least as well."""
+a trained detector gives them, high around the objects and low elsewhere. Times
+are medians over the repeats; on a noisy machine look at the least as well.
+"grew" is how far memory rose above what was in use before the part: exact on a
+GPU, elsewhere as the process's resident memory shows it."""
 
 _EPILOG = """\
 examples:
@@ -81,7 +83,13 @@ def run(args: argparse.Namespace) -> int:
           f"{'float32' if args.precision == 'no' else args.precision}")  # fmt: skip
     figures: dict[str, Any] = {"hardware": benchmark.hardware(device), "workload": vars(work), "model": args.model}
     if args.mode != "training":
-        figures["inference"] = _report("inference", benchmark.time_inference(model, work), work.batch_size)
+        cost = benchmark.time_inference(model, work)
+        figures["inference"] = _report("inference", cost.parts, work.batch_size)
+        figures["inference"].update(
+            outside_network=cost.outside_network, pairs_per_image=cost.pairs, detections_per_image=cost.detections
+        )
+        print(f"  outside the network, data included: {cost.outside_network:.2%} of the time")
+        print(f"  scores of an image above the threshold: {cost.pairs:.0f}; detections: {cost.detections:.0f}")
     if args.mode != "inference":
         title = f"training step of {args.model}"
         if teacher is not None:
@@ -90,9 +98,9 @@ def run(args: argparse.Namespace) -> int:
         timings = benchmark.time_training(model, teacher, recipe, work)
         figures["training"] = _report(title, timings, work.batch_size)
         figures["criterion_ms"] = _criterion(timings)
-    what, peak = benchmark.peak_memory(device)
-    figures["peak_bytes"] = peak
-    print(f"\npeak {what}: {peak / 2**30:.2f} GiB")
+    measured = [figures[key]["parts"].values() for key in ("inference", "training") if key in figures]
+    figures["peak_bytes"] = peak = max(part["peak_bytes"] for parts in measured for part in parts)
+    print(f"\npeak {'device' if device.type == 'cuda' else 'process'} memory: {peak / 2**30:.2f} GiB")
     if args.json:
         atomic_write(Path(args.json), json.dumps(figures, indent=1))
         print(f"figures written to {args.json}")
@@ -112,12 +120,21 @@ def _report(title: str, timings: dict[str, Any], images: int) -> dict[str, Any]:
     """Print a table of parts and return it as plain data."""
     total = sum(t.median for name, t in timings.items() if name != "data")
     print(f"\n{title}")
-    print(f"  {'part':<22}{'median ms':>11}{'least ms':>11}{'share':>8}")
+    print(f"  {'part':<22}{'median ms':>11}{'least ms':>11}{'share':>8}{'grew MiB':>11}")
     for name, timing in timings.items():
-        share = "" if name == "data" else f"{timing.median / total:8.1%}"
-        print(f"  {name:<22}{timing.median * 1e3:>11.1f}{timing.least * 1e3:>11.1f}{share}")
+        share = "" if name == "data" else f"{timing.median / total:.1%}"
+        growth = "" if timing.memory.growth is None else f"{timing.memory.growth / 2**20:.0f}"
+        print(f"  {name:<22}{timing.median * 1e3:>11.1f}{timing.least * 1e3:>11.1f}{share:>8}{growth:>11}")
     print(f"  {'all but data':<22}{total * 1e3:>11.1f}{'':>11}{images / total:>8.2f} images/s")
-    parts = {name: {"median_ms": t.median * 1e3, "least_ms": t.least * 1e3} for name, t in timings.items()}
+    parts = {
+        name: {
+            "median_ms": timing.median * 1e3,
+            "least_ms": timing.least * 1e3,
+            "growth_bytes": timing.memory.growth,
+            "peak_bytes": timing.memory.peak,
+        }
+        for name, timing in timings.items()
+    }
     return {"parts": parts, "images_per_second": images / total}
 
 

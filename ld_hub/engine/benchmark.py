@@ -5,11 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import platform
-import resource
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,9 +18,13 @@ from PIL import Image
 from torch import Tensor
 
 from ld_hub.distillation import Distiller, Recipe, TermInputs
+from ld_hub.engine.memory import Memory, MemoryWatch
+from ld_hub.engine.tasks import targets_of
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import DataConfig, TrainTransform, collate, load_image
-from ld_hub.structures import DenseOutput, ImageBatch, StepCounts, Targets
+from ld_hub.structures import DenseOutput, Detections, ImageBatch, StepCounts, Targets
+
+PREDICTED = ("cls_logits", "box", "quality", "features", "towers")  # what a network hands over
 
 
 @dataclass(frozen=True)
@@ -52,29 +54,43 @@ class Workload:
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one part, over the repeats."""
+    """Seconds and memory of one part, over the repeats.
+
+    Attributes:
+        median: Seconds.
+        least: Seconds.
+        memory: The most of all rounds, the one that is not timed included.
+    """
 
     median: float
     least: float
+    memory: Memory
 
     @classmethod
-    def of(cls, seconds: list[float]) -> Timing:
-        """Summarise the repeats."""
-        return cls(statistics.median(seconds), min(seconds))
+    def of(cls, seconds: list[float], memory: list[Memory]) -> Timing:
+        """Summarise the rounds; the first one warms up."""
+        timed = seconds[1:] or seconds
+        growths = [m.growth for m in memory if m.growth is not None]
+        most = Memory(max(m.peak for m in memory), max(growths, default=None))
+        return cls(statistics.median(timed), min(timed), most)
 
 
 class _Watch:
     """Measures consecutive parts; on an accelerator each part is waited for."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device, self.parts = device, dict[str, list[float]]()
+        self.device, self.memory = device, MemoryWatch(device)
+        self.parts: dict[str, tuple[list[float], list[Memory]]] = {}
 
     def __call__(self, name: str, work: Callable[[], Any]) -> Any:
+        seconds, memory = self.parts.setdefault(name, ([], []))
         self._wait()
+        self.memory.start()
         start = time.perf_counter()
         result = work()
         self._wait()
-        self.parts.setdefault(name, []).append(time.perf_counter() - start)
+        seconds.append(time.perf_counter() - start)
+        memory.append(self.memory.stop())
         return result
 
     def _wait(self) -> None:
@@ -82,7 +98,7 @@ class _Watch:
             torch.cuda.synchronize(self.device)
 
     def timings(self) -> dict[str, Timing]:
-        return {name: Timing.of(seconds[1:] or seconds) for name, seconds in self.parts.items()}
+        return {name: Timing.of(*rounds) for name, rounds in self.parts.items()}
 
 
 def synthetic_batch(work: Workload, config: DataConfig, num_classes: int) -> ImageBatch:
@@ -127,9 +143,7 @@ def criterion_parts(
     distiller: Distiller | None,
 ) -> Tensor:  # fmt: skip
     """Time assignment, losses and terms; returns the loss, connected to `student`."""
-    targets = batch.targets
-    if targets is None:
-        raise AssertionError("a synthetic batch has targets")
+    targets = targets_of(batch)
     assignment = watch("assignment", lambda: model.assign(student.priors, targets))
     counts = StepCounts.local(assignment)
     losses = watch("losses", lambda: model.loss(student, targets, assignment=assignment, counts=counts))
@@ -165,68 +179,118 @@ def time_training(
     batch = synthetic_batch(work, student.data_config, student.config.num_classes).to(device)
     student.train()
     optimizer = torch.optim.SGD([p for p in student.parameters() if p.requires_grad], lr=1e-6, momentum=0.9)
+    maps = {kind: True for kind in sorted(distiller.needs)} if distiller is not None else {}
     picture, watch = _jpeg(work), _Watch(device)
     for _ in range(work.repeats + 1):
         watch("data", lambda: _load_batch(picture, work, student.data_config))
         with torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bf16"):
-            output = watch("student forward", lambda: student(batch.images))
-            taught = None if teacher is None else watch("teacher forward", lambda: _no_grad(teacher, batch.images))
-        leaf = dataclasses.replace(
-            output,
-            cls_logits=output.cls_logits.detach().requires_grad_(),
-            box=output.box.detach().requires_grad_(),
-        )
+            output = watch("student forward", lambda: student(batch.images, **maps))
+            taught = (
+                None if teacher is None else watch("teacher forward", lambda: _no_grad(teacher, batch.images, maps))
+            )
+        leaf = _cut(output)
         loss = criterion_parts(watch, student, leaf, taught, batch, distiller)
         watch("backward of losses", loss.backward)
-        gradients = [leaf.cls_logits.grad, leaf.box.grad]
-        outputs = [output.cls_logits, output.box]
+        pairs = [(o, v.grad) for o, v in zip(_tensors(output), _tensors(leaf), strict=True) if v.grad is not None]
+        outputs, gradients = [o for o, _ in pairs], [g for _, g in pairs]
         watch("backward of network", partial(torch.autograd.backward, outputs, gradients))
         watch("optimizer", optimizer.step)
         optimizer.zero_grad(set_to_none=True)
     return watch.timings()
 
 
-def time_inference(model: DenseDetector, work: Workload) -> dict[str, Timing]:
-    """Time the parts of inference: network, and post-processing (decode, top-k, NMS)."""
+def _cut(output: DenseOutput) -> DenseOutput:
+    """The same output with leaves in place of its tensors, which ask for a gradient."""
+    return dataclasses.replace(output, **{name: _detached(getattr(output, name)) for name in PREDICTED})
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_detached(item) for item in value)
+    return None if value is None else value.detach().requires_grad_()
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors of an output, or of a part of it, always in the same order."""
+    if isinstance(value, DenseOutput):
+        value = tuple(getattr(value, name) for name in PREDICTED)
+    if isinstance(value, tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return [] if value is None else [value]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What inference costs.
+
+    Attributes:
+        parts: Timings: data (decode, resize, collate), network, post-processing (decode, top-k, NMS).
+        pairs: (location, class) pairs above the score threshold, per image.
+        detections: What is left of them, per image.
+    """
+
+    parts: dict[str, Timing]
+    pairs: float
+    detections: float
+
+    @property
+    def outside_network(self) -> float:
+        """Share of the time that is not the network's, between 0 and 1."""
+        total = sum(part.median for part in self.parts.values())
+        return 1 - self.parts["network"].median / total
+
+
+def time_inference(model: DenseDetector, work: Workload) -> Inference:
+    """Time the parts of inference, from image files to detections; scores are those of `trained_logits`."""
     device = next(model.parameters()).device
     batch = synthetic_batch(work, model.data_config, model.config.num_classes).to(device)
     model.eval()
-    watch = _Watch(device)
+    picture, watch = _jpeg(work), _Watch(device)
+    logits: Tensor | None = None
+    found: list[Detections] = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bf16"):
         for _ in range(work.repeats + 1):
+            watch("data", lambda: _load_batch(picture, work, model.data_config))
             output = watch("network", lambda: model(batch.images))
-            trained = trained_looking(output, work.seed)
-            watch("post-processing", partial(model.postprocess, trained, batch.image_sizes, batch.scale_factors))
-    return watch.timings()
+            logits = trained_logits(output, targets_of(batch), work.seed) if logits is None else logits
+            trained = dataclasses.replace(output, cls_logits=logits)
+            found = watch(
+                "post-processing", partial(model.postprocess, trained, batch.image_sizes, batch.scale_factors)
+            )
+    threshold = model.postprocess_config.score_threshold
+    pairs = 0 if logits is None else int((logits.sigmoid() > threshold).sum())
+    return Inference(watch.timings(), pairs / len(batch), sum(map(len, found)) / len(batch))
 
 
-def trained_looking(output: DenseOutput, seed: int = 0) -> DenseOutput:
-    """The same output with scores as a trained detector gives them: nearly all low, about 1 location in 100 not.
+def trained_logits(output: DenseOutput, targets: Targets, seed: int = 0) -> Tensor:
+    """Class logits ``(N, A, C)`` as a trained detector gives them.
 
-    A network without training gives every pair the same score, which is either no work for NMS or far too much.
+    A network without training gives every (location, class) pair the same score, which is either no work for NMS or
+    far too much. Here scores are high at the centre of each box, on the level whose anchors have its size, and fall off
+    with the distance from it, and from that level; a second class gets a lower score at the same places, and all else
+    is noise about a logit of -7. With 20 boxes on 800 x 1344 px some 3000 pairs of an image are above 0.05 (one anchor
+    per cell), and the boxes of most of them overlap.
+
+    Args:
+        output: Of the network; says where its rows stand.
+        targets: What was to be found.
+        seed: Of the noise.
     """
-    random = torch.Generator().manual_seed(seed)
-    logits = torch.full(output.cls_logits.shape, -7.0)
-    number, rows, classes = logits.shape
-    hot = torch.rand(number, rows, generator=random) < 0.01
-    label = torch.randint(0, classes, (number, rows), generator=random)
-    value = torch.rand(number, rows, generator=random) * 5 - 4
-    logits.scatter_(2, label[..., None], torch.where(hot, value, -7.0)[..., None])
-    return dataclasses.replace(output, cls_logits=logits.to(output.cls_logits))
+    random, priors, boxes = torch.Generator().manual_seed(seed), output.priors, targets.boxes
+    size = (boxes[..., 2:] - boxes[..., :2]).prod(dim=-1).sqrt()[..., None]  # (N, G, 1) px
+    distance = (priors.centers - (boxes[..., None, :2] + boxes[..., None, 2:]) / 2).norm(dim=-1) / size  # (N, G, A)
+    levels = (size / (8 * priors.strides)).log2().abs()  # how many levels from the one of this size
+    value, owner = (1.5 - 8 * distance - 2 * levels).max(dim=1)  # (N, A)
+    label = targets.labels.gather(1, owner)
+    logits = torch.randn(output.cls_logits.shape, generator=random).to(output.cls_logits) - 7
+    pair = torch.stack([label, (label + 1) % output.num_classes], dim=2)  # (N, A, 2)
+    return logits.scatter_reduce(2, pair, torch.stack([value, value - 1.5], dim=2), "amax")
 
 
 @torch.no_grad()
-def _no_grad(model: DenseDetector, images: Tensor) -> DenseOutput:
-    output: DenseOutput = model(images)
+def _no_grad(model: DenseDetector, images: Tensor, maps: Mapping[str, bool]) -> DenseOutput:
+    output: DenseOutput = model(images, **maps)
     return output
-
-
-def peak_memory(device: torch.device) -> tuple[str, int]:
-    """What was measured, and the peak so far in bytes: the accelerator's allocations, or the process's memory."""
-    if device.type == "cuda":
-        return "device memory", torch.cuda.max_memory_allocated(device)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return "process memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def hardware(device: torch.device) -> str:

@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from ld_hub.data import DetectionSet, train_loader
 from ld_hub.engine.config import TrainConfig
 from ld_hub.engine.losses import LossWatch
-from ld_hub.engine.optimizer import make_optimizer
+from ld_hub.engine.optimizer import make_optimizer, set_lr
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.tasks import DetectionTask, DistillationTask, step_counts, total_loss
 from ld_hub.errors import ConfigError
@@ -68,18 +68,17 @@ def train_together(
             raise ConfigError(
                 f"'{model.name}' wants its images as {model.data_config}, '{models[0].name}' as {wanted}."
             )
-    plan = Plan.make(config, len(dataset))
     transform = TrainTransform(wanted, flip=config.flip, short_sides=config.short_sides, seed=config.seed)
     batches = iter(train_loader(dataset, transform, config.batch_size, seed=config.seed, workers=config.workers))
     device = next(models[0].parameters()).device
-    students = {name: _Student(task, config) for name, task in tasks.items()}
-    for step in range(plan.steps):
+    students = {name: _Student(task, config, len(dataset)) for name, task in tasks.items()}
+    for step in range(Plan.make(config, len(dataset)).steps):
         batch: ImageBatch = next(batches).to(device)
         if config.channels_last:
             batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
         taught: dict[int, tuple[DenseOutput, float]] = {}
         for student in students.values():
-            student.step(batch, step, plan, taught)
+            student.step(batch, step, taught)
             advance()
     for model in models:
         model.eval()
@@ -89,17 +88,18 @@ def train_together(
 class _Student:
     """A task with its optimizer."""
 
-    def __init__(self, task: DetectionTask, config: TrainConfig) -> None:
-        self.task, self.config, self.course = task.train(), config, Course()
+    def __init__(self, task: DetectionTask, config: TrainConfig, images: int) -> None:
+        self.task, self.config, self.course = task.train(), config.for_family(task.model.family), Course()
+        self.plan = Plan.make(self.config, images)
         if config.channels_last:
             for network in (task, *task.outside):
                 network.to(memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(task.parameters(), config)
+        self.optimizer = make_optimizer(task, self.config)
         self.watch = LossWatch(next(task.parameters()).device)
 
-    def step(self, batch: ImageBatch, step: int, plan: Plan, taught: dict[int, tuple[DenseOutput, float]]) -> None:
+    def step(self, batch: ImageBatch, step: int, taught: dict[int, tuple[DenseOutput, float]]) -> None:
         """One optimizer step; asks the teacher if no other student of this batch has."""
-        start, logged = time.perf_counter(), plan.logs_after(step + 1)
+        start, logged = time.perf_counter(), self.plan.logs_after(step + 1)
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
             losses, shared = self._losses(batch, step, logged, taught)
         self.watch.add(losses)
@@ -109,8 +109,7 @@ class _Student:
         values = self.watch.read(step + 1)
         if self.config.clip_grad_norm is not None:
             clip_grad_norm_(self.task.parameters(), self.config.clip_grad_norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = plan.lr(step)
+        set_lr(self.optimizer, self.plan.lr(step))
         self.optimizer.step()
         if logged:
             self.course.losses.append({"step": step + 1, **values})

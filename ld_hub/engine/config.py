@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ld_hub.errors import ConfigError
@@ -12,6 +12,12 @@ PRESET_EPOCHS = {"1x": 12.0, "2x": 24.0}  # reference SPEC 7; both decay after 2
 BASE_BATCH = 16  # images per optimizer step that base learning rates are given for (SPEC 7: lr = batch / 16 * .01)
 BASE_LR = {"sgd": 0.01, "adamw": 1e-4}
 WARMUP_STEPS = 500
+WARMUP_RATIO = 0.001
+
+# What published configurations of a family set differently (reference SPEC 7); see `TrainConfig.for_family`.
+FAMILY_TRAINING: dict[str, dict[str, Any]] = {
+    "fcos": {"bias_lr_factor": 2.0, "bias_weight_decay": 0.0, "warmup_ratio": 1 / 3},
+}
 
 
 @dataclass(frozen=True)
@@ -38,11 +44,16 @@ class TrainConfig:
             it is.
         momentum: Momentum of sgd, beta1 of adamw.
         weight_decay: Weight decay of all trained parameters, norms and biases included, as published.
+        bias_lr_factor: Factor on the learning rate of biases, those of norms left out; 2 for fcos, as published, and 1
+            for other families where not given.
+        bias_weight_decay: Weight decay of the same biases; 0 for fcos, as published, and weight_decay for other
+            families where not given.
         lr_schedule: step multiplies lr by lr_decay at each milestone, cosine falls to 0 at the end, constant stays.
         milestones: Fractions of the run at which lr_schedule step decays; 2/3 and 11/12 are epochs 8 and 11 of 12.
         lr_decay: Factor of each decay of lr_schedule step.
         warmup_steps: Optimizer steps of linear warm-up; 500 where not given, or a tenth of a run of less than 5000.
-        warmup_ratio: Fraction of the learning rate that the warm-up starts from.
+        warmup_ratio: Fraction of the learning rate that the warm-up starts from; 1/3 for fcos, as published, and 0.001
+            for other families where not given.
         clip_grad_norm: Largest norm of the whole gradient; not clipped where not given (as published).
         precision: no (float32), bf16 or fp16 autocast; what `accelerate launch --mixed_precision` said where not
             given. Losses are float32 in any case.
@@ -79,11 +90,13 @@ class TrainConfig:
     scale_lr: bool = True
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    bias_lr_factor: float | None = None
+    bias_weight_decay: float | None = None
     lr_schedule: Literal["step", "cosine", "constant"] = "step"
     milestones: tuple[float, ...] = (2 / 3, 11 / 12)
     lr_decay: float = 0.1
     warmup_steps: int | None = None
-    warmup_ratio: float = 0.001
+    warmup_ratio: float | None = None
     clip_grad_norm: float | None = None
     precision: Literal["no", "bf16", "fp16"] | None = None
     channels_last: bool = False
@@ -109,6 +122,15 @@ class TrainConfig:
         _check_exclusive(self)
         _check_choices(self)
         _check_ranges(self)
+
+    def for_family(self, family: str) -> TrainConfig:
+        """The same settings, with the published ones of a family of detectors (`FAMILY_TRAINING`) where none is given.
+
+        Args:
+            family: ``"gfocal"``, ``"fcos"``, ...
+        """
+        published: dict[str, Any] = FAMILY_TRAINING.get(family, {})
+        return replace(self, **{name: value for name, value in published.items() if getattr(self, name) is None})
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, as written to config.json."""
@@ -162,13 +184,13 @@ def _check_choices(config: TrainConfig) -> None:
 def _check_ranges(config: TrainConfig) -> None:
     at_least: dict[str, float] = {
         "steps": 1, "batch_size": 1, "accumulation": 1, "workers": 0, "warmup_steps": 0, "eval_every_steps": 1,
-        "eval_batch_size": 1, "save_every": 1, "log_every": 1, "weight_decay": 0, "seed": 0,
+        "eval_batch_size": 1, "save_every": 1, "log_every": 1, "weight_decay": 0, "bias_weight_decay": 0, "seed": 0,
     }  # fmt: skip
     for name, low in at_least.items():
         value = getattr(config, name)
         if value is not None and value < low:
             raise ConfigError(f"{name} is {value}; it must be at least {low:g}.")
-    for name in ("epochs", "lr", "clip_grad_norm", "eval_every_epochs", "lr_decay"):
+    for name in ("epochs", "lr", "bias_lr_factor", "clip_grad_norm", "eval_every_epochs", "lr_decay"):
         value = getattr(config, name)
         if value is not None and not value > 0:
             raise ConfigError(f"{name} is {value}; it must be above 0.")

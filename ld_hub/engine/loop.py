@@ -21,7 +21,7 @@ from ld_hub.engine.config import changed_fields
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.identity import differences, require_same
 from ld_hub.engine.losses import LossWatch
-from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, make_optimizer
+from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, make_optimizer, set_lr
 from ld_hub.engine.report import Clock, Reporter
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.tasks import DetectionTask, step_counts, total_loss
@@ -76,7 +76,7 @@ class Loop:
         for frozen in self.task.outside:
             frozen.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
         self.ema = None if self.config.ema_decay is None else Average(self.task.model, self.config.ema_decay)
-        optimizer = make_optimizer(self.task.parameters(), self.config)
+        optimizer = make_optimizer(self.task, self.config)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.task, optimizer)
 
     @property
@@ -166,8 +166,7 @@ class Loop:
     def _update(self) -> float:
         """Move the weights; returns the learning rate they moved with."""
         rate = self.plan.lr(self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_lr(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1

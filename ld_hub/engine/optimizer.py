@@ -13,15 +13,32 @@ from ld_hub.engine.config import TrainConfig
 from ld_hub.ops.dist import is_distributed, mean_over_ranks
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: TrainConfig) -> torch.optim.Optimizer:
+def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over the parameters that are trained; weight decay on all of them (reference SPEC 7).
 
-    The learning rate is set before each step by `Plan.lr`.
+    Biases of convolutions and linear layers are a group of their own where the settings treat them differently; those
+    of norms go with the weights. The learning rate is set before each step by `set_lr`.
     """
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    factor = 1.0 if config.bias_lr_factor is None else config.bias_lr_factor
+    decay = config.weight_decay if config.bias_weight_decay is None else config.bias_weight_decay
+    groups: list[dict[str, Any]] = [{"params": trained, "lr_scale": 1.0}]
+    if (factor, decay) != (1.0, config.weight_decay):
+        layers = (m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
+        biases = {id(layer.bias) for layer in layers}
+        groups = [
+            {"params": [p for p in trained if id(p) not in biases], "lr_scale": 1.0},
+            {"params": [p for p in trained if id(p) in biases], "lr_scale": factor, "weight_decay": decay},
+        ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(trained, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
-    return torch.optim.AdamW(trained, lr=0.0, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
+        return torch.optim.SGD(groups, lr=0.0, momentum=config.momentum, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, lr=0.0, betas=(config.momentum, 0.999), weight_decay=config.weight_decay)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group of parameters its learning rate: `rate`, of `Plan.lr`, times the group's own factor."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("lr_scale", 1.0)  # groups of earlier checkpoints have none
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

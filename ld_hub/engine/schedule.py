@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ld_hub.engine.config import BASE_BATCH, BASE_LR, PRESET_EPOCHS, WARMUP_STEPS, TrainConfig
+from ld_hub.engine.config import BASE_BATCH, BASE_LR, PRESET_EPOCHS, WARMUP_RATIO, WARMUP_STEPS, TrainConfig
 from ld_hub.errors import ConfigError
 
 
@@ -78,7 +78,8 @@ class Plan:
         else:
             rate *= self.config.lr_decay ** sum(step >= decay for decay in self.decays)
         if step < self.warmup:
-            rate *= 1 - (1 - step / self.warmup) * (1 - self.config.warmup_ratio)
+            ratio = WARMUP_RATIO if self.config.warmup_ratio is None else self.config.warmup_ratio
+            rate *= 1 - (1 - step / self.warmup) * (1 - ratio)
         return rate
 
     def epoch(self, step: int) -> float:
@@ -104,7 +105,9 @@ class Plan:
             "cosine": "cosine to 0",
             "constant": "constant",
         }[self.config.lr_schedule]
+        factor = self.config.bias_lr_factor
+        biases = "" if factor in {None, 1.0} else f" (biases x {factor:g})"
         return (
             f"{self.steps} steps x {self.global_batch} images ({self.epoch(self.steps):.3g} epochs), "
-            f"{self.config.optimizer} lr {self.peak_lr:.4g}, {decay}, warm-up {self.warmup} steps"
+            f"{self.config.optimizer} lr {self.peak_lr:.4g}{biases}, {decay}, warm-up {self.warmup} steps"
         )

@@ -7,10 +7,11 @@ parameters of the terms. The teacher is not part of it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ld_hub.distillation import Distiller, TermInputs
@@ -19,7 +20,7 @@ from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import reduce_counts
 from ld_hub.preprocessing import renormalize
-from ld_hub.structures import Assignment, DenseOutput, ImageBatch, StepCounts, Targets
+from ld_hub.structures import Assignment, DenseOutput, ImageBatch, Priors, StepCounts, Targets, Towers
 
 BOX_LOSSES = ("loss_bbox", "loss_dfl")  # what Individual LD replaces (LD paper, supplement, Table 1)
 
@@ -134,13 +135,23 @@ class DistillationTask(DetectionTask):
 
     @torch.no_grad()
     def teach(self, batch: ImageBatch) -> DenseOutput:
-        """The teacher's predictions for a batch that was normalised for the student."""
+        """The teacher's predictions for a batch that was normalised for the student.
+
+        With a `teacher_scale` other than 1 it sees the student's images enlarged (bilinear), not the files again.
+        """
         self.teacher.eval()
         images = renormalize(
             batch.images, batch.image_sizes, self.model.data_config, self.teacher.data_config
         )  # the images themselves where mean, std and channel order agree
-        output: DenseOutput = self.teacher(images)
+        if self.distiller.teacher_scale != 1:
+            images = F.interpolate(images, scale_factor=self.distiller.teacher_scale, mode="bilinear")
+        output: DenseOutput = self.teacher(images, **self.maps)
         return output
+
+    @property
+    def maps(self) -> dict[str, bool]:
+        """Which maps both detectors are asked for beside their predictions."""
+        return {kind: True for kind in sorted(self.distiller.needs)}
 
     def forward(
         self,
@@ -164,16 +175,31 @@ class DistillationTask(DetectionTask):
         assignment = self.assign(batch) if assignment is None else assignment
         counts = step_counts([assignment]) if counts is None else counts
         teacher = self.teach(batch) if taught is None else taught
-        student = self.model(batch.images)
+        student = self.model(batch.images, **self.maps)
         targets = targets_of(batch)
+        inputs = TermInputs(
+            student, teacher, assignment, targets, counts, teacher_head=_head_of(self.teacher, teacher.priors)
+        )
         with full_precision(batch.images.device):
             losses = self.detection_losses(student, targets, assignment, counts)
             if self.individual_ld:
                 losses = {name: value for name, value in losses.items() if name not in BOX_LOSSES}
-            losses.update(self.distiller(TermInputs(student, teacher, assignment, targets, counts), step))
+            losses.update(self.distiller(inputs, step))
             if shares:
                 losses.update(gradient_shares(student, losses))
         return losses
+
+
+def _head_of(teacher: DenseDetector, priors: Priors) -> Callable[[Towers], DenseOutput]:
+    """The head from its towers' taps on, in the precision that the networks run in where this is called."""
+    device = priors.centers.device.type
+    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+
+    def resume(towers: Towers) -> DenseOutput:
+        with torch.autocast(device, enabled=enabled, dtype=dtype):
+            return teacher.resume(towers, priors)
+
+    return resume
 
 
 def targets_of(batch: ImageBatch) -> Targets:

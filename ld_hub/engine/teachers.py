@@ -15,6 +15,7 @@ from ld_hub.engine.start import Say, build_model
 from ld_hub.engine.trainer import DetectionTrainer
 from ld_hub.errors import CheckpointError, ConfigError, HubError
 from ld_hub.hub import CONFIG_NAME
+from ld_hub.models.convert import load_checkpoint
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model, get_pretrained_cfg, is_model
 from ld_hub.models.names import available
@@ -71,13 +72,10 @@ def find_teacher(wanted: TeacherWanted, dataset: DetectionSet) -> DenseDetector:
     """
     classes = dataset.label_names
     if not wanted.is_directory and wanted.distill.teacher_checkpoint is not None:
-        try:
-            return create_model(
-                wanted.name,
-                label_names=classes,
-                category_ids=dataset.category_ids,
-                checkpoint_path=wanted.distill.teacher_checkpoint,
-            )
+        teacher = create_model(wanted.name, label_names=classes, category_ids=dataset.category_ids)
+        try:  # strictly: a teacher with a fresh class predictor could teach nothing
+            load_checkpoint(teacher, wanted.distill.teacher_checkpoint)
+            return teacher.eval()
         except CheckpointError as error:
             raise CheckpointError(
                 f"{error}\nWith a teacher of other classes: {wanted.command('--train_teacher')}"

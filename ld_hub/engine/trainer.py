@@ -57,7 +57,7 @@ class Trainer:
         task: The model and its losses. The model takes over the data set's label names and category ids.
         train_dataset: Images to train on.
         eval_dataset: Images to evaluate on, of the same classes; None never evaluates.
-        config: Settings.
+        config: Settings; those that the model's family has published otherwise are filled in where they are not given.
         trackers: `accelerate.tracking.GeneralTracker` objects, besides ``config.report_to``.
         attachments: Text files to be put into the run directory, by name.
 
@@ -77,7 +77,7 @@ class Trainer:
         attachments: Mapping[str, str] | None = None,
     ) -> None:
         self.task, self.model = task, task.model
-        self.config = config or TrainConfig()
+        self.config = (config or TrainConfig()).for_family(self.model.family)
         self.trackers, self.attachments = tuple(trackers), dict(attachments or {})
         self.train_dataset = train_dataset.without_empty() if self.config.filter_empty else train_dataset
         self.eval_dataset = eval_dataset

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ld_hub.losses.quality_focal import negative_row_sums
+from ld_hub.losses.negatives import Correction, as_negative, row_losses, weighted_sum
 
 ALPHA = 0.25
 
 
-def _positive_correction(picked: Tensor, alpha: float) -> Tensor:
-    """What the logit of a row's own class adds beyond its loss as a negative: ``(K,)``."""
-    p = picked.sigmoid()
-    as_positive = alpha * F.softplus(-picked, threshold=40) * (1 - p).square()
-    return as_positive - (1 - alpha) * F.softplus(picked, threshold=40) * p.square()
+def _positives(alpha: float) -> Correction:
+    def correction(picked: Tensor) -> Tensor:
+        as_positive = alpha * F.softplus(-picked, threshold=40) * (1 - picked.sigmoid()).square()
+        return as_positive - (1 - alpha) * as_negative(picked)
+
+    return correction
 
 
 def focal_loss(logits: Tensor, labels: Tensor, alpha: float = ALPHA) -> Tensor:
@@ -29,10 +29,7 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float = ALPHA) -> Tensor:
     Returns:
         ``(M,)``.
     """
-    positive = (labels >= 0) & (labels < logits.shape[1])
-    picked = logits.gather(1, torch.where(positive, labels, 0)[:, None]).squeeze(1)
-    correction = torch.where(positive, _positive_correction(picked, alpha), 0)
-    return (1 - alpha) * negative_row_sums(logits) + correction
+    return row_losses(logits, labels, _positives(alpha), negative=1 - alpha)
 
 
 def focal_loss_sum(
@@ -51,6 +48,4 @@ def focal_loss_sum(
     Returns:
         Scalar.
     """
-    picked = logits.flatten().index_select(0, rows * logits.shape[1] + labels)
-    correction = _positive_correction(picked, alpha) * weights.index_select(0, rows) * row_weights
-    return (1 - alpha) * (negative_row_sums(logits) @ weights) + correction.sum()
+    return weighted_sum(logits, weights, rows, row_weights, labels, _positives(alpha), negative=1 - alpha)

@@ -12,7 +12,24 @@ import torch
 from torch import Tensor
 
 EPS = 1e-6
+CHUNK = 1 << 21  # entries of a temporary matrix: 8 MiB of float32, while a matrix of nine anchors per cell has 150
 Overlap = Literal["iou", "giou", "diou", "ciou"]
+
+
+def chunks(number: int, width: int) -> list[slice]:
+    """Cut G ground truths into parts whose temporary matrices stay small and in cache.
+
+    A compiled graph needs no parts: it fuses what would be temporary.
+
+    Args:
+        number: G.
+        width: Entries that a matrix has for each ground truth, N * A.
+
+    Returns:
+        Slices of G, a single one where the whole matrix has at most `CHUNK` entries.
+    """
+    step = number if torch.compiler.is_compiling() else max(1, CHUNK // max(1, width))
+    return [slice(start, start + step) for start in range(0, number, max(1, step))]
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -31,6 +48,16 @@ def pairwise_iou(first: Tensor, second: Tensor, eps: float = EPS) -> Tensor:
     Returns:
         ``(N, G, A)``.
     """
+    parts = chunks(first.shape[1], first.shape[0] * second.shape[0])
+    if len(parts) == 1:
+        return _pairwise_iou(first, second, eps)
+    result = first.new_empty(*first.shape[:2], second.shape[0])
+    for part in parts:
+        result[:, part] = _pairwise_iou(first[:, part], second, eps)
+    return result
+
+
+def _pairwise_iou(first: Tensor, second: Tensor, eps: float) -> Tensor:
     x1, y1, x2, y2 = (side.unsqueeze(-1) for side in first.unbind(-1))  # (N, G, 1)
     u1, v1, u2, v2 = second.T.contiguous().unbind(0)  # (A,)
     width = torch.minimum(x2, u2).sub_(torch.maximum(x1, u1)).clamp_(min=0)

@@ -84,7 +84,9 @@ def test_the_name_says_recipe_and_teacher_and_flags_win():
 def test_every_field_of_every_term_is_a_flag(term):
     config = get_recipe("vlr").terms[term]
     values = {"weight": 7.5, "region": "all", "gamma": 0.5, "criterion": "diou", "first_step": 3, "last_step": 9,
-              "temperature": 1.5, "normalizer": "none", "counts": "local", "kl_divisor": 5, "joint": True}  # fmt: skip
+              "temperature": 1.5, "normalizer": "none", "counts": "local", "kl_divisor": 5, "joint": True,
+              "nearly": 0.7, "min_score": 0.3, "exclude_positives": True, "levels": "with_positives",
+              "rebin": True}  # fmt: skip
     for field in dataclasses.fields(config):
         for words in ([f"--terms.{term}.{field.name}", str(values[field.name])],
                       [f"--terms.{term}.{field.name}={values[field.name]}"]):  # fmt: skip

@@ -19,6 +19,7 @@ from ld_hub.errors import ConfigError
         ("warmup_steps", -1), ("warmup_ratio", 2.0), ("clip_grad_norm", 0.0), ("ema_decay", 2.0), ("seed", -1),
         ("flip", 1.1), ("short_sides", (800, 480)), ("image_size", (0, 10)), ("workers", -1), ("eval_batch_size", 0),
         ("eval_every_steps", 0), ("eval_every_epochs", 0.0), ("save_every", 0), ("log_every", 0),
+        ("bias_lr_factor", 0.0), ("bias_weight_decay", -1.0),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_refused_by_name(field, value):

@@ -19,7 +19,13 @@ from ld_hub.errors import CheckpointError, ConfigError
 from tests.engine.runs import QUICK, detector, distil, equal, records, train, weights
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "adamw", "ema_decay": 0.9, "accumulation": 2, "batch_size": 2}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bias_lr_factor": 2.0},
+        {"optimizer": "adamw", "ema_decay": 0.9, "accumulation": 2, "batch_size": 2, "bias_weight_decay": 0.5},
+    ],
+)
 def test_resume_equals_the_uninterrupted_run(data, tmp_path, options, monkeypatch):
     settings = {
         "steps": 7,

@@ -12,7 +12,7 @@ from ld_hub.engine import DetectionTrainer, DistillationTrainer, TrainConfig
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
 from ld_hub.errors import ConfigError, DataError, NonFiniteLossError
 from ld_hub.models.factory import create_model
-from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
+from tests.engine.runs import IDS, NAMES, QUICK, SMALL, detector, distance, distil, equal, records, sets, train, weights
 
 
 def test_a_run_directory(data, tmp_path):
@@ -121,6 +121,7 @@ def test_clipping_limits_the_step(data, tmp_path):
         {"warmup_steps": 2}, {"seed": 1}, {"flip": 1.0}, {"short_sides": (32, 48)},
         {"lr_schedule": "cosine"}, {"lr_schedule": "constant"}, {"milestones": (0.4, 0.9)}, {"lr_decay": 0.5},
         {"batch_size": 2}, {"image_size": (96, 96)}, {"filter_empty": True},
+        {"bias_lr_factor": 2.0}, {"bias_weight_decay": 0.5},
     ],
     ids=str,
 )  # fmt: skip
@@ -163,6 +164,21 @@ def test_learning_rate_and_epochs_in_the_log(data, tmp_path):
     assert len(lines) == 6  # 12 images, 4 per step
     assert [line["lr"] for line in lines] == pytest.approx([0.1, 0.15, 0.2, 0.02, 0.02, 0.02])  # 0.8 * 4 / 16
     assert [line["epoch"] for line in lines] == pytest.approx([1 / 3, 2 / 3, 1, 4 / 3, 5 / 3, 2], abs=1e-3)
+
+
+def test_a_family_trains_with_its_published_settings(data, tmp_path):
+    """FCOS: biases at twice the rate and without decay, warm-up from a third; what the user says wins."""
+    settings = {"steps": 3, "warmup_steps": 2, "lr": 0.8, "batch_size": 4}
+    for name, given, ratio in (("published", {}, 1 / 3), ("given", {"warmup_ratio": 0.5, "bias_lr_factor": 1.0}, 0.5)):
+        model = create_model("fcos", backbone="test_resnet", label_names=NAMES, category_ids=IDS, **SMALL)
+        model.data_config = detector().data_config
+        train(data, tmp_path / name, model, **settings, **given)
+        written = json.loads((tmp_path / name / "config.json").read_text())["config"]
+        expected = {"bias_lr_factor": 2.0, "bias_weight_decay": 0.0, "warmup_ratio": ratio, **given}
+        assert {key: written[key] for key in expected} == expected
+        assert [line["lr"] for line in records(tmp_path / name)] == pytest.approx(
+            [0.2 * ratio, 0.2 * (1 + ratio) / 2, 0.02]
+        )
 
 
 def test_a_preset_is_a_length_with_decays(data, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,25 +10,49 @@ import torch
 from torch import Tensor
 
 import ld_hub
-from ld_hub.distillation import Distiller
+from ld_hub.distillation import Distiller, Recipe, get_recipe
 from ld_hub.engine.config import TrainConfig
-from ld_hub.engine.optimizer import make_optimizer
+from ld_hub.engine.optimizer import make_optimizer, set_lr
 from ld_hub.engine.tasks import DistillationTask
 from ld_hub.models.convert import load_openmmlab_state, translate_openmmlab
 from ld_hub.models.detector import DenseDetector
 from ld_hub.structures import ImageBatch, Targets
-from tests.reference.test_heads import OURS
 from tests.reference.test_models import rules
 from tests.support import golden
 from tests.support.names import name_of
 
-KEYS = {  # student and teacher; train_LD_r50_ld adds an imitation term, which changes the backbone's gradients
-    "train_LD_r18_ld": ("keys_LD_gfl_r18", "keys_LD_gfl_r101"),
-    "train_LD_atss_r50": ("keys_LD_atss_r50", "keys_LD_atss_r101"),
-    "train_LD_fcos_r50": ("keys_LD_fcos_r50", "keys_LD_fcos_r101"),
-    "train_LD_retina_r50": ("keys_LD_retina_r50", "keys_LD_retina_r101"),
+CASES = {  # student, teacher, recipe; a sum of two recipes has the terms of both
+    "train_LD_r18_ld": ("keys_LD_gfl_r18", "keys_LD_gfl_r101", "vlr"),
+    "train_LD_r50_ld": ("keys_LD_gfl_r50", "keys_LD_gfl_r101", "vlr+fine_grained"),
+    "train_LD_atss_r50": ("keys_LD_atss_r50", "keys_LD_atss_r101", "vlr"),
+    "train_LD_fcos_r50": ("keys_LD_fcos_r50", "keys_LD_fcos_r101", "vlr"),
+    "train_LD_retina_r50": ("keys_LD_retina_r50", "keys_LD_retina_r101", "vlr"),
+    "train_BCKD_bckd_r50": ("keys_BCKD_bckd_r50", "keys_BCKD_gfl_r101", "bckd"),
+    "train_BCKD_bckd_mobilenet": ("keys_BCKD_bckd_mobilenet", "keys_BCKD_gfl_r101", "bckd"),
 }
-CASES = [case for case, keys in KEYS.items() if all(golden.find(stem) for stem in (case, *keys))]
+OURS = {  # the official names of our losses; the first that the case has
+    "distill_ld": ("loss_ld",),
+    "distill_ld_vlr": ("loss_ld_vlr", "loss_ld_neg"),
+    "distill_kd": ("loss_kd", "loss_cls_kd"),
+    "distill_feature": ("loss_im",),
+    "distill_bckd_cls": ("loss_kd",),
+    "distill_bckd_box": ("loss_score_kd",),
+}
+
+
+# This backbone trains its batch norms, on 2 images, which enlarges rounding: our own gradients in float32 and float64
+# differ by up to 2.4e-3 of their sums. On the recording's number of threads the worst deviation is 1.6e-5.
+TOLERANCE = {"train_BCKD_bckd_mobilenet": 3e-3}
+NOISE = 3e-6  # norm of a gradient that is 0 but for rounding, of a bias before a batch norm: the largest has 2e-6
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the recording: another order of sums turns some ReLUs, which changes sums of gradients by more than 1e-5."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def _model(keys: str, prefix: str = "") -> DenseDetector:
@@ -52,13 +77,51 @@ def _batch(info: dict[str, Any]) -> ImageBatch:
 
 
 def _step(case: str, info: dict[str, Any]) -> tuple[DenseDetector, dict[str, Tensor]]:
-    student, teacher = _model(KEYS[case][0]), _model(KEYS[case][1], "teacher.")
+    student_keys, teacher_keys, recipes = CASES[case]
+    reference: Any = info["fork"].lower()
+    student, teacher = _model(student_keys), _model(teacher_keys, "teacher.")
     kind = getattr(student.config, "box_loss", "giou")
-    student.criterion = student.criterion.published(student.coder, "ld", distilling=True, box_loss=kind)
-    task = DistillationTask(student, teacher, Distiller("vlr", reference="ld")).train()
+    student.criterion = student.criterion.published(student.coder, reference, distilling=True, box_loss=kind)
+    terms = {name: term for recipe in recipes.split("+") for name, term in get_recipe(recipe).terms.items()}
+    task = DistillationTask(student, teacher, Distiller(Recipe(recipes, terms), reference=reference)).train()
     losses = task(_batch(info))
     torch.stack(list(losses.values())).sum().backward()
     return student, losses
+
+
+def _assert_gradients(parameters: dict[str, Tensor], expected: dict[str, list[float] | None], tolerance: float) -> None:
+    for name, stored in expected.items():
+        grad = parameters[name].grad
+        assert (grad is None) == (stored is None), name
+        if grad is None or stored is None or not stored[1] > 0:
+            continue
+        grad = grad.double()
+        if stored[2] < NOISE:
+            assert grad.norm() < NOISE, name
+            continue
+        found = [float(grad.sum()), float(grad.abs().sum()), float(grad.norm())]
+        for value, official, scale in zip(found, stored, (stored[1], stored[1], stored[2]), strict=False):
+            assert abs(value - official) <= tolerance * scale, (name, found, stored)
+
+
+def _assert_update(
+    student: DenseDetector, settings: dict[str, Any], expected: dict[str, float], tolerance: float
+) -> None:
+    """One step of the family's optimizer, at the learning rate of the configuration."""
+    config = TrainConfig(momentum=settings["momentum"], weight_decay=settings["weight_decay"])
+    config = config.for_family(student.family)
+    special = settings.get("paramwise_cfg", {})
+    assert config.bias_lr_factor == special.get("bias_lr_mult")
+    assert config.bias_weight_decay == special.get("bias_decay_mult")  # 0 times the weight decay, where it is given
+    optimizer = make_optimizer(student, config)
+    set_lr(optimizer, settings["lr"])
+    parameters = dict(student.named_parameters())
+    before = {name: p.detach().clone() for name, p in parameters.items()}
+    optimizer.step()
+    for name, official in expected.items():
+        moved = float((parameters[name].detach() - before[name]).double().abs().sum())
+        rounding = before[name].numel() * float(before[name].abs().max()) * torch.finfo(torch.float32).eps
+        assert abs(moved - official) <= tolerance * official + rounding, name
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -68,30 +131,18 @@ def test_losses_gradients_and_update(case: str) -> None:
     for name, loss in losses.items():
         key = next(k for k in OURS.get(name, (name,)) if f"loss/{k}" in arrays.files)
         assert golden.error(loss.detach(), arrays[f"loss/{key}"].sum()) <= 1e-5, name
-    names = {key: torch.tensor(index) for index, key in enumerate(info["grads"])}
-    ours = {int(index): name for name, index in translate_openmmlab(student, names)[0].items()}
-    parameters = dict(student.named_parameters())
-    assert set(ours.values()) == set(parameters)
-    before = {name: p.detach().clone() for name, p in parameters.items()}
-    for index, (key, stored) in enumerate(info["grads"].items()):
-        grad = parameters[ours[index]].grad
-        assert (grad is None) == (stored is None), key
-        if grad is not None and stored[1] > 0:
-            grad = grad.double()
-            found = [float(grad.sum()), float(grad.abs().sum()), float(grad.norm())]
-            for value, expected, scale in zip(found, stored, (stored[1], stored[1], stored[2]), strict=False):
-                assert abs(value - expected) <= 1e-5 * scale, (key, found, stored)
+    assert abs(sum(float(loss.detach()) for loss in losses.values()) - info["total"]) <= 1e-5 * info["total"]
 
-    settings = info["optimizer"]
-    if "paramwise_cfg" in settings:  # FCOS trained biases at twice the rate, without decay
-        return
-    config = TrainConfig(momentum=settings["momentum"], weight_decay=settings["weight_decay"])
-    optimizer = make_optimizer(parameters.values(), config)
-    for group in optimizer.param_groups:
-        group["lr"] = settings["lr"]
-    optimizer.step()
-    for index, (key, expected) in enumerate(info["sgd_update_abs_sum"].items()):
-        name = ours[index]
-        moved = float((parameters[name].detach() - before[name]).double().abs().sum())
-        rounding = before[name].numel() * float(before[name].abs().max()) * torch.finfo(torch.float32).eps
-        assert abs(moved - expected) <= 1e-5 * expected + rounding, key
+    names = {key: torch.tensor(index) for index, key in enumerate(info["grads"])}
+    official = list(info["grads"])
+    ours = {official[int(index)]: name for name, index in translate_openmmlab(student, names)[0].items()}
+    assert set(ours.values()) == {name for name, _ in student.named_parameters()}
+    tolerance = TOLERANCE.get(case, 1e-5)
+    gradients = {name: info["grads"][key] for key, name in ours.items()}
+    _assert_gradients(dict(student.named_parameters()), gradients, tolerance)
+    updates = {name: info["sgd_update_abs_sum"][key] for key, name in ours.items()}
+    _assert_update(student, info["optimizer"], updates, tolerance)
+
+
+def test_all_stored_steps_are_replayed() -> None:
+    assert set(golden.find("train_*")) == set(CASES)
