@@ -1,13 +1,15 @@
-"""A recipe at work."""
+"""A recipe at work: one teacher's, or those of several."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
 from ld_hub.distillation.inputs import TermInputs
-from ld_hub.distillation.recipes import Recipe, get_recipe
+from ld_hub.distillation.matching import Matching, as_seen
+from ld_hub.distillation.recipes import RECIPES, Recipe, get_recipe
 from ld_hub.distillation.terms import TERMS, Term
 from ld_hub.errors import ConfigError
 from ld_hub.structures import DetectorSpec
@@ -20,16 +22,38 @@ class Distiller(nn.Module):
         recipe: Registered name or recipe.
         reference: ``"ld"`` or ``"bckd"`` for the published computation of that code base; None for the sound
             default, which does not depend on batch size or on how a batch is split.
+        teacher_scale: Size of the images that the teacher sees over the student's; 2 lets its level l + 1 teach the
+            student's level l.
+        class_map: The teacher's name of classes that the student calls otherwise.
+
+    Attributes:
+        matching: Which of the teacher's rows and classes belong to the student's; made by `setup`.
     """
 
-    def __init__(self, recipe: str | Recipe, reference: str | None = None) -> None:
+    def __init__(
+        self,
+        recipe: str | Recipe,
+        reference: str | None = None,
+        *,
+        teacher_scale: float = 1.0,
+        class_map: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__()
+        if not 0 < teacher_scale < float("inf"):
+            raise ConfigError(f"teacher_scale is {teacher_scale!r}; expected a number above 0, e.g. 2.")
+        self.teacher_scale, self.class_map = teacher_scale, dict(class_map or {})
+        self.matching: Matching | None = None
         recipe = get_recipe(recipe)
         self._follow(recipe if reference is None else recipe.published(reference))
 
     def _follow(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.terms = nn.ModuleDict({name: TERMS[c.kind](c) for name, c in recipe.terms.items()})
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Maps that the terms ask both detectors for: ``"features"``, ``"towers"``."""
+        return frozenset().union(*(term.needs for _, term in self._named()))
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
         """Adapt the recipe to the student's family, check the pair, make adapters; once, before the optimizer is made.
@@ -41,12 +65,20 @@ class Distiller(nn.Module):
             ConfigError: If the recipe cannot run between these detectors.
         """
         self._follow(self.recipe.for_family(student.family))
-        remarks = []
+        seen = as_seen(teacher, self.teacher_scale, self.class_map)
+        try:
+            self.matching = Matching(student, seen, self.teacher_scale)
+        except ConfigError as error:
+            raise ConfigError(f"Recipe '{self.recipe.name}': {error}") from None
+        remarks = list(self.matching.remarks)
         for name, term in self._named():
             try:
-                remarks += [f"{name}: {remark}" for remark in term.setup(student, teacher)]
+                remarks += [f"{name}: {remark}" for remark in term.setup(student, seen)]
             except ConfigError as error:
-                raise ConfigError(f"Recipe '{self.recipe.name}', term '{name}': {error}") from None
+                fitting = ", ".join(fitting_recipes(student, seen)) or "none"
+                raise ConfigError(
+                    f"Recipe '{self.recipe.name}', term '{name}': {error} Recipes that fit this pair: {fitting}."
+                ) from None
         return remarks
 
     def _named(self) -> list[tuple[str, Term[Any]]]:
@@ -54,8 +86,75 @@ class Distiller(nn.Module):
 
     def forward(self, inputs: TermInputs, step: int = 0) -> dict[str, Tensor]:
         """Weighted losses of the terms, ``distill_<term>``; a term outside its steps gives a connected 0."""
+        inputs = inputs if self.matching is None else inputs.matched(self.matching)
         losses = {}
         for name, term in self._named():
             active = self.recipe.terms[name].active(step)
             losses[f"distill_{name}"] = term(inputs) if active else 0 * inputs.student.box.sum()
         return losses
+
+
+def fitting_recipes(student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
+    """Registered recipes that can run between two detectors.
+
+    Args:
+        student: Its description.
+        teacher: Of `ld_hub.distillation.matching.as_seen`.
+    """
+
+    def fits(recipe: Recipe) -> bool:
+        try:
+            for config in recipe.for_family(student.family).terms.values():
+                TERMS[config.kind](config).setup(student, teacher)
+        except ConfigError:
+            return False
+        return True
+
+    return [name for name in RECIPES if fits(RECIPES[name])]
+
+
+class Committee(nn.Module):
+    """Several teachers of one student.
+
+    Args:
+        distillers: What each teacher teaches, by its name.
+        weights: Factor of each teacher's losses; 1 for those that are not named.
+
+    Raises:
+        ConfigError: If a weight is of no teacher, or is no number of at least 0.
+    """
+
+    def __init__(self, distillers: Mapping[str, Distiller], weights: Mapping[str, float] | None = None) -> None:
+        super().__init__()
+        self.weights = {name: 1.0 for name in distillers} | dict(weights or {})
+        for name, weight in self.weights.items():
+            if name not in distillers or not 0 <= weight < float("inf"):
+                raise ConfigError(
+                    f"weights has {name!r}: {weight!r}; expected numbers of at least 0 for the teachers "
+                    f"{', '.join(distillers)}."
+                )
+        self.names = list(distillers)
+        self.distillers = nn.ModuleList(distillers.values())  # names may hold dots, which keys of modules may not
+
+    def setup(self, student: DetectorSpec, teachers: Mapping[str, DetectorSpec]) -> list[str]:
+        """Set up each distiller; see `Distiller.setup`."""
+        remarks = []
+        for name, distiller in self._named():
+            remarks += [f"{name}: {remark}" for remark in distiller.setup(student, teachers[name])]
+        return remarks
+
+    def _named(self) -> list[tuple[str, Distiller]]:
+        return list(zip(self.names, self.distillers, strict=True))  # type: ignore[arg-type]
+
+    def forward(self, inputs: Mapping[str, TermInputs], step: int = 0) -> dict[str, Tensor]:
+        """Weighted losses ``distill_<term>@<teacher>`` of all teachers.
+
+        Args:
+            inputs: The batch as the student and each teacher see it, by teacher.
+            step: 0-based optimizer step.
+        """
+        return {
+            f"{loss}@{name}": self.weights[name] * value
+            for name, distiller in self._named()
+            for loss, value in distiller(inputs[name], step).items()
+        }

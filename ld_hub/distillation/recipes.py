@@ -6,7 +6,20 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from ld_hub.distillation.terms import TERMS, BoxBinsKLConfig, ClassKLConfig, TermConfig
+import ld_hub.distillation.general_instances  # noqa: F401  # registers the region "gi"
+from ld_hub.distillation.bins import BoxBinsKLConfig
+from ld_hub.distillation.boxes import BoxIoUConfig
+from ld_hub.distillation.classes import ClassBCEConfig, ClassKLConfig
+from ld_hub.distillation.correlation import CorrelationConfig
+from ld_hub.distillation.cross_head import CrossBoxConfig, CrossClassConfig
+from ld_hub.distillation.features import (
+    ChannelKLConfig,
+    FeatureMSEConfig,
+    MaskedGenerationConfig,
+    PearsonFeatureConfig,
+)
+from ld_hub.distillation.focal_global import FocalGlobalConfig
+from ld_hub.distillation.terms import TERMS, TermConfig
 from ld_hub.errors import ConfigError, unknown_name
 from ld_hub.registry import Registry
 
@@ -88,6 +101,7 @@ class Recipe:
         rows = [header]
         for name, term in self.terms.items():
             region = f"vlr({term.criterion}, {term.gamma:g})" if term.region == "vlr" else term.region
+            region += " w/o positives" if term.exclude_positives else ""
             last = "end" if term.last_step is None else str(term.last_step)
             temperature = getattr(term, "temperature", None)
             cells = (name, term.kind, f"{term.weight:g}", "-" if temperature is None else f"{temperature:g}", region)
@@ -144,12 +158,19 @@ def _preset(name: str, reference: str | None, family: str) -> Mapping[str, TermC
 
 RECIPES: Registry[Recipe] = Registry("recipe")
 
-# What LD's configurations and heads set differently from its GFocal ones, by family and term (reference SPEC 4 and 8).
+# What published configurations set differently from the GFocal ones, by family and term: LD's (reference SPEC 4 and 8),
+# CrossKD's and PKD's.
 # RetinaNet's weights are for the mean over 68 joint entries; a KL of one edge divided by 272 = 16 x 17 is as strong.
 FAMILY_TERMS: dict[str, dict[str, dict[str, Any]]] = {
-    "atss": {"ld_vlr": {"weight": 0.0375}},
-    "fcos": {"ld_vlr": {"region": "inside"}},
+    "atss": {"ld_vlr": {"weight": 0.0375}, "cross_box": {"quality_weight": 1.0}, "cross_pkd": {"weight": 1.0}},
+    "fcos": {
+        "ld_vlr": {"region": "inside_gt", "exclude_positives": True},
+        "cross_cls": {"weight": 0.4},
+        "cross_box": {"weight": 0.75, "iou": "iou"},
+        "cross_pkd": {"weight": 2.0},
+    },
     "retinanet": {
+        "cross_pkd": {"weight": 2.0},
         "ld": {"weight": 5.0, "kl_divisor": 272},
         "ld_vlr": {"weight": 0.15, "kl_divisor": 272},
         "kd": {"temperature": 8.0},
@@ -158,7 +179,7 @@ FAMILY_TERMS: dict[str, dict[str, dict[str, Any]]] = {
 
 # What of it is a fault, or an accident, and so belongs to the published reading alone.
 FAMILY_QUIRKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
-    ("ld", "retinanet"): {"ld": {"joint": True}, "ld_vlr": {"joint": True, "region": "vlr_background"}},
+    ("ld", "retinanet"): {"ld": {"joint": True}, "ld_vlr": {"joint": True, "exclude_positives": True}},
 }
 
 
@@ -192,3 +213,45 @@ register_recipe(
         "the LD paper's full method: main KD + main LD + VLR LD",
     )
 )
+register_recipe(
+    Recipe(
+        "bckd",
+        {"bckd_cls": ClassBCEConfig(), "bckd_box": BoxIoUConfig()},
+        "binary class distillation + IoU of boxes (BCKD, ICCV 2023)",
+    )
+)
+
+# Rows of the LD paper's table of feature imitation.
+register_recipe(Recipe("fitnets", {"feature": FeatureMSEConfig()}, "imitation of the pyramid, every cell (FitNets)"))
+register_recipe(Recipe("inside_gt", {"feature": FeatureMSEConfig(region="inside_gt")}, "imitation inside the boxes"))
+register_recipe(Recipe("main_region", {"feature": FeatureMSEConfig(region="main")}, "imitation on the positives"))
+register_recipe(
+    Recipe("fine_grained", {"feature": FeatureMSEConfig(region="fine_grained")}, "imitation near objects (CVPR 2019)")
+)
+register_recipe(
+    Recipe(
+        "defeat",
+        {
+            "foreground": FeatureMSEConfig(region="inside_gt"),
+            "background": FeatureMSEConfig(region="outside_gt", weight=4.0),
+        },
+        "imitation, foreground and background apart (DeFeat, CVPR 2021)",
+    )
+)
+register_recipe(Recipe("gi", {"feature": FeatureMSEConfig(region="gi")}, "imitation where the two disagree most (GID)"))
+
+# Rival methods.
+CROSS = {"cross_cls": CrossClassConfig(), "cross_box": CrossBoxConfig()}
+register_recipe(Recipe("crosskd", CROSS, "student's features through the teacher's head (CVPR 2024)"))
+register_recipe(Recipe("crosskd_pkd", {**CROSS, "cross_pkd": PearsonFeatureConfig()}, "CrossKD and PKD together"))
+register_recipe(Recipe("pkd", {"pkd": PearsonFeatureConfig()}, "correlation of pyramid channels (PKD, NeurIPS 2022)"))
+register_recipe(
+    Recipe(
+        "cwd",
+        {"cwd": ChannelKLConfig(), "cwd_cls": ChannelKLConfig(on="logits", weight=5.0)},
+        "channels as distributions over the image (CWD, ICCV 2021)",
+    )
+)
+register_recipe(Recipe("fgd", {"fgd": FocalGlobalConfig()}, "focal and global features (FGD, CVPR 2022)"))
+register_recipe(Recipe("mgd", {"mgd": MaskedGenerationConfig()}, "teacher's map generated from masked cells (MGD)"))
+register_recipe(Recipe("dist", {"dist": CorrelationConfig()}, "correlation of class scores (DIST, NeurIPS 2022)"))

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from ld_hub.distillation import BoxBinsKLConfig, Distiller, Recipe, TermInputs, get_recipe, list_recipes
-from ld_hub.distillation.regions import select, vlr_weights
+from ld_hub.distillation import BoxBinsKLConfig, Distiller, Recipe, TermInputs, get_recipe
+from ld_hub.distillation.regions import RegionConfig, select, vlr_weights
 from ld_hub.errors import ConfigError
 from ld_hub.structures import StepCounts
 from tests.support import build
+from tests.support.build import PREDICTIONS
 
 OTHERS = [f for f in build.FAMILIES if f != "gfocal"]
 
@@ -29,7 +30,7 @@ def total(recipe: str, family: str, inputs: TermInputs, reference: str | None = 
 
 @pytest.mark.parametrize("reference", [None, "ld"])
 @pytest.mark.parametrize("family", OTHERS)
-@pytest.mark.parametrize("recipe", list_recipes())
+@pytest.mark.parametrize("recipe", PREDICTIONS)
 def test_equal_detectors_have_nothing_to_teach_and_others_do(recipe: str, family: str, reference: str | None) -> None:
     inputs = inputs_of(family)
     assert total(recipe, family, inputs, reference) > 0
@@ -42,7 +43,7 @@ def test_equal_detectors_have_nothing_to_teach_and_others_do(recipe: str, family
 
 @pytest.mark.parametrize("split", [[[0], [1, 2, 3]], [[0, 2], [1, 3]]])
 @pytest.mark.parametrize("family", OTHERS)
-@pytest.mark.parametrize("recipe", list_recipes())
+@pytest.mark.parametrize("recipe", PREDICTIONS)
 def test_the_gradient_does_not_depend_on_the_split(recipe: str, family: str, split: list[list[int]]) -> None:
     student, teacher = (build.output(4, seed, family=family) for seed in (8, 9))
     truth = build.targets(4, seed=1)
@@ -62,7 +63,7 @@ def test_the_gradient_does_not_depend_on_the_split(recipe: str, family: str, spl
 
 def test_inside_region_against_loops() -> None:
     inputs = inputs_of("fcos", seed=4)
-    region = select(inputs, "inside", 0.25, "iof")
+    region = select(inputs, RegionConfig(region="inside_gt", exclude_positives=True))
     scores = inputs.student.cls_logits.detach().sigmoid().amax(dim=2)
     expected = {}
     for n in range(3):
@@ -80,7 +81,7 @@ def test_vlr_without_positives() -> None:
     weights = vlr_weights(inputs.assignment, inputs.targets)
     overlap = (weights > 0) & inputs.assignment.positive
     assert overlap.any()
-    region = select(inputs, "vlr_background", 0.25, "iof")
+    region = select(inputs, RegionConfig(region="vlr", exclude_positives=True))
     expected = (weights * ~inputs.assignment.positive).flatten()
     assert torch.equal(region.rows.index, expected.nonzero().squeeze(1))
     assert torch.equal(region.importance, expected[region.rows.index])
@@ -116,7 +117,8 @@ def test_recipes_adapt_to_a_family_and_keep_what_the_user_set() -> None:
     vlr = get_recipe("vlr")
     assert vlr.for_family("gfocal") == vlr
     assert vlr.for_family("atss").terms["ld_vlr"].weight == 0.15 * 0.25
-    assert vlr.for_family("fcos").terms["ld_vlr"].region == "inside"
+    assert vlr.for_family("fcos").terms["ld_vlr"].region == "inside_gt"
+    assert "inside_gt w/o positives" in vlr.for_family("fcos").table()
     retina = vlr.for_family("retinanet")
     assert (retina.terms["ld"].weight, retina.terms["ld_vlr"].weight) == (5.0, 0.15)
     assert retina.for_family("retinanet") == retina
@@ -148,7 +150,7 @@ def test_setup_adapts(family: str) -> None:
 
 
 def test_points_have_no_overlaps_and_plain_boxes_no_bins() -> None:
-    with pytest.raises(ConfigError, match=r"anchors.*'inside'"):
+    with pytest.raises(ConfigError, match=r"anchors.*'inside_gt'"):
         Distiller("vlr")(inputs_of("fcos"))
     plain = build.spec("atss_r50", family="atss", reg_max=None)
     with pytest.raises(ConfigError, match=r"bins.*atss_r50_bins"):

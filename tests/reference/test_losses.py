@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from ld_hub.distillation.classes import binary_divergence
 from ld_hub.distillation.terms import kl_divergence
 from ld_hub.losses import box_loss, centerness_loss, distribution_focal_loss, focal_loss, quality_focal_loss
 from tests.support import golden
 
 BOX_KINDS = {"GIoULoss": "giou", "CIoULoss": "ciou", "DIoULoss": "diou"}
 REPLAYED = {"QualityFocalLoss", "DistributionFocalLoss", "KnowledgeDistillationKLDivLoss", "FocalLoss",
-            "CrossEntropyLoss", *BOX_KINDS}  # fmt: skip
+            "CrossEntropyLoss", "NovelKDLoss", *BOX_KINDS}  # fmt: skip
 
 
 def _cases() -> list[tuple[str, str, str]]:
@@ -40,6 +41,8 @@ def _rows(kind: str, case: dict[str, Any], given: dict[str, Tensor], fork: str) 
         return centerness_loss(pred, given["label"])
     if kind == "KnowledgeDistillationKLDivLoss":
         return kl_divergence(pred, given["soft_label"], case["cfg"]["T"], None)
+    if kind == "NovelKDLoss":
+        return binary_divergence(pred, given["soft_label"], case["kwargs"].get("beta", 1.0))
     return box_loss(pred, given["target"], BOX_KINDS[kind], reference=fork)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def name_of(stem: str) -> str:
-    """The name for ``keys_LD_fcos_r50``, ``model_BCKD_plain_atss_r50``, ...; empty where there is none yet."""
+    """The name for ``keys_LD_fcos_r50``, ``model_BCKD_plain_atss_r50``, ...."""
     case = stem.split("_", 2)[2]
-    if "dcn" in case or case.startswith("bckd_"):  # deformable convolutions, MobileNetV2
-        return ""
+    if case.startswith("bckd_"):
+        return {"bckd_mobilenet": "gfocal_mobilenetv2_leaky", "bckd_r50": "gfocal_r50"}[case]
     if case.startswith("plain_"):
         return case.removeprefix("plain_")
     family, _, backbone = case.partition("_")

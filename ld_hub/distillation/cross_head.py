@@ -1,0 +1,173 @@
+"""CrossKD (arXiv 2306.11369): the student's features through the teacher's frozen head.
+
+The head's output for the student's features has to be the teacher's own, so that the task's and the teacher's demands
+never meet on one output. Shapes: N images, B rows of the teacher, P cells of a level, F channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ld_hub.distillation.classes import binary_divergence
+from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.terms import CONFIG, Term, WholeConfig, kl_divergence, register_term
+from ld_hub.errors import ConfigError
+from ld_hub.ops.boxes import overlap
+from ld_hub.structures import DenseOutput, DetectorSpec, Rows
+
+EPS = 1e-6  # least standard deviation of a channel
+
+
+@dataclass(frozen=True)
+class CrossConfig(WholeConfig):
+    """What both terms have.
+
+    Attributes:
+        over: What the statistics of the student's maps are taken over, and sums are divided by: ``"image"``, each
+            image on its own, so that a batch may be split; ``"batch"``, this rank's batch, as published.
+    """
+
+    over: Literal["image", "batch"] = "image"
+
+
+class CrossTerm(Term[CONFIG]):
+    """Base of terms on the crossed output."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"towers"})
+
+    def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
+        """The student's tower maps have to fit into the teacher's head."""
+        for field in ("strides", "tower_channels"):
+            mine, theirs = getattr(student, field), getattr(teacher, field)
+            if mine != theirs:
+                way = f"build the student with head_width={theirs}" if field == "tower_channels" else "teacher_scale=1"
+                raise ConfigError(
+                    f"{field} is {mine} in student '{student.name}' and {theirs} in teacher '{teacher.name}': the "
+                    f"student's maps do not fit into the teacher's head. Way out: {way}."
+                )
+        return []
+
+
+def crossed(inputs: TermInputs, over: str) -> DenseOutput:
+    """The teacher's head on the student's tower maps; made once per step for both terms."""
+    key = ("crossed", over)
+    if key not in inputs.shared:
+        mine, theirs = inputs.student.towers, inputs.teacher.towers
+        if mine is None or theirs is None or inputs.teacher_head is None:
+            raise AssertionError("CrossKD needs the tower maps of both, and the teacher's head")
+        valid = inputs.teacher.priors.valid(inputs.targets.image_sizes)[:, :: inputs.teacher.priors.anchors_per_cell]
+        sizes = [cls_map.shape[-2] * cls_map.shape[-1] for cls_map, _ in theirs]
+        levels = zip(mine, theirs, valid.split(sizes, dim=1), strict=True)
+        towers = [
+            (restandardised(cls, cls_target, cells, over), restandardised(box, box_target, cells, over))
+            for (cls, box), (cls_target, box_target), cells in levels
+        ]
+        inputs.shared[key] = inputs.teacher_head(tuple(towers))
+    return inputs.shared[key]
+
+
+def restandardised(student: Tensor, teacher: Tensor, valid: Tensor, over: str) -> Tensor:
+    """The student's map with the teacher's mean and standard deviation of each channel (CrossKD, appendix).
+
+    Args:
+        student: ``(N, F, H, W)``.
+        teacher: ``(N, F, H, W)``.
+        valid: ``(N, P)`` bool, cells on the images.
+        over: ``"image"``: over an image's valid cells; ``"batch"``: over all cells of the batch.
+    """
+    if over == "batch":
+        weight = torch.ones_like(valid, dtype=student.dtype)
+        dims: tuple[int, ...] = (0, 2)
+    else:
+        weight, dims = valid.to(student.dtype), (2,)
+    weight = weight[:, None]  # (N, 1, P)
+    weight = weight / weight.sum(dim=dims, keepdim=True)
+
+    def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
+        mean = (rows * weight).sum(dim=dims, keepdim=True)
+        variance = ((rows - mean).square() * weight).sum(dim=dims, keepdim=True)
+        return mean, variance.clamp(min=EPS**2).sqrt()
+
+    rows, target = student.flatten(2), teacher.detach().to(student.dtype).flatten(2)
+    (mean, deviation), (new_mean, new_deviation) = moments(rows), moments(target)
+    return ((rows - mean) / deviation * new_deviation + new_mean).view_as(student)
+
+
+@dataclass(frozen=True)
+class CrossClassConfig(CrossConfig):
+    """The class term of CrossKD: quality focal loss against the teacher's scores, over all rows."""
+
+    kind: ClassVar[str] = "cross_class"
+
+
+@register_term
+class CrossClass(CrossTerm[CrossClassConfig]):
+    """``weight * sum over rows and classes of |p - t| BCE(p, t) / positives``, p crossed and t teacher's scores."""
+
+    config_class = CrossClassConfig
+
+    def forward(self, inputs: TermInputs) -> Tensor:
+        """Scalar."""
+        valid = inputs.teacher.priors.valid(inputs.targets.image_sizes).flatten()
+        logits = crossed(inputs, self.config.over).cls_logits.flatten(0, 1)
+        per_row = binary_divergence(logits, inputs.teacher.cls_logits.flatten(0, 1))
+        positives = inputs.step_counts().positives.sum().clamp(min=1)
+        return self.config.weight * (per_row * valid).sum() / positives
+
+
+@dataclass(frozen=True)
+class CrossBoxConfig(CrossConfig):
+    """The box term of CrossKD: KL between bins, or an IoU loss between boxes where the teacher's head has no bins.
+
+    Attributes:
+        iou: Without bins: ``"giou"``, or ``"iou"`` (FCOS).
+        quality_weight: Weight of the BCE between centerness scores, where the teacher's head has them (ATSS).
+    """
+
+    kind: ClassVar[str] = "cross_box"
+    iou: Literal["giou", "iou"] = "giou"
+    quality_weight: float = 0.0
+
+
+@register_term
+class CrossBox(CrossTerm[CrossBoxConfig]):
+    """``weight * sum over rows of w d(p, t) / sum of w``, w the teacher's best class score; d is KL or 1 - IoU."""
+
+    config_class = CrossBoxConfig
+
+    def forward(self, inputs: TermInputs) -> Tensor:
+        """Scalar."""
+        config, teacher = self.config, inputs.teacher
+        output = crossed(inputs, config.over)
+        valid = teacher.priors.valid(inputs.targets.image_sizes)
+        weight = teacher.cls_logits.amax(dim=2).sigmoid() * valid  # (N, B)
+        total = _mean(self._distance(output, teacher), weight, config.over, inputs)
+        if config.quality_weight and output.quality is not None and teacher.quality is not None:
+            target = teacher.quality.sigmoid()
+            entropy = F.binary_cross_entropy_with_logits(output.quality, target, reduction="none")
+            total = total + config.quality_weight * _mean(entropy, weight, config.over, inputs)
+        return config.weight * total
+
+    def _distance(self, output: DenseOutput, teacher: DenseOutput) -> Tensor:
+        """``(N, B)``."""
+        if teacher.coder.reg_max is not None:
+            return kl_divergence(output.box, teacher.box, temperature=1.0, divisor=1).sum(dim=2)
+        rows = Rows.every(torch.ones_like(output.box[..., 0], dtype=torch.bool))
+        boxes = [o.coder.decode_rows(rows.gather(o.box), o.priors, rows.priors) for o in (output, teacher)]
+        stride = output.priors.strides[rows.priors][:, None]
+        distance = 1 - overlap(boxes[0] / stride, boxes[1] / stride, self.config.iou)
+        return distance.view(output.box.shape[:2])
+
+
+def _mean(values: Tensor, weight: Tensor, over: str, inputs: TermInputs) -> Tensor:
+    """Weighted mean ``(N, B)`` over rows: of each image, then over the images of the step; or of the batch."""
+    tiny = torch.finfo(values.dtype).tiny ** 0.5
+    if over == "batch":
+        return (values * weight).sum() / weight.sum().clamp(min=tiny)
+    per_image = (values * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=tiny)
+    return per_image.sum() / inputs.step_counts().images

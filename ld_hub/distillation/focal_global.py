@@ -1,0 +1,134 @@
+"""FGD: Focal and Global Knowledge Distillation (arXiv 2111.11837)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ld_hub.distillation.features import FeatureTerm, Level
+from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.terms import WholeConfig, register_term
+from ld_hub.structures import DetectorSpec, Targets
+
+
+@dataclass(frozen=True)
+class FocalGlobalConfig(WholeConfig):
+    """Weights of the parts of FGD; `weight` multiplies them all.
+
+    Attributes:
+        temperature: T of the attention maps.
+        foreground: alpha, cells inside boxes.
+        background: beta, all other cells.
+        attention: gamma, attention maps themselves.
+        relation: lambda, global context.
+    """
+
+    kind: ClassVar[str] = "fgd"
+    temperature: float = 0.5
+    foreground: float = 1e-3
+    background: float = 5e-4
+    attention: float = 5e-4
+    relation: float = 5e-6
+
+
+class GlobalContext(nn.Module):
+    """A map plus what it says as a whole (GCNet, arXiv 1904.11492, fig. 4d); adds nothing at first.
+
+    Args:
+        channels: F.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // 2)
+        self.attend, last = nn.Linear(channels, 1), nn.Linear(hidden, channels)
+        self.transform = nn.Sequential(nn.Linear(channels, hidden), nn.LayerNorm(hidden), nn.ReLU(), last)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, rows: Tensor, valid: Tensor) -> Tensor:
+        """``(N, P, F)`` with valid cells ``(N, P)`` to the same shape."""
+        score = self.attend(rows).masked_fill(valid[..., None] == 0, torch.finfo(rows.dtype).min)
+        context = (score.softmax(dim=1) * rows).sum(dim=1, keepdim=True)
+        added: Tensor = rows + self.transform(context)
+        return added
+
+
+@register_term
+class FocalGlobal(FeatureTerm[FocalGlobalConfig]):
+    """Squared differences weighted by area and the teacher's attention, attention L1, global context (FGD, eq. 6-12).
+
+    Sums over cells and channels, means over images.
+    """
+
+    config_class = FocalGlobalConfig
+
+    def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
+        """See `FeatureTerm.setup`; makes a context block per level for either side."""
+        remarks, width = super().setup(student, teacher), teacher.feature_channels
+        self.student_context = nn.ModuleList(GlobalContext(width) for _ in student.strides)
+        self.teacher_context = nn.ModuleList(GlobalContext(width) for _ in student.strides)
+        return remarks
+
+    def forward(self, inputs: TermInputs) -> Tensor:
+        """Scalar."""
+        total = inputs.student.box.new_zeros(())
+        for index, level in enumerate(self.levels(inputs)):
+            context = self.student_context[index](level.student, level.valid)
+            target = self.teacher_context[index](level.teacher, level.valid)
+            relation = ((context - target).square() * level.valid[..., None]).sum()
+            total = total + self._focal(level, inputs.targets) + self.config.relation * relation
+        return self.config.weight * total / inputs.step_counts().images
+
+    def _focal(self, level: Level, targets: Targets) -> Tensor:
+        """Foreground, background and attention parts of a level, summed over images."""
+        config = self.config
+        space, channel = attention(level.student, level.valid, config.temperature)
+        space_t, channel_t = attention(level.teacher, level.valid, config.temperature)
+        foreground, background = masks(targets, level)
+        mask = config.foreground * foreground + config.background * background
+        error = (level.student - level.teacher).square() * channel_t[:, None] * (mask * space_t)[..., None]
+        differ = (space - space_t).abs().sum() + (channel - channel_t).abs().sum()
+        return error.sum() + config.attention * differ
+
+
+def attention(rows: Tensor, valid: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Where and in which channels a map is active (FGD, eq. 1-4).
+
+    Args:
+        rows: ``(N, P, F)``.
+        valid: ``(N, P)`` 1.0 or 0.0.
+        temperature: T.
+
+    Returns:
+        ``(N, P)`` with mean 1 over the valid cells, and ``(N, F)`` with mean 1.
+    """
+    size = rows.abs()
+    cells = valid.sum(dim=1, keepdim=True)
+    space = (size.mean(dim=2) / temperature).masked_fill(valid == 0, torch.finfo(rows.dtype).min).softmax(dim=1)
+    channel = ((size * valid[..., None]).sum(dim=1) / cells / temperature).softmax(dim=1)
+    return space * cells, channel * rows.shape[2]
+
+
+@torch.no_grad()
+def masks(targets: Targets, level: Level) -> tuple[Tensor, Tensor]:
+    """Weights of cells inside boxes and outside of them.
+
+    Returns:
+        ``(N, P)`` 1 / area in cells of the smallest box that touches the cell, 0 outside; and ``(N, P)`` with sum 1
+        per image over the valid cells outside all boxes.
+    """
+    height, width = level.shape
+    low, high = (targets.boxes[..., :2] / level.stride).floor(), (targets.boxes[..., 2:] / level.stride).ceil()
+    column = torch.arange(width, device=low.device)
+    row = torch.arange(height, device=low.device)
+    across = (column >= low[..., :1]) & (column < high[..., :1])  # (N, G, W)
+    down = (row >= low[..., 1:]) & (row < high[..., 1:])  # (N, G, H)
+    touched = (down[..., :, None] & across[..., None, :]).flatten(2) & targets.usable[..., None]  # (N, G, P)
+    area = (high - low).clamp(min=1).prod(dim=-1, keepdim=True)
+    foreground = (touched / area).amax(dim=1).to(level.valid.dtype) * level.valid
+    background = (~touched.any(dim=1)).to(level.valid.dtype) * level.valid
+    return foreground, background / background.sum(dim=1, keepdim=True).clamp(min=1)

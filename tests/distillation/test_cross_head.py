@@ -1,0 +1,204 @@
+"""CrossKD on real detectors of all families: laws, and a second version step by step."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import ld_hub
+from ld_hub.distillation import Distiller
+from ld_hub.distillation.cross_head import restandardised
+from ld_hub.engine.tasks import DistillationTask
+from ld_hub.errors import ConfigError
+from ld_hub.models.detector import DenseDetector
+from ld_hub.structures import ImageBatch, StepCounts, Targets
+
+FAMILIES = {
+    "gfocal": {},
+    "atss": {},
+    "fcos": {},
+    "retinanet": {},
+    "atss_bins": {"boxes": "bins"},
+}
+
+
+def detector(family: str, seed: int, width: int = 16, depth: int = 4) -> DenseDetector:
+    torch.manual_seed(seed)
+    model = ld_hub.create_model(
+        family.removesuffix("_bins"), backbone="test_resnet", num_classes=3, fpn_channels=16, head_width=width,
+        head_depth=depth, **FAMILIES[family],
+    )  # fmt: skip
+    for parameter in model.head.parameters():  # far from the small numbers that heads start with
+        nn.init.normal_(parameter, std=0.2)
+    return model.double()
+
+
+def batch(number: int = 2) -> ImageBatch:
+    random = torch.Generator().manual_seed(0)
+    images = torch.randn(number, 3, 64, 96, generator=random, dtype=torch.float64)
+    sizes = torch.tensor([[64.0, 96.0], [32.0, 64.0], [64.0, 64.0], [64.0, 96.0]][:number], dtype=torch.float64)
+    for image, (height, width) in zip(images, sizes.long().tolist(), strict=True):
+        image[:, height:] = 0
+        image[:, :, width:] = 0
+    boxes = [torch.tensor([[4.0, 4.0, 40.0 - 4 * n, 28.0]], dtype=torch.float64) for n in range(number)]
+    labels = [torch.tensor([n % 3]) for n in range(number)]
+    return ImageBatch(images, sizes, torch.ones(number, 2), sizes, Targets.pad(boxes, labels, sizes))
+
+
+def task_of(student: DenseDetector, teacher: DenseDetector, recipe: str = "crosskd") -> DistillationTask:
+    return DistillationTask(student, teacher, Distiller(recipe).double()).train()
+
+
+def terms(losses: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in losses.items() if name.startswith("distill_")}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_detector_has_nothing_to_teach(family: str) -> None:
+    student = detector(family, 1).eval()
+    losses = terms(task_of(student, copy.deepcopy(student)).eval()(batch()))
+    assert set(losses) == {"distill_cross_cls", "distill_cross_box"}
+    assert abs(losses["distill_cross_cls"].item()) < 1e-9
+    if family in ("gfocal", "retinanet"):  # ATSS: the entropy of centerness stays; FCOS: empty boxes overlap nothing
+        assert abs(losses["distill_cross_box"].item()) < 1e-9
+    if family == "gfocal":  # |p - t| and the IoU have kinks at equality, the KL of bins has none
+        gradients = torch.autograd.grad(losses["distill_cross_box"], list(student.parameters()), allow_unused=True)
+        assert all(g is None or g.abs().max() < 1e-7 for g in gradients)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradient_reaches_the_student_through_a_frozen_teacher(family: str) -> None:
+    student, teacher = detector(family, 1), detector(family, 2)
+    task = task_of(student, teacher)
+    losses = terms(task(batch()))
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    tap = student.head.cls_tower.tap
+    assert tap == (2 if family == "fcos" else 3)
+    assert all(p.grad is None for p in teacher.parameters())
+    for tower in (student.head.cls_tower, student.head.box_tower):
+        for index, block in enumerate(tower):
+            gradient = block.conv.weight.grad
+            assert (gradient is not None and gradient.abs().max() > 0) == (index < tap)
+    assert student.head.cls.weight.grad is None and student.head.box.weight.grad is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_against_a_second_version(family: str) -> None:
+    student, teacher = detector(family, 1).eval(), detector(family, 2).eval()
+    images = batch()
+    task = task_of(student, teacher).eval()
+    found = terms(task(images))
+    s, t = student(images.images, towers=True), teacher(images.images, towers=True)
+    priors = t.priors
+    valid = priors.valid(images.image_sizes)[:, :: priors.anchors_per_cell].numpy()
+    towers, start = [], 0
+    for (s_cls, s_box), (t_cls, t_box) in zip(s.towers or (), t.towers or (), strict=True):
+        size = s_cls.shape[2] * s_cls.shape[3]
+        cells = valid[:, start : start + size]
+        start += size
+        towers.append(tuple(torch.tensor(_moved(a, b, cells)) for a, b in ((s_cls, t_cls), (s_box, t_box))))
+    crossed = teacher.resume(tuple(towers), priors)
+    rows = priors.valid(images.image_sizes).numpy()
+    p, q = (o.cls_logits.detach().sigmoid().numpy() for o in (crossed, t))
+    entropy = -(q * np.log(p) + (1 - q) * np.log(1 - p))
+    assignment = student.assign(s.priors, images.targets)
+    cls = (np.abs(p - q) * entropy).sum(axis=2)[rows].sum() / assignment.positive.sum().item()
+    if t.coder.reg_max is not None:
+        a, b = (o.box.detach().softmax(-1).numpy() for o in (crossed, t))
+        distance = (b * np.log(b / a)).sum(axis=(2, 3))
+    else:
+        a, b = ((o.decode().detach() / o.priors.strides[:, None]).numpy() for o in (crossed, t))
+        distance = 1 - (_iou(a, b) if family == "fcos" else _giou(a, b))
+    weight = q.max(axis=2) * rows
+    box = np.mean([(distance[n] * weight[n]).sum() / weight[n].sum() for n in range(2)])
+    if family.startswith("atss"):
+        p, q = (o.quality.detach().sigmoid().numpy() for o in (crossed, t))  # type: ignore[union-attr]
+        entropy = -(q * np.log(p) + (1 - q) * np.log(1 - p))
+        box += np.mean([(entropy[n] * weight[n]).sum() / weight[n].sum() for n in range(2)])
+    factors = (0.4, 0.75) if family == "fcos" else (1.0, 1.0)
+    assert found["distill_cross_cls"].item() == pytest.approx(factors[0] * cls, rel=1e-6)
+    assert found["distill_cross_box"].item() == pytest.approx(factors[1] * box, rel=1e-6)
+
+
+def _moved(student: torch.Tensor, teacher: torch.Tensor, cells: np.ndarray) -> np.ndarray:
+    out = student.detach().clone().numpy()
+    for n in range(out.shape[0]):
+        inside = cells[n].reshape(out.shape[2:]).astype(bool)
+        for c in range(out.shape[1]):
+            a, b = student[n, c].detach().numpy()[inside], teacher[n, c].detach().numpy()[inside]
+            out[n, c] = (out[n, c] - a.mean()) / max(a.std(), 1e-6) * max(b.std(), 1e-6) + b.mean()
+    return out
+
+
+def _parts(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    intersection = np.clip(high - low, 0, None).prod(-1)
+    union = sum((x[..., 2] - x[..., 0]) * (x[..., 3] - x[..., 1]) for x in (a, b)) - intersection
+    hull = np.maximum(a[..., 2:], b[..., 2:]) - np.minimum(a[..., :2], b[..., :2])
+    return intersection, union, np.clip(hull, 0, None).prod(-1)
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    intersection, union, _ = _parts(a, b)
+    return intersection / np.maximum(union, 1e-6)
+
+
+def _giou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    _, union, hull = _parts(a, b)
+    return _iou(a, b) - (hull - np.maximum(union, 1e-6)) / np.maximum(hull, 1e-6)
+
+
+@pytest.mark.parametrize("recipe", ["crosskd", "crosskd_pkd"])
+def test_gradient_does_not_depend_on_the_split(recipe: str) -> None:
+    student, teacher = detector("gfocal", 1).eval(), detector("gfocal", 2)
+    task, whole = task_of(student, teacher, recipe).eval(), batch(4)
+    parameters = [p for p in student.parameters() if p.requires_grad]
+
+    def gradient(losses: dict[str, Any]) -> list[Any]:
+        loss = torch.stack(list(terms(losses).values())).sum()
+        return list(torch.autograd.grad(loss, parameters, allow_unused=True))
+
+    expected = gradient(task(whole))
+    parts = []
+    for images in ([0], [1, 2, 3]):
+        truth = [getattr(whole.targets, f.name)[images] for f in dataclasses.fields(Targets)]
+        sides = (whole.image_sizes, whole.scale_factors, whole.original_sizes)
+        parts.append(ImageBatch(whole.images[images], *(side[images] for side in sides), Targets(*truth)))
+    counts = StepCounts.mean([StepCounts.local(task.assign(part)) for part in parts])
+    found = [gradient(task(part, counts=counts)) for part in parts]
+    for a, b, other in zip(*found, expected, strict=True):
+        if other is not None:
+            assert torch.allclose((a + b) / 2, other, rtol=1e-7, atol=1e-12)
+
+
+def test_statistics_of_the_batch_as_published() -> None:
+    random = torch.Generator().manual_seed(1)
+    s, t = (torch.randn(2, 4, 3, 5, generator=random, dtype=torch.float64) * k + k for k in (1, 3))
+    moved = restandardised(s, t, torch.ones(2, 15, dtype=torch.bool), "batch")
+    for mine, theirs in ((moved.mean((0, 2, 3)), t.mean((0, 2, 3))), (moved.var((0, 2, 3)), t.var((0, 2, 3)))):
+        assert torch.allclose(mine, theirs)
+
+
+def test_towers_of_other_widths_do_not_fit() -> None:
+    with pytest.raises(ConfigError, match=r"tower_channels is 8 .* 16 .*head_width=16"):
+        DistillationTask(detector("gfocal", 1, width=8), detector("gfocal", 2), Distiller("crosskd"))
+
+
+def test_heads_of_different_families_cross() -> None:
+    student, teacher = detector("retinanet", 1), detector("gfocal", 2)
+    losses = terms(task_of(student, teacher)(batch()))
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_short_towers(depth: int) -> None:
+    student, teacher = detector("fcos", 1, depth=depth), detector("fcos", 2, depth=depth)
+    losses = terms(task_of(student, teacher)(batch()))
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
