@@ -27,6 +27,12 @@ def test_the_python_blocks_run_one_after_another(demo: Path, monkeypatch: pytest
     assert len(BLOCKS) >= 4
 
 
+def test_the_table_of_models_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = README.partition("<!-- models:begin -->\n")[2].partition("<!-- models:end -->")[0]
+    assert main(["list", "--markdown"]) == 0
+    assert shown == capsys.readouterr().out
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_commands_and_their_flags_exist(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = shlex.split(line.split("  #", maxsplit=1)[0])
