@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert, print the report, write the directory."""
     checkpoint = read_openmmlab(args.file)
     names = label_names(args.label_names) or checkpoint.label_names
-    count = args.num_classes or (len(names) if names else None)
+    count = args.num_classes if args.num_classes is not None or not names else len(names)
     if names and names == default_labels(len(names))[0]:
         names = None  # the defaults keep their category ids too
     model = create_model(args.model, num_classes=count, label_names=names)
@@ -52,7 +53,10 @@ def label_names(text: str | None) -> tuple[str, ...] | None:
     """
     if text is None:
         return None
-    lines = Path(text).read_text(encoding="utf-8").splitlines() if Path(text).is_file() else text.split(",")
+    try:  # os.path, because pathlib raises where a long list of names is no possible file name
+        lines = Path(text).read_text(encoding="utf-8").splitlines() if os.path.isfile(text) else text.split(",")
+    except UnicodeDecodeError:
+        raise ConfigError(f"--label_names: '{text}' is no text file; expected one name per line, in UTF-8.") from None
     names = tuple(line.strip() for line in lines)
     if not names or not all(names):
         raise ConfigError(f"--label_names {text!r}: expected names separated by commas, or a file with one per line.")

@@ -21,6 +21,7 @@ from ld_hub.registry import MODELS, PretrainedCfg
 
 SIZE = (800, 1280)  # height, width: the published tables' "1280x800"
 INDENT = 15  # columns of a row's title
+PREFILTERS = {"location": "locations", "pair": "pairs of location and class"}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -78,8 +79,8 @@ def describe(model: DenseDetector, tag: str = "") -> str:
         ("input", f"{data.channel_order}, mean {_numbers(data.mean)}, std {_numbers(data.std)}"),
         ("resize", f"short side {data.image_size[0]}, long side at most {data.image_size[1]} px, "
                    f"padded to a multiple of {data.size_divisor}"),
-        ("detections", f"score > {shown.score_threshold:g}, NMS at IoU {shown.nms_iou:g}, "
-                       f"at most {shown.max_detections} per image"),
+        ("detections", f"score > {shown.score_threshold:g}, the best {shown.nms_pre} {PREFILTERS[shown.prefilter]} "
+                       f"of each level, NMS at IoU {shown.nms_iou:g}, at most {shown.max_detections} per image"),
     ]  # fmt: skip
     facts = [line for title, text in rows for line in _wrapped(f"{title:<{INDENT}}{text}", INDENT)]
     return "\n".join([*facts, "", *_layers(model, cost), "", *_weights(model.name, tag)])

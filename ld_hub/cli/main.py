@@ -39,6 +39,7 @@ VERBS: dict[str, Verb] = {
     "demo": Verb("ld_hub.cli.demo", "make a small data set, train, distil and compare, in minutes"),
     "list": Verb("ld_hub.cli.list", "list model names, by wildcard"),
     "info": Verb("ld_hub.cli.info", "parameters, multiply-adds, weights and data settings of a model"),
+    "recipes": Verb("ld_hub.cli.recipes", "list distillation recipes, or show the terms of one"),
     "predict": Verb("ld_hub.cli.predict", "detect objects on images and draw them"),
     "eval": Verb("ld_hub.cli.eval", "COCO AP of a model on a data set"),
     "train": Verb("ld_hub.train", "train a detector", own_parser=True),
@@ -115,7 +116,7 @@ def _dispatch(arguments: list[str]) -> int | None:
         frame.parse_args(arguments)  # --help and --version end here, anything else is an error
         return 0
     if name not in VERBS:
-        close = difflib.get_close_matches(name, VERBS, n=3, cutoff=0.5)
+        close = difflib.get_close_matches(name, VERBS, n=3, cutoff=0.6)
         hint = f"Did you mean {' or '.join(close)}?" if close else f"Verbs: {', '.join(VERBS)}."
         frame.exit(FAILED, f"ld-hub: error: unknown verb '{name}'. {hint}\n")
     verb = VERBS[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import shutil
@@ -64,14 +65,7 @@ def make_demo_dataset(
     made_with = {"version": _VERSION, "seed": seed, "image_size": image_size, **counts}
     if _is_there(out, made_with):
         return out
-    total, done = sum(counts.values()), 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total)
-
+    step = _steps(sum(counts.values()), progress)
     out.parent.mkdir(parents=True, exist_ok=True)
     # One rename at the end. No sync per picture, unlike hub.files.atomic_directory: that takes as long as the painting.
     draft = out.with_name(f".{out.name}-{secrets.token_hex(4)}.tmp")
@@ -85,6 +79,18 @@ def make_demo_dataset(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return out
+
+
+def _steps(total: int, progress: Callable[[int, int], None] | None) -> Callable[[], None]:
+    """What is called after each image; tells `progress` how many are done."""
+    numbers = itertools.count(1)
+
+    def step() -> None:
+        done = next(numbers)
+        if progress is not None:
+            progress(done, total)
+
+    return step
 
 
 def demo_scene(index: int, *, split: str = "train", image_size: int = 128, seed: int = 0) -> Scene:

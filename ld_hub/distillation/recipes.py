@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import ld_hub.distillation.general_instances  # noqa: F401  # registers the region "gi"
 from ld_hub.distillation.bins import BoxBinsKLConfig
@@ -34,6 +34,7 @@ class Recipe:
         summary: One line for tables and cards.
         reference: Code base whose computation the terms follow, or None for the sound default; see `published`.
         family: Family of detectors whose published settings the terms have; see `for_family`.
+        paper: Address of the paper.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Recipe:
     summary: str = ""
     reference: str | None = None
     family: str = "gfocal"
+    paper: str = ""
 
     def with_terms(self, **changes: Mapping[str, Any]) -> Recipe:
         """A copy with fields of its terms changed: ``recipe.with_terms(ld={"weight": 2})``.
@@ -97,16 +99,19 @@ class Recipe:
 
     def table(self) -> str:
         """The terms as a text table of at most 80 columns."""
-        header = ("term", "kind", "weight", "T", "region", "steps")
-        rows = [header]
+        rows: list[tuple[str, ...]] = [("term", "kind", "weight", "T", "region", "steps")]
         for name, term in self.terms.items():
             region = f"vlr({term.criterion}, {term.gamma:g})" if term.region == "vlr" else term.region
             region += " w/o positives" if term.exclude_positives else ""
             last = "end" if term.last_step is None else str(term.last_step)
             temperature = getattr(term, "temperature", None)
             cells = (name, term.kind, f"{term.weight:g}", "-" if temperature is None else f"{temperature:g}", region)
-            rows.append((*cells, f"{term.first_step}-{last}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+            rows.append((*cells, f"{term.first_step}-{last}" + (" fading" if term.decay == "cosine" else "")))
+        shares = [term.share for term in self.terms.values()]
+        if any(share is not None for share in shares):  # used where gradients are balanced
+            texts = ["share", *("-" if share is None else f"{share:g}" for share in shares)]
+            rows = [(*row, text) for row, text in zip(rows, texts, strict=True)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         title = f"recipe {self.name}" + (f": {self.summary}" if self.summary else "")
         title += f" (computed as the code of '{self.reference}')" if self.reference else ""
@@ -115,7 +120,7 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_dict`."""
         terms = {name: {"kind": term.kind, **asdict(term)} for name, term in self.terms.items()}
-        head = {"name": self.name, "summary": self.summary, "reference": self.reference, "family": self.family}
+        head = {name: getattr(self, name) for name in ("name", "summary", "reference", "family", "paper")}
         return {**head, "terms": terms}
 
     @classmethod
@@ -128,23 +133,52 @@ class Recipe:
         """
         if not isinstance(data, Mapping) or not isinstance(data.get("terms", {}), Mapping):
             raise ConfigError("A recipe is a mapping with 'name' and 'terms'; each term is a mapping with 'kind'.")
-        terms: dict[str, TermConfig] = {}
-        for name, values in data.get("terms", {}).items():
-            if not isinstance(values, Mapping) or "kind" not in values:
-                raise ConfigError(f"Term '{name}' of the recipe has no 'kind'; known kinds: {', '.join(TERMS)}.")
-            config_class = TERMS[values["kind"]].config_class
-            known = [f.name for f in fields(config_class)]
-            for key in values:
-                if key not in known and key != "kind":
-                    raise unknown_name(f"field of term '{name}'", key, known)
-            terms[name] = config_class(**{k: v for k, v in values.items() if k != "kind"})
-        name, summary = str(data.get("name", "custom")), str(data.get("summary", ""))
-        return cls(name, terms, summary, data.get("reference"), str(data.get("family", "gfocal")))
+        terms = {str(name): _term(str(name), values) for name, values in data.get("terms", {}).items()}
+        texts = {"name": "custom", "summary": "", "family": "gfocal", "paper": ""}
+        texts = {key: str(data.get(key, default)) for key, default in texts.items()}
+        return cls(terms=terms, reference=data.get("reference"), **texts)
+
+
+def _term(name: str, values: Any) -> TermConfig:
+    """A term from plain data; see `Recipe.from_dict`."""
+    if not isinstance(values, Mapping) or not isinstance(values.get("kind"), str):
+        raise ConfigError(f"Term '{name}' of the recipe has no 'kind'; known kinds: {', '.join(TERMS)}.")
+    config_class = TERMS[values["kind"]].config_class
+    hints = get_type_hints(config_class)
+    known = [f.name for f in fields(config_class)]
+    given = {key: value for key, value in values.items() if key != "kind"}
+    for key, value in given.items():
+        if key not in known:
+            raise unknown_name(f"field of term '{name}'", key, known)
+        allowed = [part for part in get_args(hints[key]) if get_origin(hints[key]) is not Literal] or [hints[key]]
+        if not any(_is(value, hint) for hint in allowed):
+            shown = " or ".join(str(getattr(hint, "__name__", hint)).replace("typing.", "") for hint in allowed)
+            raise ConfigError(f"Term '{name}': {key} is {value!r}; expected {shown}.")
+    try:
+        return config_class(**given)
+    except ConfigError as error:
+        raise type(error)(f"Term '{name}': {error}") from None
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a value is of a simple type; others are left to the configuration itself."""
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint is float:
+        return type(value) in (int, float)
+    return hint not in (bool, int, str, type(None)) or type(value) is hint
 
 
 def _changed(terms: Mapping[str, TermConfig], changes: Mapping[str, Mapping[str, Any]]) -> dict[str, TermConfig]:
-    """The terms with fields of those among them changed that `changes` names."""
-    return {name: replace(term, **changes.get(name, {})) for name, term in terms.items()}
+    """The terms with the fields that `changes` names changed, as far as they have them.
+
+    A user's term may have the name of one of ours, and other fields.
+    """
+
+    def fitting(name: str, term: TermConfig) -> dict[str, Any]:
+        return {key: value for key, value in changes.get(name, {}).items() if hasattr(term, key)}
+
+    return {name: replace(term, **fitting(name, term)) for name, term in terms.items()}
 
 
 def _preset(name: str, reference: str | None, family: str) -> Mapping[str, TermConfig]:
@@ -202,56 +236,69 @@ def list_recipes() -> list[str]:
     return list(RECIPES)
 
 
-register_recipe(Recipe("kd", {"kd": ClassKLConfig()}, "class KL on the positives"))
-register_recipe(
-    Recipe("ld", {"ld": BoxBinsKLConfig()}, "box-edge KL on the positives (published 36.5 / 39.9 / 41.0 weights)")
+def _register(name: str, summary: str, paper: str, **terms: TermConfig) -> None:
+    register_recipe(Recipe(name, terms, summary, paper=f"https://arxiv.org/abs/{paper}"))
+
+
+_LD = "2102.12252"
+_MAIN: dict[str, TermConfig] = {
+    "kd": ClassKLConfig(),
+    "ld": BoxBinsKLConfig(),
+    "ld_vlr": BoxBinsKLConfig(weight=0.0625, region="vlr"),
+}
+_CROSS: dict[str, TermConfig] = {"cross_cls": CrossClassConfig(), "cross_box": CrossBoxConfig()}
+
+_register("kd", "class KL on the positives", "1503.02531", kd=ClassKLConfig())
+_register("ld", "box-edge KL on the positives (published 36.5 / 39.9 / 41.0 weights)", _LD, ld=BoxBinsKLConfig())
+_register("vlr", "the LD paper's full method: main KD + main LD + VLR LD", _LD, **_MAIN)
+_register(
+    "vlr_gi", "vlr and imitation where the two disagree most", _LD, **_MAIN, feature=FeatureMSEConfig(region="gi")
 )
-register_recipe(
-    Recipe(
-        "vlr",
-        {"kd": ClassKLConfig(), "ld": BoxBinsKLConfig(), "ld_vlr": BoxBinsKLConfig(weight=0.0625, region="vlr")},
-        "the LD paper's full method: main KD + main LD + VLR LD",
-    )
+_register(
+    "vlr_fine_grained",
+    "vlr and imitation near objects (LD's R-50 settings)",
+    _LD,
+    **_MAIN,
+    feature=FeatureMSEConfig(region="fine_grained"),
 )
-register_recipe(
-    Recipe(
-        "bckd",
-        {"bckd_cls": ClassBCEConfig(), "bckd_box": BoxIoUConfig()},
-        "binary class distillation + IoU of boxes (BCKD, ICCV 2023)",
-    )
+_register(
+    "bckd",
+    "binary class distillation + IoU of boxes (BCKD, ICCV 2023)",
+    "2308.14286",
+    bckd_cls=ClassBCEConfig(),
+    bckd_box=BoxIoUConfig(),
 )
 
 # Rows of the LD paper's table of feature imitation.
-register_recipe(Recipe("fitnets", {"feature": FeatureMSEConfig()}, "imitation of the pyramid, every cell (FitNets)"))
-register_recipe(Recipe("inside_gt", {"feature": FeatureMSEConfig(region="inside_gt")}, "imitation inside the boxes"))
-register_recipe(Recipe("main_region", {"feature": FeatureMSEConfig(region="main")}, "imitation on the positives"))
-register_recipe(
-    Recipe("fine_grained", {"feature": FeatureMSEConfig(region="fine_grained")}, "imitation near objects (CVPR 2019)")
+_register("fitnets", "imitation of the pyramid, every cell (FitNets)", "1412.6550", feature=FeatureMSEConfig())
+_register("inside_gt", "imitation inside the boxes", _LD, feature=FeatureMSEConfig(region="inside_gt"))
+_register("main_region", "imitation on the positives", _LD, feature=FeatureMSEConfig(region="main"))
+_register(
+    "fine_grained",
+    "imitation near objects (CVPR 2019)",
+    "1906.03609",
+    feature=FeatureMSEConfig(region="fine_grained"),
 )
-register_recipe(
-    Recipe(
-        "defeat",
-        {
-            "foreground": FeatureMSEConfig(region="inside_gt"),
-            "background": FeatureMSEConfig(region="outside_gt", weight=4.0),
-        },
-        "imitation, foreground and background apart (DeFeat, CVPR 2021)",
-    )
+_register(
+    "defeat",
+    "imitation, foreground and background apart (DeFeat, CVPR 2021)",
+    "2103.14475",
+    foreground=FeatureMSEConfig(region="inside_gt"),
+    background=FeatureMSEConfig(region="outside_gt", weight=4.0),
 )
-register_recipe(Recipe("gi", {"feature": FeatureMSEConfig(region="gi")}, "imitation where the two disagree most (GID)"))
+_register("gi", "imitation where the two disagree most (GID)", "2103.02340", feature=FeatureMSEConfig(region="gi"))
 
 # Rival methods.
-CROSS = {"cross_cls": CrossClassConfig(), "cross_box": CrossBoxConfig()}
-register_recipe(Recipe("crosskd", CROSS, "student's features through the teacher's head (CVPR 2024)"))
-register_recipe(Recipe("crosskd_pkd", {**CROSS, "cross_pkd": PearsonFeatureConfig()}, "CrossKD and PKD together"))
-register_recipe(Recipe("pkd", {"pkd": PearsonFeatureConfig()}, "correlation of pyramid channels (PKD, NeurIPS 2022)"))
-register_recipe(
-    Recipe(
-        "cwd",
-        {"cwd": ChannelKLConfig(), "cwd_cls": ChannelKLConfig(on="logits", weight=5.0)},
-        "channels as distributions over the image (CWD, ICCV 2021)",
-    )
+_register("crosskd", "student's features through the teacher's head (CVPR 2024)", "2306.11369", **_CROSS)
+_register("crosskd_pkd", "CrossKD and PKD together", "2306.11369", **_CROSS, cross_pkd=PearsonFeatureConfig())
+_register("pkd", "correlation of pyramid channels (PKD, NeurIPS 2022)", "2207.02039", pkd=PearsonFeatureConfig())
+_register(
+    "cwd",
+    "channels as distributions over the image (CWD, ICCV 2021)",
+    "2011.13256",
+    cwd=ChannelKLConfig(),
+    cwd_cls=ChannelKLConfig(on="logits", weight=5.0),
 )
-register_recipe(Recipe("fgd", {"fgd": FocalGlobalConfig()}, "focal and global features (FGD, CVPR 2022)"))
-register_recipe(Recipe("mgd", {"mgd": MaskedGenerationConfig()}, "teacher's map generated from masked cells (MGD)"))
-register_recipe(Recipe("dist", {"dist": CorrelationConfig()}, "correlation of class scores (DIST, NeurIPS 2022)"))
+_register("fgd", "focal and global features (FGD, CVPR 2022)", "2111.11837", fgd=FocalGlobalConfig())
+_register("mgd", "teacher's map generated from masked cells (MGD)", "2205.01529", mgd=MaskedGenerationConfig())
+_register("dist", "correlation of class scores (DIST, NeurIPS 2022)", "2205.10536", dist=CorrelationConfig())

@@ -161,7 +161,7 @@ def _transfer(url: str, part: Path) -> None:
         total = start + int(length) if length is not None else None
         if not resumed:
             _discard(part)
-            _validator_file(part).write_text(_validator(response))
+            _validator_file(part).write_text(_validator(response), encoding="utf-8")
         with open(part, "ab" if resumed else "wb") as stream, _bar(part, start, total) as bar:
             for block in _blocks(response):
                 stream.write(block)
@@ -228,8 +228,11 @@ def _validator(response: Any) -> str:
 
 def _resumable(part: Path) -> tuple[int, str]:
     """Bytes that are there already, and the validator of their file; ``(0, "")`` where either is missing."""
-    validator = _validator_file(part).read_text() if part.is_file() and _validator_file(part).is_file() else ""
-    return (part.stat().st_size, validator) if validator else (0, "")
+    if not (part.is_file() and _validator_file(part).is_file()):
+        return 0, ""
+    validator = _validator_file(part).read_text(encoding="utf-8", errors="replace")
+    usable = validator.isascii() and validator.isprintable()  # else damaged, or no header could carry it
+    return (part.stat().st_size, validator) if validator and usable else (0, "")
 
 
 def _kept(part: Path) -> str:

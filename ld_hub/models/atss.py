@@ -116,10 +116,10 @@ def _register() -> None:
         architectures[f"atss_{backbone}_bins"] = {"backbone": backbone, "boxes": "bins", **resnet}
     for name, config in architectures.items():
         MODELS.register(name, ModelEntry(name, "atss", ATSS, config, pretrained=published(name)))
-    for recipe in ("ld", "vlr"):
+    for recipe, form in (("ld", "_bins"), ("vlr", "_bins"), ("crosskd", ""), ("crosskd_pkd", "")):  # form of the boxes
         name = f"atss_r50_{recipe}_r101"
-        entry = Distilled("atss_r50_bins", "atss_r101_bins", recipe)
-        MODELS.register(name, ModelEntry(name, "atss", ATSS, architectures["atss_r50_bins"], entry))
+        entry = Distilled(f"atss_r50{form}", f"atss_r101{form}", recipe)
+        MODELS.register(name, ModelEntry(name, "atss", ATSS, architectures[entry.student], entry, published(name)))
 
 
 _register()

@@ -11,10 +11,11 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError, unknown_name
-from ld_hub.hub.weights import load_safetensors
+from ld_hub.hub import WEIGHTS_NAME, load_safetensors, offline
 from ld_hub.layers.deformable import DeformableConv2d
 from ld_hub.models.short_names import OFFSETS, SHORT_NAMES, ShortName, with_offsets
 from ld_hub.preprocessing import DataConfig
@@ -225,9 +226,9 @@ def _create_body(style: ShortName, in_chans: int, pretrained: bool, cache_dir: s
         )
     options: dict[str, Any] = {"features_only": True, "in_chans": in_chans, "out_indices": tuple(wanted)}
     options |= style.options
-    if pretrained:
-        options |= {"pretrained": True, "cache_dir": cache_dir}
     try:
+        if pretrained:
+            options |= {"pretrained": True, "cache_dir": cache_dir, **_without_asking(full_name, cache_dir)}
         return _with_any_input_size(full_name, options)
     except (OSError, RuntimeError, ValueError) as error:
         if not pretrained:
@@ -237,6 +238,18 @@ def _create_body(style: ShortName, in_chans: int, pretrained: bool, cache_dir: s
             "Without a network, pass backbone_checkpoint=FILE.safetensors (timm's weights under timm's names) "
             "or pretrained_backbone=False."
         ) from error
+
+
+def _without_asking(full_name: str, cache_dir: str | Path | None) -> dict[str, Any]:
+    """With LD_HUB_OFFLINE=1, the file of the weights that was fetched before: timm itself would ask the Hub for it."""
+    if not offline():
+        return {}
+    cfg = timm.get_pretrained_cfg(full_name)
+    repo = cfg.hf_hub_id if cfg is not None else None
+    file = try_to_load_from_cache(repo, WEIGHTS_NAME, cache_dir=cache_dir) if repo else None
+    if not isinstance(file, str):
+        raise OSError(f"{offline()} forbids the network, and they were not fetched before.")
+    return {"pretrained_cfg_overlay": {"file": file}}
 
 
 def _with_any_input_size(full_name: str, options: dict[str, Any]) -> Any:

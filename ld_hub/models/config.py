@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ld_hub.errors import ConfigError
@@ -53,13 +53,17 @@ class DetectorConfig:
         for name, (least, most) in _LIMITS.items():
             if hasattr(self, name):
                 object.__setattr__(self, name, whole_number(name, getattr(self, name), least, most))
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if get_origin(hint) is Literal and value not in get_args(hint):
+                raise ConfigError(f"{name} is {value!r}; expected {' or '.join(map(repr, get_args(hint)))}.")
+            if hint is bool and not isinstance(value, bool):  # "no" would count as True
+                raise ConfigError(f"{name} is {value!r}; expected True or False.")
+            if hint is float and (isinstance(value, bool) or not isinstance(value, Real)):
+                raise ConfigError(f"{name} is {value!r}; expected a number.")
         anchor_scale = getattr(self, "anchor_scale", 1)
         if not 0 < anchor_scale <= 64:
             raise ConfigError(f"anchor_scale is {anchor_scale!r}; expected a number in (0, 64].")
-        for name, hint in get_type_hints(type(self)).items():
-            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                choices = " or ".join(map(repr, get_args(hint)))
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected {choices}.")
 
     @classmethod
     def field_names(cls) -> tuple[str, ...]:

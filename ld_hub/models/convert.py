@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ld_hub.errors import CheckpointError, MissingFileError
 from ld_hub.hub import WEIGHTS_NAME, describe_bytes
 from ld_hub.models.key_maps import key_map
-from ld_hub.models.pretrained import load_matched, load_weights
+from ld_hub.models.pretrained import load_matched, load_weights, require_kinds
 from ld_hub.models.report import LoadReport, compare
 from ld_hub.models.short_names import with_offsets
 
@@ -90,12 +90,13 @@ def load_openmmlab_state(
         new_classes: See `load_checkpoint`.
 
     Raises:
-        CheckpointError: If anything is missing, left over, of another shape, or not finite.
+        CheckpointError: If anything is missing, left over, of another shape or kind, or not finite.
     """
     offsets = _offset_channels(model, state, source)
     renamed, report = translate_openmmlab(model, state, source=source, dropped=dropped)
     config: Any = model.config
     report = report.require(config.num_classes, new_classes=new_classes)
+    require_kinds(source, renamed, model.state_dict())
     bad = [name for name, tensor in renamed.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
     if bad:
         raise CheckpointError(f"'{source}': {len(bad)} tensor(s) hold NaN or infinity, first '{bad[0]}'.")
@@ -215,6 +216,12 @@ def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
         raise CheckpointError(
             f"'{path}' has no state dict where one was looked for (state_dict, model, top level): '{bad[0]}' is not a "
             f"tensor. Its keys: {keys}."
+        )
+    empty = [name for name, tensor in found.items() if tensor.is_meta or tensor.layout is not torch.strided]
+    if empty:
+        raise CheckpointError(
+            f"'{path}': '{empty[0]}' is a {'meta' if found[empty[0]].is_meta else 'sparse'} tensor; expected dense "
+            "ones with content, as torch.save(model.state_dict(), FILE) writes them."
         )
     return dict(found)
 

@@ -120,6 +120,7 @@ class DenseDetector(TimmMethods):
             tower_channels=self.head.width,
             mean=self.data_config.mean,
             std=self.data_config.std,
+            points=self.build_priors(((1, 1),) * len(STRIDES), torch.device("cpu"), torch.float32).anchors is None,
         )
 
     def forward(self, images: Tensor, *, features: bool = False, towers: bool = False) -> DenseOutput:

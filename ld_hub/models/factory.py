@@ -170,7 +170,11 @@ def _published(model_name: str, cfg: PretrainedCfg | None, cache_dir: str | Path
     if cfg is not None and cfg.file:
         return Path(cfg.file)
     if cfg is not None and cfg.hf_hub_id:
-        return download(cfg.hf_hub_id, cache_dir=cache_dir)
+        try:
+            return download(cfg.hf_hub_id, cache_dir=cache_dir)
+        except HubError:
+            if not cfg.url:
+                raise  # else the original file, which may be converted already
     ways = (
         "Weights of your own: checkpoint_path=FILE, or create_model('local-dir:PATH', pretrained=True). "
         f"A published .pth file: `ld-hub convert FILE.pth DIR --model {model_name}`. To train it: pretrained=False, "
@@ -182,7 +186,8 @@ def _published(model_name: str, cfg: PretrainedCfg | None, cache_dir: str | Path
         except HubError as error:
             raise HubError(f"The weights of '{model_name}' are not here: {error}") from None
     if cfg is not None:
-        raise HubError(f"The weights of '{model_name}' ({cfg.source}) are at no address that lasts. {ways}")
+        where = f"({cfg.source}) are at no address that lasts ({cfg.note})"
+        raise HubError(f"The weights of '{model_name}' {where}. {ways}")
     tags = [f"'{name}.{tag}'" for tag in MODELS[name].pretrained]
     known = f" Published without an address that lasts: {', '.join(tags)}." if tags else ""
     raise HubError(f"There are no weights for '{name}' to download in this version.{known} {ways}")

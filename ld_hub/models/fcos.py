@@ -143,10 +143,10 @@ def _register() -> None:
     }
     for name, config in architectures.items():
         MODELS.register(name, ModelEntry(name, "fcos", FCOS, config, pretrained=published(name)))
-    for recipe in ("ld", "vlr"):
+    for recipe, form in (("ld", "_bins"), ("vlr", "_bins"), ("crosskd", ""), ("crosskd_pkd", "")):  # form of the boxes
         name = f"fcos_r50_{recipe}_r101"
-        entry = Distilled("fcos_r50_caffe_bins", "fcos_r101_caffe_bins", recipe)
-        MODELS.register(name, ModelEntry(name, "fcos", FCOS, architectures["fcos_r50_caffe_bins"], entry))
+        entry = Distilled(f"fcos_r50_caffe{form}", f"fcos_r101_caffe{form}", recipe)
+        MODELS.register(name, ModelEntry(name, "fcos", FCOS, architectures[entry.student], entry, published(name)))
 
 
 _register()

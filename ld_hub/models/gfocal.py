@@ -30,6 +30,7 @@ from ld_hub.registry import MODELS, Distilled, ModelEntry
 from ld_hub.structures import Assignment, DenseOutput, HeadMaps, Priors, StepCounts
 
 Reference = Literal["ld", "bckd"]
+IMITATION = ("fitnets", "inside_gt", "main_region", "fine_grained", "defeat", "gi")  # rows of LD's Table 6
 
 
 @dataclass(frozen=True)
@@ -231,8 +232,11 @@ def _register() -> None:
     for name, config in architectures.items():
         MODELS.register(name, ModelEntry(name, "gfocal", GFocal, config, pretrained=published(name)))
     distilled = [("gfocal", s, r, "r101") for s in ("r18", "r34", "r50") for r in ("ld", "vlr", "bckd")]
-    distilled += [("gfocal", "mobilenetv2_leaky", "bckd", "r101")]
-    distilled += [("gfocal", s, "ld", "r101_dcn") for s in ("r34", "r101")]
+    distilled += [("gfocal", "mobilenetv2_leaky", "bckd", "r101"), ("gfocal", "r50", "bckd", "swin_t")]
+    distilled += [("gfocal", "r50", r, "r101") for r in ("crosskd", "crosskd_pkd", "vlr_fine_grained", "vlr_gi")]
+    distilled += [("gfocal", "r50", r, "r101") for r in IMITATION]
+    distilled += [("gfocal", "r18", "ld", t) for t in ("r34", "r50")]
+    distilled += [("gfocal", s, "ld", "r101_dcn") for s in ("r18", "r34", "r101")]
     distilled += [("gfocal", b, "ld", b) for b in ("r18", "r50", "x101_32x4d", "x101_32x4d_dcn")]  # self-distillation
     distilled += [("gfocalv2", "r50", "vlr", "r101"), ("gfocalv2", "r101", "vlr", "r101_dcn")]
     distilled += [("gfocal", "tiny", r, "r10t") for r in ("ld", "vlr")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -137,7 +138,7 @@ def saved_directory(model_name: str | Path) -> Path | None:
         ConfigError: If it is a file.
     """
     place = Path(model_name)
-    if isinstance(model_name, str) and (not model_name or is_model(model_name) or not place.exists()):
+    if isinstance(model_name, str) and (not model_name or is_model(model_name) or not os.path.exists(place)):
         return None
     if place.is_file():
         raise ConfigError(

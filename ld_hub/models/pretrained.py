@@ -162,11 +162,25 @@ def load_weights(model: nn.Module, path: str | Path, *, new_classes: bool = Fals
     classes = getattr(getattr(model, "config", None), "num_classes", 0)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     report = compare(str(path), shapes, own).require(classes, new_classes=new_classes)
-    for name, tensor in state.items():
-        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
-            raise CheckpointError(f"'{path}': '{name}' has the type {tensor.dtype}, expected {own[name].dtype}.")
+    require_kinds(str(path), state, own)
     load_matched(model, state, report)
     return report
+
+
+def require_kinds(source: str, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Refuse numbers of another kind, which loading would silently convert; other widths (float16) are fine.
+
+    Args:
+        source: The file, for messages.
+        state: Its tensors, under the model's names.
+        own: The model's state dict.
+
+    Raises:
+        CheckpointError: If there are whole or complex numbers where the model has real ones, or the other way round.
+    """
+    for name, tensor in state.items():
+        if tensor.is_floating_point() != own[name].is_floating_point() or tensor.is_complex():
+            raise CheckpointError(f"'{source}': '{name}' has the type {tensor.dtype}, expected {own[name].dtype}.")
 
 
 def load_matched(model: nn.Module, state: Mapping[str, Tensor], report: LoadReport) -> None:

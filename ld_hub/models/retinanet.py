@@ -159,10 +159,12 @@ def _register() -> None:
         architectures[f"retinanet_{backbone}_bins"] = {"backbone": backbone, "boxes": "bins", **resnet}
     for name, config in architectures.items():
         MODELS.register(name, ModelEntry(name, "retinanet", RetinaNet, config, pretrained=published(name)))
-    for recipe in ("ld", "vlr"):
+    for recipe, form in (("ld", "_bins"), ("vlr", "_bins"), ("crosskd", ""), ("crosskd_pkd", "")):  # form of the boxes
         name = f"retinanet_r50_{recipe}_r101"
-        entry = Distilled("retinanet_r50_bins", "retinanet_r101_bins", recipe)
-        MODELS.register(name, ModelEntry(name, "retinanet", RetinaNet, architectures["retinanet_r50_bins"], entry))
+        entry = Distilled(f"retinanet_r50{form}", f"retinanet_r101{form}", recipe)
+        MODELS.register(
+            name, ModelEntry(name, "retinanet", RetinaNet, architectures[entry.student], entry, published(name))
+        )
 
 
 _register()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -123,11 +124,9 @@ def _caffe(timm_name: str) -> ShortName:
 
 
 def _deformable(name: str, timm_name: str, *stages: str) -> dict[str, ShortName]:
-    def adapt(modulated: bool) -> Callable[[nn.Module], None]:
-        return lambda body: to_deformable(body, stages, modulated=modulated)
-
-    return {
-        name + ending: ShortName(timm_name, adapt=adapt(channels == max(OFFSETS.values())))
+    newest = max(OFFSETS.values())
+    return {  # partial, and no function made here: models with it can be pickled
+        name + ending: ShortName(timm_name, adapt=partial(to_deformable, stages=stages, modulated=channels == newest))
         for ending, channels in OFFSETS.items()
     }
 

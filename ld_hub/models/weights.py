@@ -2,7 +2,7 @@
 
 None of these figures was measured by this library, and none of these files was run here. Every file name ends in the
 first digits of the file's sha256. Files on file-sharing sites have no stable address: their tags say what they are, and
-`ld-hub convert` reads them from a local path.
+`ld-hub convert` reads them from a local path. Tags of table rows without any file say so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ NOT_RUN = "converter tested on the published key list; file not run"
 PARTS_NOT_RUN = "converter tested on the published key lists of its head and its backbone; file not run"
 NO_ADDRESS = "no stable address: get the .pth file from its authors; checkpoint_path=FILE and `ld-hub convert` read it"
 
+NO_FILE = "a row of its authors' table: no file of its weights is known"
+
 _BCKD = "https://arxiv.org/abs/2308.14286"
+_CROSSKD = "https://arxiv.org/abs/2306.11369"
 _ATSS = "https://arxiv.org/abs/1912.02424"
 _FCOS = "https://arxiv.org/abs/1904.01355"
 _GFL = "https://arxiv.org/abs/2006.04388"
@@ -110,8 +113,34 @@ _LD_COCO = {
     "gfocal_r18_vlr_r101": 37.5,
     "gfocal_r34_vlr_r101": 41.0,
     "gfocal_r50_vlr_r101": 42.1,
+    "gfocal_r50_vlr_gi_r101": 42.4,
     "gfocalv2_r50_vlr_r101": 42.7,
 }
+# Students that tables have and lists of files have not: tag and AP
+_ROWS: dict[str, dict[str, tuple[str, float]]] = {
+    _LD: {
+        **{
+            f"gfocal_r50_{recipe}_r101": ("ld_1x_coco", ap)
+            for recipe, ap in (
+                ("fitnets", 40.7), ("inside_gt", 40.7), ("main_region", 41.1), ("fine_grained", 41.1),
+                ("defeat", 40.8), ("gi", 41.5),
+            )
+        },
+        "gfocal_r18_ld_r18": ("ld_1x_coco", 36.1),
+        "gfocal_r50_ld_r50": ("ld_1x_coco", 40.6),
+        "gfocal_x101_32x4d_dcn_ld_x101_32x4d_dcn": ("ld_2x_coco", 47.5),
+        "atss_r50_vlr_r101": ("ld_1x_coco", 41.6),
+        "fcos_r50_vlr_r101": ("ld_1x_coco", 40.6),
+        "retinanet_r50_vlr_r101": ("ld_1x_coco", 39.0),
+    },
+    _CROSSKD: {
+        "gfocal_r50_crosskd_r101": ("crosskd_1x_coco", 43.7),
+        "gfocal_r50_crosskd_pkd_r101": ("crosskd_1x_coco", 43.9),
+        "atss_r50_crosskd_r101": ("crosskd_1x_coco", 41.8),
+        "fcos_r50_crosskd_r101": ("crosskd_ms2x_coco", 41.1),
+        "retinanet_r50_crosskd_r101": ("crosskd_2x_coco", 39.7),
+    },
+}  # fmt: skip
 _LD_VOC = {
     "gfocal_r18": 51.8,
     "gfocal_r34": 55.7,
@@ -122,6 +151,8 @@ _LD_VOC = {
     "gfocal_r34_ld_r101_dcn": 56.5,  # 56.7 in its table of results
     "gfocal_r101_ld_r101_dcn": 58.4,
 }
+_AUTHORS = {_LD: "LD", _CROSSKD: "CrossKD"}
+_VOC_ROWS = {"gfocal_r18_ld_r34": 52.9, "gfocal_r18_ld_r50": 52.8, "gfocal_r18_ld_r101_dcn": 52.8}
 
 
 def published(name: str) -> dict[str, PretrainedCfg]:
@@ -153,11 +184,16 @@ def every_tag() -> Iterator[tuple[str, str, PretrainedCfg]]:
     authors: dict[str, Any] = {"source": "LD repository", "paper": _LD, "note": NO_ADDRESS}
     for name, ap in _LD_COCO.items():
         yield name, "ld_1x_coco", PretrainedCfg(ap=ap, **authors)
+    yield "gfocalv2_r101_vlr_r101_dcn", "ld_2x_coco", PretrainedCfg(ap=47.1, metric="COCO test-dev AP", **authors)
     for name, ap in _BCKD_COCO.items():
         yield name, "bckd_1x_coco", PretrainedCfg(ap=ap, source="BCKD repository", paper=_BCKD, note=NO_ADDRESS)
-    for name, ap in _LD_VOC.items():
-        voc: dict[str, Any] = {"num_classes": len(VOC_LABELS), "label_names": VOC_LABELS, "metric": _VOC_METRIC}
-        yield name, "ld_4e_voc0712", PretrainedCfg(ap=ap, config={"box_loss": "ciou"}, **voc, **authors)
+    voc: dict[str, Any] = {"num_classes": len(VOC_LABELS), "label_names": VOC_LABELS, "metric": _VOC_METRIC}
+    for name, ap in {**_LD_VOC, **_VOC_ROWS}.items():
+        facts = {**authors, "note": NO_FILE} if name in _VOC_ROWS else authors
+        yield name, "ld_4e_voc0712", PretrainedCfg(ap=ap, config={"box_loss": "ciou"}, **voc, **facts)
+    for paper, rows in _ROWS.items():
+        for name, (tag, ap) in rows.items():
+            yield name, tag, PretrainedCfg(ap=ap, source=f"{_AUTHORS[paper]} paper", paper=paper, note=NO_FILE)
 
 
 def _digits(address: str) -> str:

@@ -43,16 +43,28 @@ def test_labels_from_a_file_and_coco_keeps_its_category_ids(tmp_path, capsys):
     assert create_model(tmp_path / "coco").category_ids[-1] == 90
 
 
+def test_more_labels_than_a_file_name_has_room_for(tmp_path, capsys):
+    file = save(tmp_path / "coco.pth", "keys_LD_gfl_r18")
+    names = [f"kind {i}" for i in range(80)]
+    arguments = ["convert", str(file), str(tmp_path / "out"), "--model", "gfocal_r18", "--label_names", ",".join(names)]
+    assert len(arguments[-1]) > 255
+    assert main(arguments) == 0
+    assert list(create_model(tmp_path / "out").label_names) == names
+
+
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
         ([], "weights for 20 classes, the model has 80"),
         (["--num_classes", "7"], "weights for 20 classes, the model has 7"),
+        (["--num_classes", "0"], "num_classes is 0"),
         (["--label_names", "a,,b"], "--label_names 'a,,b'"),
+        (["--label_names", "voc.pth"], "'voc.pth' is no text file"),
         (["--num_classes", "20", "--label_names", "a,b"], "num_classes: 20, label_names: 2"),
     ],
 )
-def test_errors_leave_no_directory(tmp_path, capsys, extra, words):
+def test_errors_leave_no_directory(tmp_path, capsys, monkeypatch, extra, words):
+    monkeypatch.chdir(tmp_path)
     file = save(tmp_path / "voc.pth", "keys_LD_gfl_r18_voc")
     assert main(["convert", str(file), str(tmp_path / "out"), "--model", "gfocal_r18", *extra]) == 2
     assert words in capsys.readouterr().err

@@ -43,6 +43,9 @@ def test_tags_with_settings_of_their_own(capsys):
     shown = facts(capsys, "fcos_r101_caffe")
     assert f"its own settings: {own}" in shown["weights"]
     assert shown["input"].startswith("bgr, mean 103.53/116.28/123.675")
+    assert shown["detections"] == (
+        "score > 0.05, the best 1000 pairs of location and class of each level, NMS at IoU 0.6, at most 100 per image"
+    )
     assert facts(capsys, "fcos_r101_caffe.mmdet_ms2x_coco")["input"].startswith("bgr, mean 102.9801/115.9465/122.7717")
     voc = facts(capsys, "gfocal_r18_ld_r101.ld_4e_voc0712")
     assert voc["classes"] == "20 (aeroplane, bicycle, bird, boat, ...)"

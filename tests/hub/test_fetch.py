@@ -95,6 +95,15 @@ def test_without_a_strong_validator_a_part_is_not_kept(server, tmp_path, headers
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00", b'"one"\n', b"\x00\x00\x00\x00", b""])
+def test_a_part_whose_validator_is_damaged_is_not_used(server, tmp_path, damage):
+    (tmp_path / "a.pth.part").write_bytes(CONTENT[:1000])
+    (tmp_path / "a.pth.part.validator").write_bytes(damage)
+    assert fetch_file(f"{server}/a", tmp_path / "a.pth", sha256=DIGEST) == DIGEST
+    assert not any("Range" in headers for _, headers in Server.seen)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
+
+
 def test_a_part_that_is_longer_than_the_file_is_dropped(server, tmp_path):
     (tmp_path / "a.pth.part").write_bytes(CONTENT + b"more")
     (tmp_path / "a.pth.part.validator").write_text('"one"')

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import timm
 import torch
 
-from ld_hub.errors import ConfigError
+from ld_hub.errors import CheckpointError, ConfigError
+from ld_hub.hub import save_safetensors
 from ld_hub.models.backbones import Backbone
 from ld_hub.models.gfocal import GFocal, GFocalConfig
 from ld_hub.structures import Targets
@@ -48,6 +52,24 @@ def test_swin_trains_and_predicts_on_odd_sizes() -> None:
     loss.backward()
     grad = model.backbone.body.patch_embed.proj.weight.grad
     assert grad is not None and grad.any()
+
+
+def test_offline_takes_what_was_fetched_before_and_asks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LD_HUB_OFFLINE", "1")
+    asked = []
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *a, **k: asked.append(a))
+    with pytest.raises(CheckpointError, match="LD_HUB_OFFLINE forbids the network, and they were not fetched before"):
+        Backbone("test_resnet", pretrained=True, cache_dir=tmp_path)
+    cfg = timm.get_pretrained_cfg("test_resnet")
+    classifier = timm.create_model("test_resnet")
+    place = tmp_path / f"models--{cfg.hf_hub_id.replace('/', '--')}"  # as huggingface_hub lays out its cache
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("abc")
+    save_safetensors(classifier.state_dict(), place / "snapshots" / "abc" / "model.safetensors")
+    backbone = Backbone("test_resnet", pretrained=True, cache_dir=tmp_path)
+    expected = classifier.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in backbone.body.state_dict().items())
+    assert backbone.initialized_from == "pretrained" and not asked
 
 
 def test_asking_for_sizes_leaves_mode_and_statistics() -> None:

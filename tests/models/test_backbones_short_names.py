@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,19 @@ def test_a_saved_detector_keeps_its_version(small: None, tmp_path: Path) -> None
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(again(images).box, model(images).box)
+
+
+@pytest.mark.parametrize("name", [name for name, style in SHORT_NAMES.items() if style.adapt is not None])
+def test_models_of_changed_backbones_can_be_pickled(name: str) -> None:
+    """For torch.save(model) and for processes that are handed one."""
+    again = pickle.loads(pickle.dumps(SHORT_NAMES[name]))
+    bodies = []
+    for style in (SHORT_NAMES[name], again):
+        with torch.device("meta"):
+            bodies.append(timm.create_model(style.timm, features_only=True, **style.options))
+        style.adapt(bodies[-1])
+    assert again.timm == SHORT_NAMES[name].timm and str(bodies[0]) == str(bodies[1])
+    assert str(bodies[0]) != str(timm.create_model(again.timm, features_only=True, **again.options))
 
 
 def test_deformable_needs_bottlenecks() -> None:

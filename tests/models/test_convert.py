@@ -158,6 +158,22 @@ BROKEN = {
     ),
     "bins": (lambda s: s.update({PROJECT: torch.arange(9.0)}), r"shape \[9\].*reg_max"),
     "other bins": (lambda s: s.update({PROJECT: torch.arange(17.0) / 2}), r"integral\.project.*expected \[0\.0, 1\.0"),
+    "whole numbers": (
+        lambda s: s.update({"bbox_head.gfl_cls.bias": torch.zeros(80, dtype=torch.int64)}),
+        r"'head\.cls\.bias' has the type torch\.int64, expected torch\.float32",
+    ),
+    "complex numbers": (
+        lambda s: s.update({"bbox_head.gfl_cls.bias": torch.zeros(80, dtype=torch.complex64)}),
+        r"has the type torch\.complex64",
+    ),
+    "sparse": (
+        lambda s: s.update({"bbox_head.gfl_cls.bias": torch.ones(80).to_sparse()}),
+        r"'bbox_head\.gfl_cls\.bias' is a sparse tensor",
+    ),
+    "without content": (
+        lambda s: s.update({"bbox_head.gfl_cls.bias": torch.ones(80, device="meta")}),
+        r"'bbox_head\.gfl_cls\.bias' is a meta tensor",
+    ),
     "not finite": (
         lambda s: s.update({"bbox_head.gfl_cls.bias": torch.full((80,), float("inf"))}),
         "hold NaN or infinity",

@@ -96,6 +96,21 @@ def test_whole_numbers_of_other_libraries() -> None:
         create_model("gfocal_tiny", **TINY, category_ids=["b", "c"])
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("norm_eval", "no", "norm_eval is 'no'; expected True or False"),
+        ("norm_eval", 1, "norm_eval is 1; expected True or False"),
+        ("anchor_scale", "4", "anchor_scale is '4'; expected a number"),
+        ("anchor_scale", True, "anchor_scale is True; expected a number"),
+        ("anchor_scale", float("nan"), "anchor_scale is nan"),
+    ],
+)
+def test_values_of_another_kind(field: str, value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        create_model("gfocal_tiny", **{**TINY, field: value})
+
+
 def test_saved_with_numpy_numbers(tmp_path) -> None:
     model = create_model("gfocal_tiny", **{**TINY, "num_classes": np.int64(2)}, category_ids=[np.int64(3), 9])
     assert create_model(model.save_pretrained(tmp_path / "m")).category_ids == (3, 9)

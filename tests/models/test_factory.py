@@ -179,7 +179,7 @@ def test_a_tag_with_a_local_file_loads_it(tmp_path, monkeypatch):
         ("gfocal_resnext101_32x4d", "'gfocal_x101_32x4d'"),
         ("gfl_r50_fpn_1x_coco", "'gfocal_r50'"),
         ("ld_r18_gflv1_r101_fpn_coco_1x", "'gfocal_r18_ld_r101'"),
-        ("gfl_r18_ld", "'gfocal_r18_ld_r18' or 'gfocal_r18_ld_r101'"),
+        ("gfl_r34_ld", "'gfocal_r34_ld_r101' or 'gfocal_r34_ld_r101_dcn'"),
         ("gfocal_convnext_tiny", "create_model('gfocal', backbone='convnext_tiny')"),
         ("gfl_mobilenetv2_100", "create_model('gfocal', backbone='mobilenetv2_100')"),
     ],

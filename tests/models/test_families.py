@@ -202,7 +202,8 @@ def test_every_name_builds_without_weights(name: str) -> None:
         assert entry.config == student.config
         assert name == f"{entry.family}_r50_{entry.distilled.recipe}_r101"
         assert "r101" in teacher.name
-        assert model.spec.reg_max == 16
+        of_bins = entry.distilled.recipe in {"ld", "vlr"}  # CrossKD's published students have the original boxes
+        assert model.spec.reg_max == (16 if of_bins else None)
 
 
 @pytest.mark.parametrize("family", CRITERIA)

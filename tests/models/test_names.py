@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ld_hub.errors import UnknownNameError
+from ld_hub.errors import HubError, UnknownNameError
 from ld_hub.models.factory import create_model, get_pretrained_cfg, list_models
 from ld_hub.registry import MODELS
 
@@ -16,9 +16,23 @@ PAPERS = {  # name: student, recipe, teacher (LD, BCKD and OpenMMLab result tabl
     "gfocal_r34_bckd_r101": ("gfocal_r34", "bckd", "gfocal_r101"),
     "gfocal_r50_bckd_r101": ("gfocal_r50", "bckd", "gfocal_r101"),
     "gfocal_mobilenetv2_leaky_bckd_r101": ("gfocal_mobilenetv2_leaky", "bckd", "gfocal_r101"),
+    "gfocal_r50_bckd_swin_t": ("gfocal_r50", "bckd", "gfocal_swin_t"),
+    **{
+        f"gfocal_r50_{recipe}_r101": ("gfocal_r50", recipe, "gfocal_r101")
+        for recipe in (
+            "fitnets", "inside_gt", "main_region", "fine_grained", "defeat", "gi", "vlr_gi", "vlr_fine_grained",
+            "crosskd", "crosskd_pkd",
+        )
+    },
+    **{f"gfocal_r18_ld_{teacher}": ("gfocal_r18", "ld", f"gfocal_{teacher}") for teacher in ("r34", "r50", "r101_dcn")},
+    **{
+        f"{family}_r50_{recipe}_r101": (f"{family}_r50{form}", recipe, f"{family}_r101{form}")
+        for family, form in (("atss", ""), ("fcos", "_caffe"), ("retinanet", ""))
+        for recipe in ("crosskd", "crosskd_pkd")
+    },
     "gfocalv2_r50_vlr_r101": ("gfocalv2_r50", "vlr", "gfocalv2_r101"),
     "gfocalv2_r101_vlr_r101_dcn": ("gfocalv2_r101", "vlr", "gfocalv2_r101_dcn"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PAPERS)
@@ -27,7 +41,7 @@ def test_distilled_names_of_the_papers(name: str) -> None:
     assert entry.distilled is not None
     assert (entry.distilled.student, entry.distilled.recipe, entry.distilled.teacher) == PAPERS[name]
     assert entry.config == MODELS[entry.distilled.student].config
-    assert entry.family == MODELS[entry.distilled.teacher].family == "gfocal"
+    assert entry.family == MODELS[entry.distilled.teacher].family == name.split("_", maxsplit=1)[0].removesuffix("v2")
 
 
 def test_settings_of_the_published_configurations() -> None:
@@ -46,6 +60,23 @@ def test_weights_of_the_new_names() -> None:
         cfg = get_pretrained_cfg(name)
         assert cfg is not None and cfg.ap == ap and cfg.url.endswith(f"-{cfg.sha256}.pth")
     assert get_pretrained_cfg("gfocalv2_r50") is None
+
+
+FIGURES = {  # rows of tables whose weights nobody has published
+    "gfocal_r50_fitnets_r101.ld_1x_coco": 40.7, "gfocal_r50_defeat_r101.ld_1x_coco": 40.8,
+    "gfocal_r50_gi_r101.ld_1x_coco": 41.5, "gfocal_r50_crosskd_r101.crosskd_1x_coco": 43.7,
+    "gfocal_r50_crosskd_pkd_r101.crosskd_1x_coco": 43.9, "atss_r50_vlr_r101.ld_1x_coco": 41.6,
+    "fcos_r50_crosskd_r101.crosskd_ms2x_coco": 41.1, "retinanet_r50_crosskd_r101.crosskd_2x_coco": 39.7,
+    "gfocal_r18_ld_r34.ld_4e_voc0712": 52.9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("full", FIGURES)
+def test_figures_without_a_file_say_so(full: str) -> None:
+    cfg = get_pretrained_cfg(full)
+    assert cfg is not None and cfg.ap == FIGURES[full] and not cfg.url
+    with pytest.raises(HubError, match="no file of its weights is known"):
+        create_model(full, pretrained=True)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 
@@ -158,3 +159,38 @@ def test_without_the_file_the_way_is_named(tmp_path, monkeypatch):
         assert words in str(caught.value)
     assert [path.name for path in place.parent.iterdir()] == [".locks"]
     assert create_model("gfocal_r18_ld_r101.mmdet_1x_coco", num_classes=2).training  # fresh: no file is needed
+
+
+def test_a_hub_repository_goes_first_and_the_original_file_is_the_way_back(tmp_path, monkeypatch):
+    published = create_model("gfocal_tiny", num_classes=2)
+    with torch.no_grad():
+        published.head.cls.bias.fill_(0.25)
+    published.save_pretrained(tmp_path / "hub")
+    asked: list[str] = []
+
+    def hub(repo: str, **_: object) -> object:
+        asked.append(repo)
+        if len(asked) > 1:
+            raise HubError("no network")
+        return tmp_path / "hub"
+
+    cfg = PretrainedCfg(url="https://example.invalid/model-00000000.pth", sha256="00000000", hf_hub_id="org/tiny")
+    entry = MODELS["gfocal_tiny"]
+    monkeypatch.setattr("ld_hub.models.factory.download", hub)
+    MODELS.register("gfocal_tiny", dataclasses.replace(entry, pretrained={"mine": cfg}), replace=True)
+    try:
+        first = create_model("gfocal_tiny", pretrained=True)
+        assert torch.equal(first.head.cls.bias, torch.full((2,), 0.25))
+        published.save_pretrained(tmp_path / "cache" / "model-00000000")  # as converted earlier
+        again = create_model("gfocal_tiny", pretrained=True, cache_dir=tmp_path / "cache")
+        assert torch.equal(again.head.cls.bias, first.head.cls.bias)
+        assert asked == ["org/tiny"] * 2
+        MODELS.register(
+            "gfocal_tiny",
+            dataclasses.replace(entry, pretrained={"mine": dataclasses.replace(cfg, url="")}),
+            replace=True,
+        )
+        with pytest.raises(HubError, match="no network"):
+            create_model("gfocal_tiny", pretrained=True)
+    finally:
+        MODELS.register("gfocal_tiny", entry, replace=True)

@@ -1,4 +1,4 @@
-"""Every distinct structure, once and whole: builds, learns, saves, comes back bit for bit."""
+"""GFocal's structures, once and whole: each builds, learns, saves, comes back bit for bit (others: `test_families`)."""
 
 from __future__ import annotations
 
