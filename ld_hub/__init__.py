@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         list_pretrained,
         model_entrypoint,
     )
+    from ld_hub.models.publish import push_to_hf_hub
     from ld_hub.preprocessing import create_transform, resolve_data_config
     from ld_hub.structures.detections import Detections
 
@@ -52,6 +53,7 @@ _ROOMS = {
         "list_pretrained",
         "model_entrypoint",
     ),
+    "ld_hub.models.publish": ("push_to_hf_hub",),
     "ld_hub.preprocessing": ("create_transform", "resolve_data_config"),
     "ld_hub.structures.detections": ("Detections",),
 }
@@ -75,6 +77,7 @@ __all__ = [
     "list_recipes",
     "load_checkpoint",
     "model_entrypoint",
+    "push_to_hf_hub",
     "resolve_data_config",
 ]
 

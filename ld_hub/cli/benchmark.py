@@ -40,7 +40,11 @@ def add_parser(subparsers: Any) -> None:
     add("model", metavar="NAME", help="a model name; a distilled name brings its teacher and recipe")
     add("--mode", choices=("inference", "training", "both"), default="both", help=default)
     add("--teacher", metavar="NAME", help="teacher to distil from in the training step")
-    add("--recipe", metavar="NAME", help="recipe to distil by (default: the distilled name's, or vlr)")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help="recipe to distil by, or a YAML file of one (default: the distilled name's, or vlr)",
+    )
     add("--batch_size", type=int, default=2, metavar="N", help=f"images per batch {default}")
     add("--size", type=int, nargs=2, default=(800, 1344), metavar=("H", "W"), help="px (default: 800 1344)")
     add("--boxes", type=int, default=20, metavar="N", help=f"objects per image {default}")
@@ -58,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from ld_hub.engine import benchmark
+    from ld_hub.engine.recipe_files import find_recipe
     from ld_hub.errors import ConfigError
     from ld_hub.hub import atomic_write
     from ld_hub.models.inference import resolve_device
@@ -71,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     device = resolve_device(args.device)
     distilled = MODELS[args.model].distilled if args.model in MODELS else None
     teacher_name = args.teacher or (distilled.teacher if distilled else None)
-    recipe = args.recipe or (distilled.recipe if distilled else "vlr")
+    recipe = find_recipe(args.recipe or (distilled.recipe if distilled else "vlr"))
     height, width = args.size
     work = benchmark.Workload(
         args.batch_size, height, width, args.boxes, args.repeats, args.precision, args.channels_last
@@ -93,11 +98,15 @@ def run(args: argparse.Namespace) -> int:
     if args.mode != "inference":
         title = f"training step of {args.model}"
         if teacher is not None:
-            title = f"{title}, taught by {teacher_name} ({recipe})"
-            figures.update(teacher=teacher_name, recipe=recipe)
+            title = f"{title}, taught by {teacher_name} ({recipe.name})"
+            figures.update(teacher=teacher_name, recipe=recipe.name)
         timings = benchmark.time_training(model, teacher, recipe, work)
         figures["training"] = _report(title, timings, work.batch_size)
         figures["criterion_ms"] = _criterion(timings)
+        overhead = benchmark.Overhead.of(timings)
+        figures["overhead"] = {"of_student": overhead.of_student, "step": overhead.step}
+        print(f"  that is {overhead.of_student:.1%} of the student's forward and backward pass; the step takes "
+              f"{overhead.step:.3f} x its networks")  # fmt: skip
     measured = [figures[key]["parts"].values() for key in ("inference", "training") if key in figures]
     figures["peak_bytes"] = peak = max(part["peak_bytes"] for parts in measured for part in parts)
     print(f"\npeak {'device' if device.type == 'cuda' else 'process'} memory: {peak / 2**30:.2f} GiB")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ _DESCRIPTION = """\
 Detect objects on every image of a data set in COCO format and score them.
 
 Prints the 12 COCO numbers and the AP of each class, times 100. --out gets
-metrics.json (the same numbers as fractions) and detections.json (a COCO results
-file). The numbers do not depend on the batch size."""
+metrics.json (the same numbers as fractions, with hashes of weights, annotations
+and detections: what `ld-hub card` takes AP from and `ld-hub verify` checks) and
+detections.json (a COCO results file). The numbers do not depend on the batch
+size."""
 
 _EPILOG = """\
 a data set is a directory such as
@@ -24,7 +26,7 @@ a data set is a directory such as
 or two explicit paths, --images and --annotations.
 
 examples:
-  ld-hub eval runs/student/model --data coco
+  ld-hub eval runs/student/model --data coco --out runs/student/model/eval
   ld-hub eval runs/student/model --data coco --split train --out train_ap
   ld-hub eval NAME --images photos --annotations boxes.json --device cuda
 
@@ -63,33 +65,59 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and write the results; returns the exit code."""
     from ld_hub.data import load_coco
     from ld_hub.engine.evaluate import evaluate
+    from ld_hub.engine.verify import describe_evaluation
     from ld_hub.evaluation.backends import check_backend
-    from ld_hub.hub.files import atomic_write
-    from ld_hub.models.factory import create_model
+    from ld_hub.hub import WEIGHTS_NAME, write_json
+    from ld_hub.models.factory import find_weights
     from ld_hub.models.inference import resolve_device
+    from ld_hub.models.pretrained import load_pretrained
 
     if args.batch_size < 1 or args.workers < 0:
         raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
     check_backend(args.backend)
     device = resolve_device(args.device)
     dataset = load_coco(args.data, args.split, images=args.images, annotations=args.annotations)
-    model = create_model(args.model, pretrained=True)
+    directory = find_weights(args.model)
+    model = load_pretrained(directory)
     check_classes(args.model, model.label_names, dataset.annotation_file, dataset.label_names)
     metrics, evaluator = evaluate(
         model.to(device), dataset, batch_size=args.batch_size, workers=args.workers, backend=args.backend
     )
     out = Path(args.out)
-    evaluator.save_detections(out / "detections.json")
-    content = {
-        "model": args.model,
-        "annotations": str(dataset.annotation_file),
-        "split": args.split,
-        **metrics.to_dict(),
-    }
-    atomic_write(out / "metrics.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+    content = describe_evaluation(
+        model,
+        metrics,
+        name=args.model,
+        weights=directory / WEIGHTS_NAME,
+        dataset=dataset,
+        data=_data_name(args),
+        split=args.split,
+        detections=evaluator.save_detections(out / "detections.json"),
+        command=_command(args),
+        batch_size=args.batch_size,
+        backend=args.backend,
+    )
+    write_json(out / "metrics.json", content)
     print(metrics.table())
     print(f"\nmetrics.json and detections.json are in {out}")
     return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command line again, with the flags that were changed."""
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers(dest="verb"))
+    plain = vars(parser.parse_args(["eval", args.model]))
+    words = ["ld-hub", "eval", args.model]
+    for name, value in vars(args).items():
+        if name in plain and value != plain[name]:
+            words += [f"--{name}", str(value)]
+    return shlex.join(words)
+
+
+def _data_name(args: argparse.Namespace) -> str:
+    """What the data set is called: its directory, or else its annotation file."""
+    return Path(args.data).resolve().name if args.data else Path(args.annotations).stem
 
 
 def check_classes(model: str, model_names: Sequence[str], data: str, data_names: Sequence[str]) -> None:

@@ -46,6 +46,9 @@ VERBS: dict[str, Verb] = {
     "distill": Verb("ld_hub.distill", "train a student from a teacher", own_parser=True),
     "data": Verb("ld_hub.cli.data", "look for problems in a data set"),
     "convert": Verb("ld_hub.cli.convert", "turn an OpenMMLab, LD or BCKD .pth file into a model directory"),
+    "push": Verb("ld_hub.cli.push", "publish a model with its card on the Hugging Face Hub"),
+    "card": Verb("ld_hub.cli.card", "write the card of a model, with the AP that eval measured"),
+    "verify": Verb("ld_hub.cli.verify", "recompute a model's AP and check its card and evaluation by it"),
     "benchmark": Verb("ld_hub.cli.benchmark", "measure speed and memory of inference and of a training step"),
 }
 

@@ -47,7 +47,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     size = file.stat().st_size
     if size > MAX_CONFIG_BYTES:
         raise CheckpointError(f"'{file}' has {size:,} bytes; a model configuration has at most {MAX_CONFIG_BYTES:,}.")
-    config = _parse(file)
+    config = parse_json(file, "a model configuration")
     model_type = config.get("model_type")
     if model_type != MODEL_TYPE:
         raise CheckpointError(
@@ -68,17 +68,26 @@ def _inner_model(directory: str | Path) -> str:
     return f" Did you mean '{inner}'?" if (inner / CONFIG_NAME).is_file() else ""
 
 
-def _parse(file: Path) -> dict[str, Any]:
+def parse_json(file: Path, what: str) -> dict[str, Any]:
+    """Read a JSON object strictly: NaN, infinities and repeated keys are refused.
+
+    Args:
+        file: An existing file, of a size that was checked.
+        what: What it should be, for messages, e.g. ``"a model configuration"``.
+
+    Raises:
+        CheckpointError: If it is anything else.
+    """
     try:
-        config = json.loads(
+        content = json.loads(
             file.read_text(encoding="utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_repeats
         )
     except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        what = describe_bytes(file)
-        raise CheckpointError(f"'{file}' is not readable JSON{f': it is {what}' if what else f' ({error})'}.") from None
-    if not isinstance(config, dict):
-        raise CheckpointError(f"'{file}' holds a JSON {type(config).__name__}; a model configuration is an object.")
-    return config
+        kind = describe_bytes(file)
+        raise CheckpointError(f"'{file}' is not readable JSON{f': it is {kind}' if kind else f' ({error})'}.") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"'{file}' holds a JSON {type(content).__name__}; {what} is an object.")
+    return content
 
 
 def _no_constant(name: str) -> Any:

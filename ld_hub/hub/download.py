@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import get_token, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -18,8 +19,11 @@ from huggingface_hub.errors import (
 
 from ld_hub.errors import HubError
 from ld_hub.hub.config import CONFIG_NAME
-from ld_hub.hub.fetch import offline
+from ld_hub.hub.fetch import DISK_FULL, offline
 from ld_hub.hub.weights import WEIGHTS_NAME
+
+# requests' errors are OSErrors; httpx's, which later clients let through, have a base of their own
+TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
 
 
 def download(
@@ -50,29 +54,33 @@ def download(
     Raises:
         HubError: If the repository, revision or file does not exist or may not be read, or the network fails.
     """
-    config = ""
+    folder = Path()
     for name in (CONFIG_NAME, WEIGHTS_NAME)[: 1 + weights]:
+        at = revision if name == CONFIG_NAME else folder.name  # of the same commit, whatever is published meanwhile
         try:
             file = hf_hub_download(
                 repo_id,
                 name,
-                revision=revision,
+                revision=at,
                 cache_dir=None if cache_dir is None else str(cache_dir),
                 token=token,
                 endpoint=endpoint,
                 library_name="ld_hub",
                 local_files_only=bool(offline()),
             )
-        except (HfHubHTTPError, HFValidationError, EntryNotFoundError, OSError, ValueError) as error:
-            raise HubError(_explain(error, repo_id, revision, name)) from error
-        config = config or file
-    return Path(config).parent
+        except (TRANSPORT_ERROR, EntryNotFoundError, OSError, ValueError, RuntimeError) as error:
+            secrets = secrets_in_use(token)
+            message = _explain(error, repo_id, revision, name, secrets)
+            raise HubError(message) from (None if leaks(error, secrets) else error)
+        folder = Path(file).parent
+    return folder
 
 
-def _explain(error: Exception, repo_id: str, revision: str | None, name: str) -> str:
+def _explain(error: Exception, repo_id: str, revision: str | None, name: str, secrets: Sequence[str]) -> str:
     """Say what happened and what to do, without the request's headers or address parameters."""
     where = f"'{repo_id}'" + (f" at revision '{revision}'" if revision else "")
-    status = _status(error)
+    status = status_of(error)
+    said = first_line(error, secrets)
     offline = isinstance(error, LocalEntryNotFoundError)
     explanations = (
         (
@@ -87,7 +95,7 @@ def _explain(error: Exception, repo_id: str, revision: str | None, name: str) ->
         (isinstance(error, RevisionNotFoundError), f"The Hub repository '{repo_id}' has no revision '{revision}'."),
         (
             isinstance(error, HFValidationError),
-            f"'{repo_id}' is not a Hub repository id ({_first_line(error)}). Ids look like 'org/name'.",
+            f"'{repo_id}' is not a Hub repository id ({said}). Ids look like 'org/name'.",
         ),
         (
             offline and status is None,
@@ -96,8 +104,17 @@ def _explain(error: Exception, repo_id: str, revision: str | None, name: str) ->
         ),
         (isinstance(error, EntryNotFoundError) and not offline, f"{where} has no {name}.{_HOW_PUBLISHED[name]}"),
         (status is not None, f"The Hub answered {status} for {name} of {where}: {_ADVICE.get(status, 'try later')}."),
+        (
+            getattr(error, "errno", None) in DISK_FULL,
+            f"{name} of {where} could not be written: the disk is full. Make room there, or name another place for the "
+            "cache: HF_HOME=DIR or cache_dir=DIR.",
+        ),
+        (
+            isinstance(error, (TRANSPORT_ERROR, OSError)),
+            f"{name} of {where} did not arrive whole ({said}). No part of it is used: try again.",
+        ),
     )
-    otherwise = f"{name} of {where} could not be fetched: {type(error).__name__}: {_first_line(error)}"
+    otherwise = f"{name} of {where} could not be fetched: {type(error).__name__}: {said}"
     return next((text for applies, text in explanations if applies), otherwise)
 
 
@@ -113,8 +130,12 @@ _HOW_PUBLISHED = {
 }
 
 
-def _status(error: BaseException | None) -> int | None:
-    """HTTP status behind an error: the client reports a refused request as a file missing from the cache."""
+def status_of(error: BaseException | None) -> int | None:
+    """HTTP status behind an error of the client, which wraps it in others; None where there is none.
+
+    Args:
+        error: The error; a refused request may come as a file missing from the cache, or as a failed upload.
+    """
     while error is not None:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if isinstance(status, int):
@@ -123,6 +144,39 @@ def _status(error: BaseException | None) -> int | None:
     return None
 
 
-def _first_line(error: Exception) -> str:
-    text = (str(error).strip().splitlines() or [""])[0]
-    return re.sub(r"hf_\w{6,}|(?<=[?&])[^ '\"]+", "…", text)[:300]
+def first_line(error: BaseException, secrets: Sequence[str] = ()) -> str:
+    """What an error says, in one line without tokens and without the parameters of signed addresses.
+
+    Args:
+        error: Of the client; of a refused request, what the Hub said.
+        secrets: Tokens in use.
+    """
+    text = str(getattr(error, "server_message", None) or error)
+    line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    for secret in secrets:
+        line = line.replace(secret, "…")
+    return re.sub(r"hf_\w{6,}|(?<=[?&])[^ '\"]+", "…", line)[:300].rstrip(".")
+
+
+def secrets_in_use(token: str | bool | None) -> list[str]:
+    """The tokens that requests carry: the one that was passed, and the stored one.
+
+    Args:
+        token: As it was passed.
+    """
+    return [secret for secret in (token, get_token()) if isinstance(secret, str) and secret]
+
+
+def leaks(error: BaseException, secrets: Sequence[str]) -> bool:
+    """Whether an error, or one behind it, shows a token; such an error must not be chained to another.
+
+    Args:
+        error: Of the client.
+        secrets: Tokens in use.
+    """
+    chain: BaseException | None = error
+    while chain is not None:
+        if any(secret in f"{chain!r}{chain}" for secret in secrets):
+            return True
+        chain = chain.__cause__ or chain.__context__
+    return False

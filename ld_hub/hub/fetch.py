@@ -24,10 +24,10 @@ from ld_hub.version import __version__
 TIMEOUT_S = 30.0  # of silence, not of the whole transfer
 PAUSES_S = (0.5, 3.0)  # before the second and the third try
 BLOCK = 2**18
+DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 OFFLINE_VARIABLES = ("LD_HUB_OFFLINE", "HF_HUB_OFFLINE")
 
 _TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
-_DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 
 class _BrokenError(Exception):
@@ -110,7 +110,7 @@ def disk_errors(place: Path, way_out: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in _DISK_FULL
+        full = error.errno in DISK_FULL
         reason = "the disk is full" if full else error.strerror or str(error)
         raise HubError(
             f"'{place}' cannot be written ({reason}). {'Make room there' if full else 'Make it writable'}, or name "

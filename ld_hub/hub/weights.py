@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,6 +36,7 @@ def save_safetensors(
 
     Raises:
         CheckpointError: If a tensor is not finite; a model with NaN weights is of no use to anyone.
+        OSError: If the disk refuses; an existing file is then as it was.
     """
     _refuse_non_finite(state_dict, f"'{path}' was not written: ")
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
@@ -46,7 +49,10 @@ def save_safetensors(
     with atomic_file(path) as beside:
         beside.touch()
         mode = beside.stat().st_mode
-        save_file(own, beside, metadata={**(metadata or {}), "format": "pt"})
+        try:
+            save_file(own, beside, metadata={**(metadata or {}), "format": "pt"})
+        except SafetensorError as error:
+            raise _refused_by_disk(error) from None
         beside.chmod(mode)  # safetensors lets only the owner read its file
     return Path(path)
 
@@ -110,6 +116,12 @@ def _unreadable(path: str | Path, error: Exception) -> CheckpointError:
     elif "pickle" in what or "torch.save" in what:
         what += "; convert it with `ld-hub convert FILE DIR --model NAME`, or pass it as checkpoint_path="
     return CheckpointError(f"'{path}' cannot be read as safetensors ({error}){f'. It is {what}' if what else ''}.")
+
+
+def _refused_by_disk(error: SafetensorError) -> OSError:
+    """The system's error inside one of safetensors' own, which no caller expects from writing a file."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 
 
 def _refuse_non_finite(tensors: Mapping[str, Tensor], prefix: str) -> None:

@@ -18,6 +18,7 @@ from ld_hub.models.config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.models.inference import Images, predict
 from ld_hub.models.labels import make_labels
 from ld_hub.models.pretrained import load_pretrained, save_pretrained
+from ld_hub.models.publish import push_to_hub
 from ld_hub.models.timm_methods import TimmMethods
 from ld_hub.ops.priors import level_shapes
 from ld_hub.preprocessing import DataConfig
@@ -117,7 +118,7 @@ class DenseDetector(TimmMethods):
             strides=STRIDES,
             anchors_per_cell=self.anchors_per_cell,
             feature_channels=self.config.fpn_channels,
-            tower_channels=self.head.width,
+            tower_channels=self.head.tap_channels,
             mean=self.data_config.mean,
             std=self.data_config.std,
             points=self.build_priors(((1, 1),) * len(STRIDES), torch.device("cpu"), torch.float32).anchors is None,
@@ -286,6 +287,8 @@ class DenseDetector(TimmMethods):
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write ``config.json`` and ``model.safetensors``; `from_pretrained` gives the model back bit for bit."""
         return save_pretrained(self, directory)
+
+    push_to_hub = push_to_hub
 
     @classmethod
     def from_pretrained(

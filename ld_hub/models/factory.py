@@ -122,6 +122,22 @@ def model_entrypoint(model_name: str, module_filter: str | None = None) -> Calla
     return entrypoint
 
 
+def find_weights(model_name: str | Path, cache_dir: str | Path | None = None) -> Path:
+    """The model directory that `create_model(model_name, pretrained=True)` loads; fetched where it is not here yet.
+
+    Args:
+        model_name: As of `create_model`.
+        cache_dir: As of `create_model`.
+
+    Raises:
+        HubError: If there are no weights to be had; and as `create_model`.
+    """
+    place, _ = _locate(model_name, True, cache_dir)
+    if place is None:  # pragma: no cover  # pretrained names always have a place, or raise
+        raise HubError(f"There are no weights of '{model_name}'.")
+    return place
+
+
 def _locate(model_name: str | Path, pretrained: bool, cache_dir: str | Path | None) -> tuple[Path | None, bool]:
     """``(directory of a saved model, load its weights)``; None where a registered name is built afresh."""
     directory = saved_directory(model_name)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shlex
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -114,6 +117,32 @@ def test_eval_agrees_with_pycocotools_on_the_saved_detections(model, data, tmp_p
     assert max(len(line) for line in out.splitlines()[:-1]) <= 80
 
 
+def figures(directory):
+    """What an evaluation says about model and data, and not about how and when it was run."""
+    content = json.loads((directory / "metrics.json").read_text())
+    names = ("model", "weights", "stats", "per_class", "boxes", "images", "detections")
+    return {**{name: content[name] for name in names}, "annotations": content["data"]["sha256"]}
+
+
+def test_eval_writes_what_ties_its_numbers_to_files(model, data, tmp_path, capsys):
+    code, _, err = run(capsys, "eval", model[0], "--data", data, "--workers", 0, "--out", tmp_path, "--device", "cpu")
+    assert code == 0, err
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    files = {
+        "weights": model[0] / "model.safetensors",
+        "data": data / "annotations" / "instances_val2017.json",
+        "detections_file": tmp_path / "detections.json",
+    }
+    for part, file in files.items():
+        assert content[part]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert shlex.split(content["command"]) == ["ld-hub", "eval", str(model[0]), "--data", str(data), "--workers", "0",
+                                               "--device", "cpu", "--out", str(tmp_path)]  # fmt: skip
+    assert (content["data"]["name"], content["data"]["split"], content["images"]) == (data.name, "val", 5)
+    assert content["versions"]["torch"] == version("torch")
+    assert content["device"].startswith("cpu (") and content["precision"] == "float32"
+    assert content["detections"] == len(json.loads((tmp_path / "detections.json").read_text()))
+
+
 def test_eval_does_not_depend_on_the_batch_size(model, data, tmp_path, capsys):
     paths = ["--images", data / "val2017", "--annotations", data / "annotations" / "instances_val2017.json"]
     results = []
@@ -121,7 +150,7 @@ def test_eval_does_not_depend_on_the_batch_size(model, data, tmp_path, capsys):
         options = ["--batch_size", batch_size, "--workers", 0, "--out", tmp_path / "o", "--device", "cpu"]
         code, _, err = run(capsys, "eval", model[0], *source, *options)
         assert code == 0, err
-        results.append(json.loads((tmp_path / "o" / "metrics.json").read_text()))
+        results.append(figures(tmp_path / "o"))
     assert results[0] == results[1] == results[2]
 
 
@@ -132,7 +161,7 @@ def test_eval_with_the_fast_backend(model, data, tmp_path, capsys):
         options = ["--workers", 0, "--backend", backend, "--out", tmp_path / "o", "--device", "cpu"]
         code, _, err = run(capsys, "eval", model[0], "--data", data, *options)
         assert code == 0, err
-        results.append(json.loads((tmp_path / "o" / "metrics.json").read_text()))
+        results.append(figures(tmp_path / "o"))
     assert results[0] == results[1]
 
 

@@ -139,12 +139,14 @@ def test_fine_tuning_on_other_classes(data, tmp_path, capsys):
     assert torch.allclose(tuned.head.box.weight, other.head.box.weight, atol=1e-6)
     assert tuned.head.cls.weight.shape[0] == 3
     weights_file = ["--checkpoint", tmp_path / "other/model.safetensors"]
-    assert run_train(data, tmp_path / "file", *weights_file) == 2  # a bare file does not say its classes
+    assert run_train(data, tmp_path / "file", *weights_file) == 0
+    assert "fresh for 3 classes: head.cls.bias, head.cls.weight" in capsys.readouterr().out
     save_pretrained(create_model("gfocal_tiny", num_classes=80, **SMALL), tmp_path / "coco")
     assert run_train(data, tmp_path / "coco_run", "--checkpoint", tmp_path / "coco/model.safetensors") == 0
     capsys.readouterr()
     assert run_train(data, tmp_path / "wide", "--checkpoint", tmp_path / "other", "--head_width", 32) == 2
-    assert "does not fit 'gfocal_tiny'" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "does not fit the model" in error and "--head_width" in error
 
 
 def test_distill_from_a_directory(data, tmp_path, teacher, capsys):
@@ -181,10 +183,11 @@ def test_a_teacher_by_name_with_a_checkpoint(data, tmp_path, teacher):
 
 
 def test_a_teacher_of_other_classes_is_refused_with_the_commands_that_do(data, tmp_path, capsys):
-    assert run_distill(data, tmp_path / "run", name="gfocal_r18_ld_r101") == 2
+    assert run_distill(data, tmp_path / "run", name="gfocal_r18_vlr_r101") == 2
     lines = capsys.readouterr().err.splitlines()
     assert "'gfocal_r101' detects 80 classes" in lines[0] and "3 classes (red, green, blue)" in lines[0]
-    start = f"accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data {data}"
+    assert "have no class name in common" in lines[0] and "--class_map" in lines[0]
+    start = f"accelerate launch -m ld_hub.distill gfocal_r18_vlr_r101 --data {data}"
     assert f"  {start} --teacher runs/gfocal_r101/model" in lines
     assert f"  {start} --train_teacher" in lines
     assert f"accelerate launch -m ld_hub.train gfocal_r101 --data {data} makes runs/gfocal_r101/model" in lines[0]
@@ -192,6 +195,68 @@ def test_a_teacher_of_other_classes_is_refused_with_the_commands_that_do(data, t
     assert run_distill(data, tmp_path / "run", "--teacher", tmp_path / "zoo") == 2
     assert "detects 3 classes (cat, dog, cow)" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def saved(path: Path, seed: int, *names: str) -> Path:
+    torch.manual_seed(seed)
+    return save_pretrained(create_model("gfocal_tiny", label_names=names, **SMALL), path)
+
+
+def test_several_teachers_of_some_of_the_classes(data, tmp_path, teacher, capsys):
+    other = saved(tmp_path / "other", 2, "azure", "red", "cow")
+    flags = ["--teacher", f"{teacher},{other}", "--teacher_weights", 1, 0.5, "--class_map", "blue=azure"]
+    flags += ["--teacher_scale", 2, "--recipe", "bckd", "--balance", "gradient", "--terms.bckd_box.share", 0.1]
+    assert run_distill(data, tmp_path / "run", *flags) == 0
+    out = capsys.readouterr().out
+    assert "distill_bckd_cls@gfocal_tiny_1 0.3" in out and "distill_bckd_box@gfocal_tiny_2 0.05" in out
+    assert "gfocal_tiny_2: 2 of the student's 3 classes" in out and "gfocal_tiny_1: 2 of" not in out
+    recipe = create_model(tmp_path / "run/model").recipe
+    assert recipe["teacher_weights"] == {"gfocal_tiny_1": 1.0, "gfocal_tiny_2": 0.5}
+    assert (recipe["teacher_scale"], recipe["class_map"], recipe["balance"]) == (2.0, {"blue": "azure"}, "gradient")
+    line = records(tmp_path / "run")[1]
+    assert line["distill_bckd_cls@gfocal_tiny_2"] > 0 and line["scale/distill_bckd_box@gfocal_tiny_1"] > 0
+    again = ["--config", str(tmp_path / "run/arguments.yaml"), "--output_dir", str(tmp_path / "again")]
+    assert distill.main(again) == 0
+    assert equal(weights(tmp_path / "run/model"), weights(tmp_path / "again/model"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--teacher", "T,T", "--teacher_weights", "1"], "--teacher_weights has 1 numbers; there are 2 teachers"),
+        (["--teacher", "T", "--teacher_weights", "1"], "teacher_weights are for several teachers"),
+        (["--teacher", "T,T", "--train_teacher"], "--train_teacher is for a single teacher; --teacher names 2"),
+        (["--teacher", "T", "--class_map", "red"], "--class_map is 'red'; expected MINE=THEIRS"),
+        (["--teacher", "T", "--class_map", "red=rot"], "class_map names 'rot' as a class of teacher"),
+        (["--teacher", "T", "--teacher_scale", "-2"], "teacher_scale is -2.0"),
+        (["--teacher", "T", "--balance", "weights"], "--balance: Expected a Literal"),
+        (["--teacher", "T", "--recipe", "mine.yaml"], "There is no recipe 'mine.yaml'"),
+    ],
+)
+def test_what_teachers_cannot_be(data, tmp_path, teacher, capsys, flags, message):
+    words = [word.replace("T", str(teacher)) for word in flags]
+    assert run_distill(data, tmp_path / "run", *words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_classes_of_the_teacher_matter_where_they_are_compared(data, tmp_path, capsys):
+    zoo = saved(tmp_path / "zoo", 3, "cat", "dog", "cow", "red ant")
+    assert run_distill(data, tmp_path / "kd", "--teacher", zoo, "--recipe", "kd") == 2
+    assert "have no class name in common" in capsys.readouterr().err
+    assert run_distill(data, tmp_path / "kd", "--teacher", zoo, "--recipe", "kd", "--class_map", "red=red ant") == 0
+    assert run_distill(data, tmp_path / "ld", "--teacher", zoo, "--recipe", "ld") == 0
+    assert records(tmp_path / "ld")[0]["distill_ld"] > 0
+
+
+def test_a_checkpoint_of_cocos_classes_teaches_others(data, tmp_path, capsys):
+    torch.manual_seed(0)
+    save_pretrained(create_model("gfocal_tiny"), tmp_path / "coco")
+    file = ["--teacher", "gfocal_tiny", "--teacher_checkpoint", str(tmp_path / "coco/model.safetensors")]
+    start = ["gfocal_tiny", "--data", str(data), *QUICK, *SCRATCH, *file]
+    assert distill.main([*start, "--output_dir", str(tmp_path / "ld"), "--recipe", "ld"]) == 0
+    capsys.readouterr()
+    assert distill.main([*start, "--output_dir", str(tmp_path / "kd"), "--recipe", "kd"]) == 2
+    assert "'gfocal_tiny' detects 80 classes" in capsys.readouterr().err
 
 
 TEACHER = ["--train_teacher", "--teacher_backbone", "test_resnet", "--teacher_pretrained_backbone", "false"]

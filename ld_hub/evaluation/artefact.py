@@ -1,0 +1,108 @@
+"""The artefact of an evaluation: its numbers, and the hashes that tie them to weights, annotations and detections."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ld_hub.evaluation.metrics import CocoMetrics
+from ld_hub.hub.evidence import FORMAT, FORMAT_VERSION, check_evidence, find_evidence, read_evidence
+from ld_hub.hub.files import sha256_of
+from ld_hub.version import __version__
+
+__all__ = ["Circumstances", "artefact", "find_evidence", "read_evidence"]
+
+PACKAGES = ("torch", "torchvision", "timm", "safetensors")
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """How an evaluation was run.
+
+    Attributes:
+        command: Command line, or the call.
+        device: Hardware by name.
+        precision: Of the network, e.g. ``"float32"``.
+        batch_size: Images per forward pass.
+        backend: Scorer.
+    """
+
+    command: str
+    device: str
+    precision: str = "float32"
+    batch_size: int = 8
+    backend: str = "pycocotools"
+
+
+def artefact(
+    metrics: CocoMetrics,
+    *,
+    model: Mapping[str, Any],
+    weights: Path,
+    tensors: str,
+    data: str,
+    split: str,
+    annotations: str | Path,
+    detections: Path,
+    how: Circumstances,
+) -> dict[str, Any]:
+    """Put an evaluation artefact together (`ld_hub.hub.evidence` shows it).
+
+    Args:
+        metrics: What was measured.
+        model: ``name`` as the user calls it, ``architecture``, ``family``, ``config`` and ``recipe`` (its name, or
+            None for a model that was not distilled).
+        weights: The model.safetensors that was evaluated.
+        tensors: Digits of the sha256 of its tensors, which does not depend on the file's layout; by it a run knows
+            its teacher.
+        data: What the data set is called.
+        split: Its part.
+        annotations: The annotation file.
+        detections: The detections in COCO's format, written beside the artefact.
+        how: Hardware and settings.
+
+    Returns:
+        JSON values, checked as on reading.
+    """
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": how.command,
+        "model": dict(model),
+        "weights": {"file": weights.name, "sha256": sha256_of(weights), "tensors": tensors},
+        "data": {
+            "name": data,
+            "split": split,
+            "annotations": Path(annotations).name,
+            "sha256": sha256_of(annotations),
+        },
+        "detections_file": {"file": detections.name, "sha256": sha256_of(detections)},
+        **metrics.to_dict(),
+        "backend": how.backend,
+        "device": how.device,
+        "precision": how.precision,
+        "batch_size": how.batch_size,
+        "versions": library_versions(how.backend),
+    }
+    return check_evidence(content)
+
+
+def library_versions(backend: str) -> dict[str, str]:
+    """Versions of what the numbers depend on.
+
+    Args:
+        backend: Name of the scorer's package.
+    """
+    found = {"ld_hub": __version__, "python": platform.python_version()}
+    for package in (*PACKAGES, backend):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue  # built from source and not installed
+    return found

@@ -1,0 +1,266 @@
+"""From a model in memory to a repository on the Hub: what is published, and where each file comes from."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ld_hub.errors import CheckpointError, ConfigError, HubError, LdHubError, MissingFileError
+from ld_hub.hub import CONFIG_NAME, atomic_write, write_json
+from ld_hub.hub.card import update_card
+from ld_hub.hub.evidence import EVAL_DIRECTORY, check_evidence, find_evidence, read_evidence
+from ld_hub.hub.fetch import DISK_FULL
+from ld_hub.hub.upload import CARD_NAME, upload
+from ld_hub.models.cards import model_card
+from ld_hub.preprocessing import DataConfig
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
+    from ld_hub.models.detector import DenseDetector
+    from ld_hub.preprocessing import ImageSource
+
+    EvalResults: TypeAlias = str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]]
+
+PREPROCESSOR_NAME = "preprocessor_config.json"
+PICTURE_NAME = "detections.jpg"
+CURVES_NAME = "curves.png"  # of a run, where it has one
+PICTURE_THRESHOLD = 0.3
+TRAINING_DIRECTORY = "training"
+TRAINING_FILES = ("config.json", "arguments.yaml", "result.json")  # of a run of the trainer
+OWNED = (f"{EVAL_DIRECTORY}/*.json", f"{TRAINING_DIRECTORY}/*", PICTURE_NAME, CURVES_NAME)
+
+
+def push_to_hub(
+    model: DenseDetector,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    create_pr: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+    license: str | None = None,
+    eval_results: EvalResults | None = None,
+    run: str | Path | None = None,
+    image: ImageSource | None = None,
+) -> CommitInfo:
+    """Publish a model on the Hub in one commit: weights, settings, card, evaluations, a picture; all, or nothing.
+
+    Of a card that is there already only the metadata and the generated block are renewed. Evaluations, settings of the
+    training and pictures of an earlier publication are replaced or removed; all other files stay.
+
+    Args:
+        model: Detector.
+        repo_id: ``org/name``; made if it does not exist.
+        private: Make a new repository private; None leaves it to the account's settings.
+        create_pr: Propose the commit as a pull request.
+        revision: Branch; a new one starts at main.
+        token: Access token with write access; by default that of `hf auth login` or ``HF_TOKEN``.
+        commit_message: First line of the commit's message.
+        license: SPDX id of the weights' licence, e.g. ``"apache-2.0"``.
+        eval_results: What `ld-hub eval` wrote about these weights (and the teacher's): files, directories or contents.
+        run: Directory of the training run; its settings go into the card and into ``training/``, and where
+            `eval_results` is None, what lies in its ``model/eval/`` counts as given.
+        image: What `predict` takes; a picture of the detections on it is published.
+
+    Returns:
+        The commit: as a text its address, with ``.oid`` and ``.pr_url``.
+
+    Raises:
+        CheckpointError: If a weight is NaN or infinite.
+        HubError: If the Hub refused or could not be reached; says whether anything was published.
+        EvaluationError: If an evaluation is none that `ld-hub eval` wrote, or is of other weights.
+    """
+    run = _require_run(run)
+    with _temporary_folder() as folder:
+        _write_model(model, folder)
+        evaluations = _write_evaluations(eval_results, run, folder)
+        _write_training(run, folder)
+        _write_picture(model, image, folder)
+        card = model_card(model, repo_id=repo_id, license=license, evaluations=evaluations, run=run, folder=folder)
+        atomic_write(folder / CARD_NAME, card)
+        return upload(
+            repo_id,
+            _files_below(folder),
+            commit_message=commit_message or f"Publish {model.name}",
+            renew_card=update_card,
+            owned=OWNED,
+            private=private,
+            create_pr=create_pr,
+            revision=revision,
+            token=token,
+        )
+
+
+def push_to_hf_hub(
+    model: DenseDetector,
+    repo_id: str,
+    commit_message: str = "Add model",
+    token: str | bool | None = None,
+    revision: str | None = None,
+    private: bool | None = None,
+    create_pr: bool = False,
+    **options: Any,
+) -> CommitInfo:
+    """`push_to_hub` under timm's name and with timm's order of arguments.
+
+    Args:
+        model: A detector with its weights.
+        repo_id: ``org/name``; made if it does not exist.
+        commit_message: First line of the commit's message.
+        token: Access token with write access; by default the stored one.
+        revision: Branch.
+        private: Make a new repository private.
+        create_pr: Propose the commit as a pull request.
+        **options: ``license``, ``eval_results``, ``run`` and ``image`` of `push_to_hub`.
+
+    Returns:
+        The commit.
+    """
+    return push_to_hub(
+        model,
+        repo_id,
+        commit_message=commit_message,
+        token=token,
+        revision=revision,
+        private=private,
+        create_pr=create_pr,
+        **options,
+    )
+
+
+def preprocessor_settings(config: DataConfig) -> dict[str, Any]:
+    """The preprocessing in the words of the Hub's image processors, for readers other than this library.
+
+    Args:
+        config: Of the model. Loading reads it from ``config.json``, never from here.
+
+    Returns:
+        JSON values: short and long side in px, mean and std on the 0..1 scale in the order of the channels.
+    """
+    short, long = config.image_size
+    return {
+        "do_resize": True,
+        "size": {"shortest_edge": short, "longest_edge": long},
+        "resample": 2,  # bilinear
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [value / 255 for value in config.mean],
+        "image_std": [value / 255 for value in config.std],
+        "channel_order": config.channel_order,
+        "do_pad": True,
+        "size_divisor": config.size_divisor,
+    }
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """A folder to be made; what the system says about writing there becomes a `HubError`."""
+    place = Path(tempfile.gettempdir())
+    try:
+        with tempfile.TemporaryDirectory(prefix="ld_hub_", ignore_cleanup_errors=True) as temporary:
+            yield Path(temporary) / "repository"
+    except LdHubError:
+        raise
+    except OSError as error:
+        reason = "the disk is full" if error.errno in DISK_FULL else error.strerror or str(error)
+        raise HubError(
+            f"Nothing was published: files are put together below '{place}' first, which cannot be written ({reason}). "
+            "Make room there, or name another place: TMPDIR=DIR."
+        ) from error
+
+
+def _write_model(model: DenseDetector, folder: Path) -> None:
+    try:
+        model.save_pretrained(folder)
+    except CheckpointError as error:  # its message names a temporary file
+        reason = str(error).partition(" was not written: ")[2] or str(error)
+        raise CheckpointError(f"'{model.name}' was not published, and nothing was sent: {reason}") from None
+    write_json(folder / PREPROCESSOR_NAME, preprocessor_settings(model.data_config))
+
+
+def _require_run(run: str | Path | None) -> Path | None:
+    if run is None:
+        return None
+    path = Path(run)
+    if not (path / CONFIG_NAME).is_file():
+        raise MissingFileError(f"'{run}' is not the directory of a training run: it holds no '{CONFIG_NAME}'.")
+    return path
+
+
+def _write_evaluations(results: EvalResults | None, run: Path | None, folder: Path) -> list[dict[str, Any]]:
+    """Put artefacts and their detections into ``eval/``: the first there, others into directories of it."""
+    given: list[Any] = []
+    if isinstance(results, (str, Path, Mapping)):
+        given.append(results)
+    elif results is not None:
+        given += results
+    elif run is not None:
+        given += find_evidence(run / "model")
+    contents: list[dict[str, Any]] = []
+    for one in given:
+        file = None if isinstance(one, Mapping) else _artefact_file(Path(one))
+        content = check_evidence(one) if file is None else read_evidence(file)
+        if content in contents:
+            continue
+        place = folder / EVAL_DIRECTORY / (_slug(len(contents), content) if contents else "")
+        place.mkdir(parents=True, exist_ok=True)
+        if file is None:
+            write_json(place / "metrics.json", content)
+        else:
+            shutil.copyfile(file, place / "metrics.json")
+            detections = file.with_name(content["detections_file"]["file"])
+            if detections.is_file():
+                shutil.copyfile(detections, place / detections.name)
+        contents.append(content)
+    return contents
+
+
+def _artefact_file(path: Path) -> Path:
+    return path / "metrics.json" if path.is_dir() else path
+
+
+def _slug(number: int, content: Mapping[str, Any]) -> str:
+    words = f"{number + 1}_{content['model']['architecture']}_{content['data']['split']}"
+    return re.sub(r"[^\w.-]+", "_", words)[:80]
+
+
+def _write_training(run: Path | None, folder: Path) -> None:
+    """The run's settings, with the home directory of who trained it written as ``~``."""
+    if run is None:
+        return
+    if (run / CURVES_NAME).is_file():
+        shutil.copyfile(run / CURVES_NAME, folder / CURVES_NAME)
+    home = f"{Path.home()}/"
+    for name in TRAINING_FILES:
+        if (run / name).is_file():
+            text = (run / name).read_text(encoding="utf-8", errors="replace")
+            atomic_write(folder / TRAINING_DIRECTORY / name, text.replace(home, "~/") if len(home) > 2 else text)
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    """Every file by its path in the repository."""
+    return {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def _write_picture(model: DenseDetector, image: ImageSource | None, folder: Path) -> None:
+    if image is None:
+        return
+    found = model.predict(image, threshold=PICTURE_THRESHOLD)
+    if isinstance(found, list):
+        raise ConfigError(f"image: expected one image, got {len(found)}.")
+    if len(found.scores):
+        found.save(folder / PICTURE_NAME)
+    else:
+        warnings.warn(
+            f"The model finds nothing with a score above {PICTURE_THRESHOLD} on the image, so no picture is published.",
+            stacklevel=4,
+        )
