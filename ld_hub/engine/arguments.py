@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ld_hub.engine.config import TrainConfig
 from ld_hub.errors import ConfigError
+from ld_hub.hub import offline
 
 Arguments = TypeVar("Arguments")
 
@@ -77,21 +78,65 @@ class DistillArguments:
     """Who teaches, and how.
 
     Attributes:
-        teacher: Teacher: a model directory (RUN/model) or a name. NAME's own where not given.
+        teacher: Teacher: a model directory (RUN/model) or a name. Several are separated by commas; all teach by the
+            same recipe. NAME's own where not given.
         teacher_checkpoint: Weights of a teacher given by name: a .safetensors or a published .pth file.
-        recipe: What is distilled, see the table at the start of a run; kd, ld and vlr are in this version. NAME's own
-            where not given.
+        teacher_weights: With several teachers: a factor of each one's terms, in their order; 1 where not given.
+        teacher_scale: Size of the teacher's images over the student's; 2 lets its level l + 1 teach level l.
+        class_map: Which class of the data is which of the teacher's, where names differ: person=pedestrian,car=auto
+            (a mapping in YAML). Classes of the same name correspond anyhow.
+        recipe: What is distilled: the name of a recipe, or a YAML file with one. NAME's own where not given.
         reference: Compute every loss as the code base of the LD paper (ld) or of BCKD (bckd) did, faults included.
         individual_ld: Leave loss_bbox and loss_dfl to the teacher (LD paper, supplement, Table 1).
+        balance: gradient scales each term so that its gradient is a set share of the detection loss's, instead of by
+            the published weights, which were tuned for COCO; --terms.TERM.share sets it, 0.3 where not given.
         train_teacher: First train the teacher on this data, in output_dir/teacher, then distil. Resumable as a whole.
     """
 
     teacher: str | None = None
     teacher_checkpoint: str | None = None
+    teacher_weights: tuple[float, ...] | None = None
+    teacher_scale: float = 1.0
+    class_map: str | dict[str, str] | None = None
     recipe: str | None = None
     reference: Literal["ld", "bckd"] | None = None
     individual_ld: bool = False
+    balance: Literal["none", "gradient"] = "none"
     train_teacher: bool = False
+
+    def __post_init__(self) -> None:
+        weights: Any = self.teacher_weights
+        if isinstance(weights, list):  # from the command line or YAML
+            object.__setattr__(self, "teacher_weights", tuple(weights))
+
+    def classes(self) -> dict[str, str]:
+        """`class_map` as a mapping.
+
+        Raises:
+            ConfigError: If the text is no list of pairs.
+        """
+        if not isinstance(self.class_map, str):
+            return dict(self.class_map or {})
+        pairs = [entry.split("=") for entry in self.class_map.split(",")]
+        if any(len(pair) != 2 or not all(pair) for pair in pairs):
+            raise ConfigError(
+                f"--class_map is {self.class_map!r}; expected MINE=THEIRS,MINE=THEIRS ... (names with commas or equals "
+                "signs: as a mapping in a YAML file)."
+            )
+        return {mine.strip(): theirs.strip() for mine, theirs in pairs}
+
+    def weights(self, teachers: Sequence[str]) -> dict[str, float] | None:
+        """`teacher_weights` by teacher.
+
+        Raises:
+            ConfigError: If there are not as many weights as teachers.
+        """
+        if self.teacher_weights is not None and len(self.teacher_weights) != len(teachers):
+            raise ConfigError(
+                f"--teacher_weights has {len(self.teacher_weights)} numbers; there are {len(teachers)} teachers "
+                f"({', '.join(teachers)})."
+            )
+        return None if self.teacher_weights is None else dict(zip(teachers, self.teacher_weights, strict=True))
 
 
 @dataclass(frozen=True)
@@ -116,12 +161,36 @@ class TeacherArguments:
     teacher_backbone_checkpoint: str | None = None
 
 
+@dataclass(frozen=True)
+class HubArguments:
+    """Whether and where the model is published when the run has ended; `ld-hub push` does the same at any time.
+
+    Attributes:
+        push_to_hub: Publish the model with its card on the Hugging Face Hub, as hub_model_id.
+        hub_model_id: Repository to publish to, ORG/NAME; made if it does not exist.
+        hub_private: Make a new repository private; as the account's settings say where not given.
+        hub_license: Licence of the weights as the card states it, e.g. apache-2.0.
+    """
+
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
+    hub_private: bool | None = None
+    hub_license: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.push_to_hub != (self.hub_model_id is not None):
+            raise ConfigError("--push_to_hub and --hub_model_id ORG/NAME belong together: give both, or neither.")
+        if self.push_to_hub and offline():
+            raise ConfigError(f"--push_to_hub needs the network, which {offline()} forbids: unset it, or push later.")
+
+
 GROUPS: dict[type[Any], str] = {
     DataArguments: "data",
     ModelArguments: "model",
     DistillArguments: "distillation",
     TeacherArguments: "teacher's training (with --train_teacher)",
     TrainConfig: "training",
+    HubArguments: "publishing",
 }
 TERMS_FLAG = re.compile(r"--terms\.[\w.]+(=.*)?$", re.DOTALL)
 
@@ -136,6 +205,7 @@ class Command:
         name_help: What its NAME is.
         groups: Dataclasses whose fields are its flags.
         examples: Last lines of the help.
+        more: What the help says about a flag beside its field's text, by name.
     """
 
     program: str
@@ -143,6 +213,7 @@ class Command:
     name_help: str
     groups: tuple[type[Any], ...]
     examples: str
+    more: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -223,7 +294,7 @@ def make_parser(command: Command, recipe: Any = None, *, any_terms: bool = False
     parser.add_argument("--config", action="config", help="YAML file with values of these flags.")
     for kind in command.groups:
         group = parser.add_argument_group(GROUPS[kind], (kind.__doc__ or "").split("\n", 1)[0])
-        _add_fields(group, kind)
+        _add_fields(group, kind, more=command.more)
     if any_terms:
         parser.add_argument("--terms", type=dict, default=None)  # in a YAML file
     for name, config in [] if recipe is None else recipe.terms.items():
@@ -232,11 +303,18 @@ def make_parser(command: Command, recipe: Any = None, *, any_terms: bool = False
     return parser
 
 
-def _add_fields(group: Any, kind: type[Any], prefix: str = "", values: dict[str, Any] | None = None) -> None:
+def _add_fields(
+    group: Any,
+    kind: type[Any],
+    prefix: str = "",
+    values: dict[str, Any] | None = None,
+    more: dict[str, str] | None = None,
+) -> None:
     hints, texts = get_type_hints(kind), field_texts(kind)
     for item in dataclasses.fields(kind):
         default = item.default if values is None else values[item.name]
-        group.add_argument(f"--{prefix}{item.name}", help=texts[item.name], **_typed(hints[item.name], default))
+        text = " ".join([texts[item.name], *filter(None, [(more or {}).get(item.name)])])
+        group.add_argument(f"--{prefix}{item.name}", help=text, **_typed(hints[item.name], default))
 
 
 def _typed(hint: Any, default: Any) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from torch import Tensor
 
 from ld_hub.distillation import Distiller, Recipe, TermInputs
 from ld_hub.engine.memory import Memory, MemoryWatch
-from ld_hub.engine.tasks import targets_of
+from ld_hub.engine.tasks import head_of, targets_of
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import DataConfig, TrainTransform, collate, load_image
-from ld_hub.structures import DenseOutput, Detections, ImageBatch, StepCounts, Targets
+from ld_hub.structures import DenseOutput, Detections, ImageBatch, StepCounts, Targets, Towers
 
+CRITERION = ("assignment", "losses", "distillation", "backward of losses")  # parts of a step that are the method's
 PREDICTED = ("cls_logits", "box", "quality", "features", "towers")  # what a network hands over
 
 
@@ -140,7 +141,7 @@ def _load_batch(picture: bytes, work: Workload, config: DataConfig) -> ImageBatc
 
 def criterion_parts(
     watch: _Watch, model: DenseDetector, student: DenseOutput, teacher: DenseOutput | None, batch: ImageBatch,
-    distiller: Distiller | None,
+    distiller: Distiller | None, teacher_head: Callable[[Towers], DenseOutput] | None = None,
 ) -> Tensor:  # fmt: skip
     """Time assignment, losses and terms; returns the loss, connected to `student`."""
     targets = targets_of(batch)
@@ -148,7 +149,7 @@ def criterion_parts(
     counts = StepCounts.local(assignment)
     losses = watch("losses", lambda: model.loss(student, targets, assignment=assignment, counts=counts))
     if distiller is not None and teacher is not None:
-        inputs = TermInputs(student, teacher, assignment, targets, counts)
+        inputs = TermInputs(student, teacher, assignment, targets, counts, teacher_head=teacher_head)
         losses = losses | watch("distillation", lambda: distiller(inputs))
     return torch.stack(list(losses.values())).sum()
 
@@ -172,9 +173,10 @@ def time_training(
         distillation, backward of losses, backward of network, optimizer.
     """
     device = next(student.parameters()).device
-    distiller = None if teacher is None or recipe is None else Distiller(recipe).to(device)
+    distiller = None if teacher is None or recipe is None else Distiller(recipe)
     if distiller is not None and teacher is not None:
         distiller.setup(student.spec, teacher.spec)
+        distiller.to(device)
         teacher.eval().requires_grad_(False)
     batch = synthetic_batch(work, student.data_config, student.config.num_classes).to(device)
     student.train()
@@ -188,8 +190,9 @@ def time_training(
             taught = (
                 None if teacher is None else watch("teacher forward", lambda: _no_grad(teacher, batch.images, maps))
             )
+            head = None if taught is None or teacher is None else head_of(teacher, taught.priors)
         leaf = _cut(output)
-        loss = criterion_parts(watch, student, leaf, taught, batch, distiller)
+        loss = criterion_parts(watch, student, leaf, taught, batch, distiller, head)
         watch("backward of losses", loss.backward)
         pairs = [(o, v.grad) for o, v in zip(_tensors(output), _tensors(leaf), strict=True) if v.grad is not None]
         outputs, gradients = [o for o, _ in pairs], [g for _, g in pairs]
@@ -197,6 +200,32 @@ def time_training(
         watch("optimizer", optimizer.step)
         optimizer.zero_grad(set_to_none=True)
     return watch.timings()
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """What the method costs beside its networks.
+
+    Attributes:
+        criterion: Seconds of assignment, losses and distillation, forward and backward.
+        of_student: The same, over the student's forward and backward pass.
+        step: Seconds of the whole step without data, over those of the networks alone (student forward and backward,
+            teacher forward).
+    """
+
+    criterion: float
+    of_student: float
+    step: float
+
+    @classmethod
+    def of(cls, timings: Mapping[str, Timing]) -> Overhead:
+        """Of the medians of `time_training`."""
+        seconds = {name: timing.median for name, timing in timings.items() if name != "data"}
+        student = seconds["student forward"] + seconds["backward of network"]
+        criterion = sum(seconds.get(name, 0.0) for name in CRITERION)
+        return cls(
+            criterion, criterion / student, sum(seconds.values()) / (student + seconds.get("teacher forward", 0))
+        )
 
 
 def _cut(output: DenseOutput) -> DenseOutput:

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ld_hub.distillation import Recipe, get_recipe
+from ld_hub.distillation import Recipe, get_recipe, list_recipes
 from ld_hub.engine.arguments import (
     Command,
     DataArguments,
     DistillArguments,
+    HubArguments,
     ModelArguments,
     Parsed,
     TeacherArguments,
@@ -19,17 +20,19 @@ from ld_hub.engine.arguments import (
 )
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.config import TrainConfig
+from ld_hub.engine.recipe_files import find_recipe
 from ld_hub.errors import ConfigError, LdHubError
 from ld_hub.ops.dist import leave
 
 if TYPE_CHECKING:
     from ld_hub.engine.trainer import RunResult
+    from ld_hub.models.detector import DenseDetector
 
 TRAIN = Command(
     program="ld_hub.train",
     summary="Train a detector on data in COCO format. --flag alone means true for flags that are true or false.",
     name_help="Model to train: `ld-hub list` shows all.",
-    groups=(DataArguments, ModelArguments, TrainConfig),
+    groups=(DataArguments, ModelArguments, TrainConfig, HubArguments),
     examples="""examples:
   accelerate launch -m ld_hub.train gfocal_r50 --data coco/ --output_dir runs/r50
   ... --schedule 2x --short_sides 480 800                     multi-scale 2x, as the published teachers
@@ -47,13 +50,16 @@ DISTILL = Command(
         "Distilled model (gfocal_r18_ld_r101: student gfocal_r18, recipe ld, teacher gfocal_r101), or any model, "
         "with --teacher and --recipe. `ld-hub list` shows all."
     ),
-    groups=(DataArguments, ModelArguments, DistillArguments, TeacherArguments, TrainConfig),
+    groups=(DataArguments, ModelArguments, DistillArguments, TeacherArguments, TrainConfig, HubArguments),
     examples="""examples:
   accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data coco/ --teacher r101/
   ... --data mine/ --train_teacher                    other classes: train the teacher first
   ... --data mine/ --teacher runs/gfocal_r101/model   other classes: a teacher trained on them
   ... --recipe vlr --terms.ld.weight 2                another recipe, changed
+  ... --recipe mine.yaml --balance gradient           a recipe of your own, weighted by gradients
+  ... --teacher runs/a/model,runs/b/model             two teachers
   ... --config run.yaml --resume                      flags from a file; every run writes its arguments.yaml""",
+    more={"recipe": f"Registered: {', '.join(list_recipes())}; `ld-hub recipes` says what they are."},
 )
 
 
@@ -79,8 +85,7 @@ def train(argv: Sequence[str]) -> int:
     trainer = DetectionTrainer(
         model, train_dataset=training, eval_dataset=evaluation, config=config, attachments=_attachments(parsed)
     )
-    _finish(trainer.train())
-    return 0
+    return _finish(trainer.train(), parsed)
 
 
 def distill(argv: Sequence[str]) -> int:
@@ -88,33 +93,40 @@ def distill(argv: Sequence[str]) -> int:
     parsed, recipe, teacher_name = parse_distill(argv)
     config = _config(parsed)
 
-    from ld_hub.engine.start import build_model, load_data
-    from ld_hub.engine.teachers import TeacherWanted, find_teacher, train_teacher
+    from ld_hub.engine.start import STRUCTURE, build_model, load_data, skeleton
+    from ld_hub.engine.teachers import Pupil, TeacherWanted, find_teacher, train_teacher
     from ld_hub.engine.trainer import DistillationTrainer
 
-    flags, structure = parsed.of(DistillArguments), parsed.of(ModelArguments)
-    wanted = TeacherWanted(parsed.name, teacher_name, flags, parsed.of(TeacherArguments), parsed.of(DataArguments))
-    training, evaluation = load_data(wanted.data)
+    flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
+    names = _teacher_names(teacher_name, flags)
+    wanted = [TeacherWanted(parsed.name, name, flags, parsed.of(TeacherArguments), data) for name in names]
+    training, evaluation = load_data(data)
     if flags.train_teacher:
-        teacher = train_teacher(wanted, structure, training, evaluation, config, _say, lambda: _seed(config))
+        found = [train_teacher(wanted[0], structure, training, evaluation, config, _say, lambda: _seed(config))]
     else:
-        teacher = find_teacher(wanted, training)
+        shape = {key: getattr(structure, key) for key in STRUCTURE}
+        pupil = Pupil(skeleton(parsed.name, label_names=training.label_names, **shape), recipe, training)
+        found = [find_teacher(one, pupil) for one in wanted]
+    teachers = _by_name(found)
     _seed(config)
     resuming = RunDirectory(config.output_dir).resumes(config.resume)
     student = build_model(parsed.name, structure, training, _say, resuming=resuming)
     trainer = DistillationTrainer(
         student,
-        teacher,
+        found[0] if len(found) == 1 else teachers,
         recipe,
         reference=flags.reference,
         individual_ld=flags.individual_ld,
+        balance=flags.balance,
+        teacher_scale=flags.teacher_scale,
+        class_map=flags.classes(),
+        teacher_weights=flags.weights(list(teachers)),
         train_dataset=training,
         eval_dataset=evaluation,
         config=config,
         attachments=_attachments(parsed),
     )
-    _finish(trainer.train())
-    return 0
+    return _finish(trainer.train(), parsed)
 
 
 def parse_distill(argv: Sequence[str]) -> tuple[Parsed, Recipe, str]:
@@ -139,11 +151,27 @@ def parse_distill(argv: Sequence[str]) -> tuple[Parsed, Recipe, str]:
     if flags.teacher is None and entry is None:
         raise ConfigError(f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR.")
     family = find(split_tag(first.name)[0]).family
-    recipe = get_recipe(flags.recipe or (entry.recipe if entry else "")).for_family(family)
+    recipe = find_recipe(flags.recipe or (entry.recipe if entry else "")).for_family(family)
     if flags.reference is not None:
         recipe = recipe.published(flags.reference)
     parsed = parse(DISTILL, argv, recipe)
     return parsed, recipe.with_terms(**parsed.terms), flags.teacher or (entry.teacher if entry else "")
+
+
+def _teacher_names(given: str, flags: DistillArguments) -> list[str]:
+    names = [given] if Path(given).is_dir() else [name.strip() for name in given.split(",") if name.strip()]
+    if len(names) > 1 and (flags.train_teacher or flags.teacher_checkpoint is not None):
+        flag = "--train_teacher" if flags.train_teacher else "--teacher_checkpoint"
+        raise ConfigError(f"{flag} is for a single teacher; --teacher names {len(names)}: {', '.join(names)}.")
+    return names
+
+
+def _by_name(teachers: Sequence[DenseDetector]) -> dict[str, DenseDetector]:
+    """The teachers by their models' names, numbered from 1 on where one occurs twice."""
+    names = [teacher.name for teacher in teachers]
+    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    keys = [f"{name}_{count}" if names.count(name) > 1 else name for name, count in zip(names, counts, strict=True)]
+    return dict(zip(keys, teachers, strict=True))
 
 
 def _recipe_for_help(argv: Sequence[str]) -> Recipe:
@@ -153,13 +181,14 @@ def _recipe_for_help(argv: Sequence[str]) -> Recipe:
     try:
         first = parse(DISTILL, argv, any_terms=True)
         name = first.values["recipe"] or getattr(find(first.name).distilled, "recipe", "ld")
-        return get_recipe(name)
+        return find_recipe(name)
     except LdHubError:
         return get_recipe("ld")
 
 
 def _config(parsed: Parsed) -> TrainConfig:
     """The training settings; the run directory is refused before anything slow happens."""
+    parsed.of(HubArguments)  # refuses what could not be published after the training
     given = parsed.values["output_dir"]
     config = parsed.of(TrainConfig, output_dir=str(Path("runs") / parsed.name) if given == "runs/run" else given)
     RunDirectory(config.output_dir).claim(config.resume)
@@ -184,7 +213,8 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _finish(result: RunResult) -> None:
+def _finish(result: RunResult, parsed: Parsed) -> int:
+    """Say what came out, end the processes' group, and publish the model if it was asked for."""
     if result.metrics is not None:
         _say(f"\n{result.metrics}")
     if result.best_dir is not None and result.best_ap is not None:
@@ -195,3 +225,8 @@ def _finish(result: RunResult) -> None:
     from accelerate import PartialState
 
     PartialState().destroy_process_group()  # else NCCL complains at exit
+    if os.environ.get("RANK", "0") == "0":
+        from ld_hub.engine.publish import publish_run
+
+        publish_run(result.model_dir.parent, parsed.of(HubArguments), _say)
+    return 0

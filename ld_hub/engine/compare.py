@@ -6,7 +6,7 @@ For small comparisons in one process; a real run is a trainer's business (`ld_hu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -18,8 +18,9 @@ from ld_hub.engine.config import TrainConfig
 from ld_hub.engine.losses import LossWatch
 from ld_hub.engine.optimizer import make_optimizer, set_lr
 from ld_hub.engine.schedule import Plan
-from ld_hub.engine.tasks import DetectionTask, DistillationTask, step_counts, total_loss
+from ld_hub.engine.tasks import DetectionTask, DistillationTask, ask, step_counts, total_loss
 from ld_hub.errors import ConfigError
+from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import TrainTransform
 from ld_hub.structures import DenseOutput, ImageBatch
 
@@ -76,9 +77,9 @@ def train_together(
         batch: ImageBatch = next(batches).to(device)
         if config.channels_last:
             batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
-        taught: dict[int, tuple[DenseOutput, float]] = {}
+        lessons = Lessons(tasks.values())
         for student in students.values():
-            student.step(batch, step, taught)
+            student.step(batch, step, lessons)
             advance()
     for model in models:
         model.eval()
@@ -97,11 +98,11 @@ class _Student:
         self.optimizer = make_optimizer(task, self.config)
         self.watch = LossWatch(next(task.parameters()).device)
 
-    def step(self, batch: ImageBatch, step: int, taught: dict[int, tuple[DenseOutput, float]]) -> None:
-        """One optimizer step; asks the teacher if no other student of this batch has."""
+    def step(self, batch: ImageBatch, step: int, lessons: Lessons) -> None:
+        """One optimizer step; asks a teacher if no other student of this batch has."""
         start, logged = time.perf_counter(), self.plan.logs_after(step + 1)
         with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            losses, shared = self._losses(batch, step, logged, taught)
+            losses, shared = self._losses(batch, step, logged, lessons)
         self.watch.add(losses)
         self.watch.send()
         self.optimizer.zero_grad(set_to_none=True)
@@ -111,21 +112,52 @@ class _Student:
             clip_grad_norm_(self.task.parameters(), self.config.clip_grad_norm)
         set_lr(self.optimizer, self.plan.lr(step))
         self.optimizer.step()
+        self.task.after_step()
         if logged:
             self.course.losses.append({"step": step + 1, **values})
         self.course.seconds += time.perf_counter() - start + shared
 
-    def _losses(
-        self, batch: ImageBatch, step: int, logged: bool, taught: dict[int, tuple[DenseOutput, float]]
-    ) -> tuple[dict[str, Tensor], float]:
-        """Losses of a batch, and the seconds of a teacher's forward pass that another student has waited for."""
+    def _losses(self, batch: ImageBatch, step: int, logged: bool, lessons: Lessons) -> tuple[dict[str, Tensor], float]:
+        """Losses of a batch, and the seconds of teachers' forward passes that another student has waited for."""
         assignment = self.task.assign(batch)
         counts = step_counts([assignment])
         if not isinstance(self.task, DistillationTask):
             return self.task(batch, assignment, counts, step), 0.0
-        key, asked = id(self.task.teacher), time.perf_counter()
-        seconds = taught[key][1] if key in taught else 0.0
-        if key not in taught:
-            output = self.task.teach(batch)
-            taught[key] = (output, time.perf_counter() - asked)
-        return self.task(batch, assignment, counts, step, shares=logged, taught=taught[key][0]), seconds
+        taught, seconds = lessons.of(self.task, batch)
+        return self.task(batch, assignment, counts, step, shares=logged, taught=taught), seconds
+
+
+class Lessons:
+    """What the teachers say to a batch, each asked once for all students.
+
+    Args:
+        tasks: Of all students; a teacher hands over the maps that any of them needs.
+    """
+
+    def __init__(self, tasks: Iterable[DetectionTask]) -> None:
+        self._needs: dict[tuple[int, float], frozenset[str]] = {}
+        self._said: dict[tuple[int, float], tuple[DenseOutput, float]] = {}
+        for task in tasks:
+            for key, _, needs in _wishes(task):
+                self._needs[key] = self._needs.get(key, frozenset()) | needs
+
+    def of(self, task: DistillationTask, batch: ImageBatch) -> tuple[dict[str, DenseOutput], float]:
+        """`DistillationTask.teach`, and the seconds of it that were another student's."""
+        taught, shared = {}, 0.0
+        for name, (key, teacher, _) in zip(task.teachers, _wishes(task), strict=True):
+            if key in self._said:
+                shared += self._said[key][1]
+            else:
+                asked = time.perf_counter()
+                output = ask(teacher, batch, task.model, key[1], self._needs[key])
+                self._said[key] = output, time.perf_counter() - asked
+            taught[name] = self._said[key][0]
+        return taught, shared
+
+
+def _wishes(task: DetectionTask) -> list[tuple[tuple[int, float], DenseDetector, frozenset[str]]]:
+    """For each teacher: what makes its answer the same, itself, and the maps asked for."""
+    if not isinstance(task, DistillationTask):
+        return []
+    pairs = zip(task.teachers.values(), task.distillers.values(), strict=True)
+    return [((id(teacher), each.teacher_scale), teacher, each.needs) for teacher, each in pairs]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,14 @@ def describe_data(dataset: DetectionSet) -> dict[str, Any]:
     }
 
 
-def describe_teacher(teacher: DenseDetector) -> dict[str, Any]:
-    """Name, structure and weights of a teacher."""
-    return {
-        "teacher": teacher.name,
-        "teacher_config": plain(vars(teacher.config)),
-        "teacher_weights_sha256": weights_digest(teacher),
+def describe_teachers(teachers: Sequence[DenseDetector]) -> dict[str, Any]:
+    """Name, structure and weights of a teacher; of several, a list of each."""
+    found: dict[str, list[Any]] = {
+        "teacher": [teacher.name for teacher in teachers],
+        "teacher_config": [plain(vars(teacher.config)) for teacher in teachers],
+        "teacher_weights_sha256": [weights_digest(teacher) for teacher in teachers],
     }
+    return found if len(teachers) > 1 else {key: values[0] for key, values in found.items()}
 
 
 def file_digest(path: str | Path) -> str | None:

@@ -20,7 +20,7 @@ from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set
 from ld_hub.engine.config import changed_fields
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.identity import differences, require_same
-from ld_hub.engine.losses import LossWatch
+from ld_hub.engine.losses import NOTES, LossWatch
 from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, make_optimizer, set_lr
 from ld_hub.engine.report import Clock, Reporter
 from ld_hub.engine.schedule import Plan
@@ -137,13 +137,13 @@ class Loop:
         batches = [next(stream) for _ in range(parts)]
         assignments = [self.task.assign(batch) for batch in batches]
         counts = step_counts(assignments)  # of the whole optimizer step, before the first backward pass
-        shares: dict[str, Tensor] = {}
+        notes: dict[str, Tensor] = {}
         for index, (batch, assignment) in enumerate(zip(batches, assignments, strict=True)):
             last = index == parts - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 losses = self.wrapped(batch, assignment, counts, step, shares=logged and index == 0)
-                shares.update({name: value for name, value in losses.items() if name.startswith("share/")})
-                self._watch.add({name: value for name, value in losses.items() if not name.startswith("share/")})
+                notes.update({name: value for name, value in losses.items() if name.startswith(NOTES)})
+                self._watch.add({name: value for name, value in losses.items() if not name.startswith(NOTES)})
                 if last:
                     self._watch.send()
                 self.accelerator.backward(total_loss(losses) / parts)
@@ -151,7 +151,7 @@ class Loop:
         norm = self._clip(logged)
         rate = self._update()
         if logged:
-            self._report(rate, norm, shares)
+            self._report(rate, norm, notes)
 
     def _clip(self, logged: bool) -> Tensor | None:
         """Norm of the gradient before clipping, where it is needed."""
@@ -169,6 +169,7 @@ class Loop:
         set_lr(self.optimizer, rate)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.task.after_step()
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.task.model, self.step)
@@ -181,7 +182,7 @@ class Loop:
             entry[0] += value
             entry[1] += 1
 
-    def _report(self, rate: float, norm: Tensor | None, shares: dict[str, Tensor]) -> None:
+    def _report(self, rate: float, norm: Tensor | None, notes: dict[str, Tensor]) -> None:
         """Write a line: means of the losses since the last one, everything else of this step."""
         losses = {name: total / count for name, (total, count) in self._window.items()}
         steps = max(count for _, count in self._window.values())
@@ -194,7 +195,7 @@ class Loop:
             "loss": sum(losses.values()),
             **losses,
             "grad_norm": None if norm is None else _finite(float(norm)),
-            **{name: _finite(float(value)) for name, value in shares.items()},
+            **{name: _finite(float(value)) for name, value in notes.items()},
             "images_per_second": round(steps * self.plan.global_batch / max(seconds, 1e-9), 3),
             "seconds": round(self.clock.training, 3),
             "data_seconds": round(self.clock.data, 3),

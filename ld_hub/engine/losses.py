@@ -1,4 +1,4 @@
-"""What happens to the losses of a step between forward and optimizer: their check and their gradient shares."""
+"""What happens to the losses of a step between forward and optimizer: their check and their gradients' sizes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from ld_hub.ops.dist import mean_over_ranks
 from ld_hub.structures import DenseOutput
 
 DISTILL = "distill_"  # prefix of the names of distillation terms; everything else is the detection loss
+NOTES = ("share/", "scale/")  # prefixes of what a task says beside its losses
+LIFT = 1024.0  # keeps gradients of half-precision maps above underflow
 
 
 class LossWatch:
@@ -76,32 +78,65 @@ class LossWatch:
 
 
 def gradient_shares(output: DenseOutput, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """How hard each distillation term pulls at the head's predictions, against the detection loss.
+    """How hard each distillation term pulls, against the detection loss.
 
     Args:
         output: Predictions that the losses were computed from, with their graph.
         losses: Weighted scalars by name; names beginning with ``distill_`` are terms.
 
     Returns:
-        ``{"share/TERM": |d term / d (cls_logits, box)| / |d detection / d (cls_logits, box)|}`` without gradient.
-        Terms that do not act on the predictions (feature terms) have no entry.
+        ``{"share/TERM": |d term / d x| / |d detection / d x|}`` without gradient, where x are the predictions
+        (cls_logits, box) or, for terms that act on maps alone, these maps. Terms on neither have no entry.
     """
-    detection = [value for name, value in losses.items() if not name.startswith(DISTILL)]
-    base = _pull(output, torch.stack(detection).sum()) if detection else None
-    if base is None:
+    detection = {name: value for name, value in losses.items() if not name.startswith(DISTILL)}
+    terms = {name: value for name, value in losses.items() if name.startswith(DISTILL)}
+    pulls = squared_pulls(output, detection, terms)
+    return {f"share/{name}": (pull[0] / pull[1]).sqrt() for name, pull in pulls.items()}
+
+
+def squared_pulls(
+    output: DenseOutput, detection: Mapping[str, Tensor], terms: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Squared norms of the gradients of terms and of the detection loss, where each term acts.
+
+    Args:
+        output: Predictions and maps that the losses were computed from, with their graph, which is kept.
+        detection: Losses against the ground truth, scalars.
+        terms: Losses of distillation terms, scalars.
+
+    Returns:
+        ``(2,)`` by term, without gradient: the term's and the detection loss's at the first of these places that the
+        term depends on: class logits and boxes, maps at the taps of the head's towers, pyramid maps. Both are
+        multiplied by the same power of two. Terms without a place that they share with the detection loss are left
+        out.
+    """
+    if not detection:
         return {}
-    shares = {}
-    for name, value in losses.items():
-        pull = _pull(output, value) if name.startswith(DISTILL) else None
-        if pull is not None:
-            shares[f"share/{name}"] = pull / base
-    return shares
+    base: dict[int, Tensor | None] = {}
+    whole, places, pulls = torch.stack(list(detection.values())).sum(), _places(output), {}
+    for name, value in terms.items():
+        for index, place in enumerate(places):
+            term = _squared_pull(place, value)
+            if term is None:
+                continue
+            if index not in base:
+                base[index] = _squared_pull(place, whole)
+            reference = base[index]
+            if reference is not None:
+                pulls[name] = torch.stack([term, reference])
+            break
+    return pulls
 
 
-def _pull(output: DenseOutput, loss: Tensor) -> Tensor | None:
-    inputs = [part for part in (output.cls_logits, output.box) if part.requires_grad]
-    if not inputs or not loss.requires_grad:
+def _places(output: DenseOutput) -> list[list[Tensor]]:
+    towers = [part for pair in output.towers or () for part in pair]
+    groups = ([output.cls_logits, output.box], towers, list(output.features or ()))
+    return [[part for part in group if part.requires_grad] for group in groups]
+
+
+def _squared_pull(place: list[Tensor], loss: Tensor) -> Tensor | None:
+    if not place or not loss.requires_grad:
         return None
-    gradients = torch.autograd.grad(loss, inputs, retain_graph=True, allow_unused=True)
-    parts = [gradient.detach().float().norm() for gradient in gradients if gradient is not None]
-    return torch.stack(parts).norm() if parts else None
+    gradients = torch.autograd.grad(LIFT * loss, place, retain_graph=True, allow_unused=True)
+    parts = [g.to(torch.promote_types(g.dtype, torch.float32)).square().sum() for g in gradients if g is not None]
+    return torch.stack(parts).sum() if parts else None

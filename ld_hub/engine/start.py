@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ld_hub.data import DetectionSet, load_coco
 from ld_hub.engine.arguments import DataArguments, ModelArguments
 from ld_hub.engine.labels import require_order
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.hub import CONFIG_NAME
-from ld_hub.models.backbones import LOADED
 from ld_hub.models.convert import load_checkpoint
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
-from ld_hub.models.labels import COCO_LABELS
+from ld_hub.models.pretrained import load_matched
+from ld_hub.models.report import LoadReport, compare
+from ld_hub.structures import DetectorSpec
 
 Say = Callable[[str], None]
+STRUCTURE = ("backbone", "reg_max", "anchor_scale", "fpn_channels", "head_width", "head_depth")
 SCRATCH = {"frozen_stages": 0, "norm_eval": False}  # random weights must not stay as they are
 
 
@@ -63,8 +65,7 @@ def build_model(
         UnknownNameError: If there is no such model.
         CheckpointError: If weights cannot be had or do not fit; names the flags that help.
     """
-    structure = ("backbone", "reg_max", "anchor_scale", "fpn_channels", "head_width", "head_depth")
-    options: dict[str, Any] = {key: getattr(arguments, key) for key in structure}
+    options: dict[str, Any] = {key: getattr(arguments, key) for key in STRUCTURE}
     whole, fetch = arguments.checkpoint is not None, arguments.pretrained_backbone
     if whole and arguments.backbone_checkpoint is not None:
         raise ConfigError("--checkpoint and --backbone_checkpoint exclude each other: a checkpoint has a backbone.")
@@ -92,6 +93,13 @@ def build_model(
     return model
 
 
+def skeleton(name: str, **options: Any) -> DetectorSpec:
+    """The facts about a registered detector, without making its weights; options as of `create_model`."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return create_model(name, **options).spec
+
+
 def load_start(model: DenseDetector, source: str) -> str:
     """Load the weights of a trained detector, whatever its classes.
 
@@ -107,67 +115,29 @@ def load_start(model: DenseDetector, source: str) -> str:
         ConfigError: If a saved model has the same classes in another order.
     """
     path = Path(source)
-    if path.is_file():
-        donor = _from_file(model, path)
-    else:
-        donor = create_model(source, pretrained=not (path / CONFIG_NAME).is_file())
-        require_order(donor.label_names, model.label_names, f"checkpoint '{source}'", "--data")
-        model.data_config = replace(donor.data_config, image_size=model.data_config.image_size)
-    fresh = copy_weights(donor.state_dict(), model, donor.config.num_classes, source)
-    kept = f"; fresh for {model.config.num_classes} classes: {', '.join(fresh)}" if fresh else ""
-    return f"{model.name}: starts from '{source}'{kept}."
-
-
-def copy_weights(state: Mapping[str, Tensor], model: DenseDetector, classes: int, source: str) -> list[str]:
-    """Copy all tensors that fit; only those with a row per class may differ.
-
-    Args:
-        state: Weights of a detector of `classes` classes.
-        model: Where they go.
-        classes: C of `state`.
-        source: Named in errors.
-
-    Returns:
-        Names of the tensors that stay as they are.
-
-    Raises:
-        CheckpointError: If a name is missing or left over, or another tensor has another shape.
-    """
-    own = model.state_dict()
-    fresh: list[str] = []
-    wrong = sorted(own.keys() ^ state.keys())
-    for name in own.keys() & state.keys():
-        mine, theirs = own[name].shape, state[name].shape
-        if mine == theirs:
-            continue
-        per_class = mine[1:] == theirs[1:] and mine[0] * classes == theirs[0] * model.config.num_classes
-        (fresh if per_class else wrong).append(name)
-    if wrong:
-        raise CheckpointError(
-            f"'{source}' does not fit '{model.name}': {len(wrong)} tensors are missing, left over or of another shape "
-            f"({', '.join(sorted(wrong)[:3])} ...). Give the flags that it was trained with (--backbone, --reg_max, "
-            "--fpn_channels, --head_width, --head_depth)."
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            if name not in fresh:
-                tensor.copy_(state[name])
-    model.backbone.initialized_from = LOADED
-    return sorted(fresh)
-
-
-def _from_file(model: DenseDetector, path: Path) -> DenseDetector:
-    """A detector like `model` with the weights of a file, which may be of the model's classes or of COCO's."""
-    donors = [
-        type(model)(replace(model.config, num_classes=classes), name=model.name)
-        for classes in (model.config.num_classes, len(COCO_LABELS))
-    ]
     try:
-        load_checkpoint(donors[0], path)
-        return donors[0]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*to be trained")  # which is what is returned
+            if path.is_file():
+                report = load_checkpoint(model, path, new_classes=True)
+            else:
+                report = _from_model(model, source, published=not (path / CONFIG_NAME).is_file())
     except CheckpointError as error:
-        try:
-            load_checkpoint(donors[1], path)
-        except CheckpointError:
-            raise error from None
-    return donors[1]
+        raise CheckpointError(
+            f"{error}\nGive the flags that it was trained with (--backbone, --reg_max, --fpn_channels, --head_width, "
+            "--head_depth)."
+        ) from None
+    fresh = f"; fresh for {model.config.num_classes} classes: {', '.join(sorted(report.reset))}" if report.reset else ""
+    return f"{model.name}: starts from '{source}'{fresh}."
+
+
+def _from_model(model: DenseDetector, source: str, *, published: bool) -> LoadReport:
+    """Take over the weights and the preprocessing of a saved or published model."""
+    donor = create_model(source, pretrained=published)
+    require_order(donor.label_names, model.label_names, f"checkpoint '{source}'", "--data")
+    state = donor.state_dict()
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    report = compare(source, found, model.state_dict()).require(model.config.num_classes, new_classes=True)
+    load_matched(model, state, report)
+    model.data_config = replace(donor.data_config, image_size=model.data_config.image_size)
+    return report

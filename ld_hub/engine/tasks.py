@@ -7,21 +7,24 @@ parameters of the terms. The teacher is not part of it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ld_hub.distillation import Distiller, TermInputs
-from ld_hub.engine.losses import gradient_shares
+from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs
+from ld_hub.engine.balance import SHARE, GradientBalance
+from ld_hub.engine.losses import NOTES, gradient_shares
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import reduce_counts
 from ld_hub.preprocessing import renormalize
 from ld_hub.structures import Assignment, DenseOutput, ImageBatch, Priors, StepCounts, Targets, Towers
 
+Balance = Literal["none", "gradient"]
+ONLY = "teacher"  # name of a single teacher
 BOX_LOSSES = ("loss_bbox", "loss_dfl")  # what Individual LD replaces (LD paper, supplement, Table 1)
 
 
@@ -66,13 +69,17 @@ class DetectionTask(nn.Module):
             shares: Add ``share/TERM`` entries (`gradient_shares`).
 
         Returns:
-            Weighted float32 scalars by name; the entries without ``share/`` add up to the training loss.
+            Weighted float32 scalars by name; the entries without ``share/`` and ``scale/`` add up to the training
+            loss.
         """
         assignment = self.assign(batch) if assignment is None else assignment
         counts = step_counts([assignment]) if counts is None else counts
         output = self.model(batch.images)
         with full_precision(batch.images.device):
             return self.detection_losses(output, targets_of(batch), assignment, counts)
+
+    def after_step(self) -> None:
+        """To be called after each optimizer step, on every rank."""
 
     def detection_losses(
         self, output: DenseOutput, targets: Targets, assignment: Assignment, counts: StepCounts
@@ -82,76 +89,106 @@ class DetectionTask(nn.Module):
 
 
 class DistillationTask(DetectionTask):
-    """Training of a student by the ground truth and by a frozen teacher.
+    """Training of a student by the ground truth and by one frozen teacher, or several.
 
-    The teacher stands outside the module tree: it is in no state dict, no optimizer and no DDP bucket, `train()` does
-    not reach it, and it runs in eval mode without gradient, under the autocast of the caller.
+    Teachers stand outside the module tree: they are in no state dict, no optimizer and no DDP bucket, `train()` does
+    not reach them, and they run in eval mode without gradient, under the autocast of the caller.
 
     Args:
         student: The detector to be trained.
-        teacher: A trained detector with the same classes.
-        distiller: The terms; set up here for the two.
-        individual_ld: Leave loss_bbox and loss_dfl to the teacher (LD paper, supplement, Table 1).
+        teacher: A trained detector, or several by name.
+        distiller: The terms; for several teachers a `Committee` of the same names. Set up here for the detectors.
+        individual_ld: Leave loss_bbox and loss_dfl to the teachers (LD paper, supplement, Table 1).
+        balance: ``"gradient"``: each term is scaled to its share of the detection loss's gradient
+            (`ld_hub.engine.balance`); the training loop has to call `after_step` then.
 
     Attributes:
+        teachers: The frozen detectors by name; a single one is called "teacher".
+        balance: What scales the terms, or None.
         remarks: What `Distiller.setup` has to say to the user about the pair.
 
     Raises:
-        ConfigError: If the teacher is the student itself, or `individual_ld` has no box term to rely on; whatever
-            `Distiller.setup` raises for a pair that does not fit.
+        ConfigError: If a teacher is the student itself or has no distiller, or `individual_ld` has no box term to rely
+            on; whatever `Distiller.setup` raises for a pair that does not fit.
     """
 
     def __init__(
-        self, student: DenseDetector, teacher: DenseDetector, distiller: Distiller, *, individual_ld: bool = False
+        self,
+        student: DenseDetector,
+        teacher: DenseDetector | Mapping[str, DenseDetector],
+        distiller: Distiller | Committee,
+        *,
+        individual_ld: bool = False,
+        balance: Balance = "none",
     ) -> None:
         super().__init__(student)
-        if teacher is student:
+        teachers = dict(teacher) if isinstance(teacher, Mapping) else {ONLY: teacher}
+        if any(one is student for one in teachers.values()):
             raise ConfigError("Teacher and student are the same object: give the teacher as a second model.")
-        self.remarks = distiller.setup(student.spec, teacher.spec)
-        terms = distiller.recipe.terms
-        if individual_ld and not any(term.kind.startswith("box_") for term in terms.values()):
+        self.distiller, self.individual_ld = distiller, individual_ld
+        self.distillers = distiller.members if isinstance(distiller, Committee) else {ONLY: distiller}
+        if self.distillers.keys() != teachers.keys():
+            raise ConfigError(
+                f"The teachers are {', '.join(teachers)}; there are distillers for {', '.join(self.distillers)}. Each "
+                "teacher needs one: several teachers are taught from by a Committee of the same names."
+            )
+        frozen = (teachers[name].eval().requires_grad_(False) for name in self.distillers)
+        self._outside = tuple(frozen)  # a tuple hides them from nn.Module
+        self.remarks = self._set_up()
+        if individual_ld:
+            self._require_box_terms()
+        if balance not in get_args(Balance):
+            raise ConfigError(f"balance is {balance!r}; expected 'none' or 'gradient'.")
+        self.balance = GradientBalance(distiller.shares(SHARE)) if balance == "gradient" else None
+        if self.balance is None and any(term.share is not None for term in self.recipe.terms.values()):
+            self.remarks.append("The shares in the recipe count with balance='gradient' only.")
+
+    def _set_up(self) -> list[str]:
+        student, specs = self.model.spec, {name: one.spec for name, one in self.teachers.items()}
+        if isinstance(self.distiller, Committee):
+            return self.distiller.setup(student, specs)
+        return self.distiller.setup(student, specs[ONLY])
+
+    def _require_box_terms(self) -> None:
+        recipes = [distiller.recipe for distiller in self.distillers.values()]
+        kinds = [term.kind for recipe in recipes for term in recipe.terms.values()]
+        if not any(kind.startswith("box_") for kind in kinds):
             raise ConfigError(
                 f"individual_ld replaces {' and '.join(BOX_LOSSES)} by a distillation term on boxes, but the recipe "
-                f"'{distiller.recipe.name}' has none ({', '.join(terms)}): use 'ld' or 'vlr'."
+                f"'{recipes[0].name}' has none ({', '.join(recipes[0].terms)}): use 'ld' or 'vlr'."
             )
-        self.distiller = distiller
-        self.individual_ld = individual_ld
-        self._outside = (teacher.eval().requires_grad_(False),)  # a tuple hides it from nn.Module
 
     @property
-    def outside(self) -> tuple[nn.Module, ...]:
-        """The teacher."""
-        return (self.teacher,)
+    def outside(self) -> tuple[DenseDetector, ...]:
+        """The teachers."""
+        return self._outside
+
+    @property
+    def teachers(self) -> dict[str, DenseDetector]:
+        """The frozen detectors by name."""
+        return dict(zip(self.distillers, self._outside, strict=True))
 
     @property
     def teacher(self) -> DenseDetector:
-        """The frozen detector."""
+        """The frozen detector; of several, the first."""
         return self._outside[0]
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is distilled; of several teachers, the first one's recipe."""
+        return next(iter(self.distillers.values())).recipe
 
     @property
     def student(self) -> DenseDetector:
         """The trained detector, also called `model`."""
         return self.model
 
-    @torch.no_grad()
-    def teach(self, batch: ImageBatch) -> DenseOutput:
-        """The teacher's predictions for a batch that was normalised for the student.
-
-        With a `teacher_scale` other than 1 it sees the student's images enlarged (bilinear), not the files again.
-        """
-        self.teacher.eval()
-        images = renormalize(
-            batch.images, batch.image_sizes, self.model.data_config, self.teacher.data_config
-        )  # the images themselves where mean, std and channel order agree
-        if self.distiller.teacher_scale != 1:
-            images = F.interpolate(images, scale_factor=self.distiller.teacher_scale, mode="bilinear")
-        output: DenseOutput = self.teacher(images, **self.maps)
-        return output
-
-    @property
-    def maps(self) -> dict[str, bool]:
-        """Which maps both detectors are asked for beside their predictions."""
-        return {kind: True for kind in sorted(self.distiller.needs)}
+    def teach(self, batch: ImageBatch) -> dict[str, DenseOutput]:
+        """Each teacher's predictions, by its name, for a batch that was normalised for the student."""
+        return {
+            name: ask(teacher, batch, self.model, self.distillers[name].teacher_scale, self.distillers[name].needs)
+            for name, teacher in self.teachers.items()
+        }
 
     def forward(
         self,
@@ -160,7 +197,7 @@ class DistillationTask(DetectionTask):
         counts: StepCounts | None = None,
         step: int = 0,
         shares: bool = False,
-        taught: DenseOutput | None = None,
+        taught: Mapping[str, DenseOutput] | None = None,
     ) -> dict[str, Tensor]:
         """Compute the losses and terms of a batch; see `DetectionTask.forward`.
 
@@ -169,28 +206,64 @@ class DistillationTask(DetectionTask):
             assignment: See there.
             counts: See there.
             step: See there.
-            shares: See there.
-            taught: Of `teach` for this batch, where several students share a teacher; None asks the teacher here.
+            shares: See there; with `balance` also ``scale/TERM`` entries.
+            taught: Of `teach` for this batch, where several students share a teacher; None asks the teachers here.
         """
         assignment = self.assign(batch) if assignment is None else assignment
         counts = step_counts([assignment]) if counts is None else counts
-        teacher = self.teach(batch) if taught is None else taught
-        student = self.model(batch.images, **self.maps)
+        taught = self.teach(batch) if taught is None else taught
+        needs = frozenset().union(*(distiller.needs for distiller in self.distillers.values()))
+        student = self.model(batch.images, **{kind: True for kind in sorted(needs)})
         targets = targets_of(batch)
-        inputs = TermInputs(
-            student, teacher, assignment, targets, counts, teacher_head=_head_of(self.teacher, teacher.priors)
-        )
+        inputs = {
+            name: TermInputs(
+                student, taught[name], assignment, targets, counts, teacher_head=head_of(teacher, taught[name].priors)
+            )
+            for name, teacher in self.teachers.items()
+        }
         with full_precision(batch.images.device):
             losses = self.detection_losses(student, targets, assignment, counts)
             if self.individual_ld:
                 losses = {name: value for name, value in losses.items() if name not in BOX_LOSSES}
-            losses.update(self.distiller(inputs, step))
+            terms: dict[str, Tensor] = self.distiller(
+                inputs if isinstance(self.distiller, Committee) else inputs[ONLY], step
+            )
+            if self.balance is not None:
+                terms = self.balance(student, losses, terms, self.distiller.factors, step)
+            losses = losses | terms
             if shares:
-                losses.update(gradient_shares(student, losses))
+                losses |= gradient_shares(student, losses) | (self.balance.notes() if self.balance is not None else {})
         return losses
 
+    def after_step(self) -> None:
+        """See `DetectionTask.after_step`."""
+        if self.balance is not None:
+            self.balance.update()
 
-def _head_of(teacher: DenseDetector, priors: Priors) -> Callable[[Towers], DenseOutput]:
+
+@torch.no_grad()
+def ask(
+    teacher: DenseDetector, batch: ImageBatch, student: DenseDetector, scale: float, needs: Iterable[str]
+) -> DenseOutput:
+    """A teacher's predictions for a batch that was normalised for a student.
+
+    Args:
+        teacher: Put into eval mode.
+        batch: Images and their sizes.
+        student: Whose input the images are.
+        scale: Size of the teacher's images over the student's; it sees these enlarged (bilinear), not the files again.
+        needs: Maps to hand over as well: ``"features"``, ``"towers"``.
+    """
+    teacher.eval()
+    # the images themselves where mean, std and channel order agree
+    images = renormalize(batch.images, batch.image_sizes, student.data_config, teacher.data_config)
+    if scale != 1:
+        images = F.interpolate(images, scale_factor=scale, mode="bilinear")
+    output: DenseOutput = teacher(images, **{kind: True for kind in sorted(needs)})
+    return output
+
+
+def head_of(teacher: DenseDetector, priors: Priors) -> Callable[[Towers], DenseOutput]:
     """The head from its towers' taps on, in the precision that the networks run in where this is called."""
     device = priors.centers.device.type
     enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
@@ -219,8 +292,8 @@ def step_counts(assignments: Sequence[Assignment]) -> StepCounts:
 
 
 def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
-    """Sum of the losses, without the shares."""
-    return torch.stack([value for name, value in losses.items() if not name.startswith("share/")]).sum()
+    """Sum of the losses, without the notes beside them (shares, scales)."""
+    return torch.stack([value for name, value in losses.items() if not name.startswith(NOTES)]).sum()
 
 
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ld_hub.data import DetectionSet
+from ld_hub.distillation import Distiller, Recipe
 from ld_hub.engine.arguments import DataArguments, DistillArguments, ModelArguments, TeacherArguments
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.config import TrainConfig
-from ld_hub.engine.start import Say, build_model
+from ld_hub.engine.start import Say, build_model, skeleton
 from ld_hub.engine.trainer import DetectionTrainer
 from ld_hub.errors import CheckpointError, ConfigError, HubError
 from ld_hub.hub import CONFIG_NAME
@@ -19,6 +20,7 @@ from ld_hub.models.convert import load_checkpoint
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model, get_pretrained_cfg, is_model
 from ld_hub.models.names import available
+from ld_hub.structures import DetectorSpec
 
 
 @dataclass(frozen=True)
@@ -50,50 +52,99 @@ class TeacherWanted:
         words = [self.student, *(word for key, value in data.items() for word in (f"--{key}", value)), *flags]
         return f"accelerate launch -m ld_hub.distill {shlex.join(words)}"
 
-    def misfit(self, found: str, dataset: DetectionSet) -> ConfigError:
-        """The error for a teacher of other classes, with the two commands that do."""
+    def misfit(self, reason: str, teacher: DetectorSpec, dataset: DetectionSet) -> ConfigError:
+        """The error for a teacher whose classes do not fit the recipe, with the two commands that do."""
         name = self.name if is_model(self.name) else "TEACHER"
         data = self.command().split(" ", 5)[-1]
         return ConfigError(
-            f"Teacher '{self.name}' detects {found}; '{dataset.annotation_file}' has {_classes(dataset.label_names)}. "
-            "A teacher has to know the classes of the data, in the same order. Either name one that was trained on "
-            f"this data (accelerate launch -m ld_hub.train {name} {data} makes runs/{name}/model):\n"
+            f"Teacher '{self.name}' detects {_classes(teacher.label_names)}; '{dataset.annotation_file}' has "
+            f"{_classes(dataset.label_names)}. {reason} On the command line: --class_map MINE=THEIRS, or another "
+            f"--recipe; or a teacher of the data's classes. Either name one that was trained on this data (accelerate "
+            f"launch -m ld_hub.train {name} {data} makes runs/{name}/model):\n"
             f"  {self.command('--teacher', f'runs/{name}/model')}\n"
             f"or have it trained first:\n  {self.command('--train_teacher')}"
         )
 
 
-def find_teacher(wanted: TeacherWanted, dataset: DetectionSet) -> DenseDetector:
-    """Load a trained teacher of the data's classes.
+@dataclass(frozen=True)
+class Pupil:
+    """Whom a teacher has to fit.
+
+    Attributes:
+        student: Its structure and classes.
+        recipe: What is distilled.
+        dataset: What the student is trained on.
+    """
+
+    student: DetectorSpec
+    recipe: Recipe
+    dataset: DetectionSet
+
+
+def find_teacher(wanted: TeacherWanted, pupil: Pupil) -> DenseDetector:
+    """Load a trained teacher.
 
     Raises:
-        ConfigError: If its classes are not the data's; the message holds the two commands that do.
+        ConfigError: If its classes do not fit the recipe; the message holds the two commands that do.
         HubError: If there are no published weights.
     """
-    classes = dataset.label_names
     if not wanted.is_directory and wanted.distill.teacher_checkpoint is not None:
-        teacher = create_model(wanted.name, label_names=classes, category_ids=dataset.category_ids)
-        try:  # strictly: a teacher with a fresh class predictor could teach nothing
-            load_checkpoint(teacher, wanted.distill.teacher_checkpoint)
-            return teacher.eval()
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"{error}\nWith a teacher of other classes: {wanted.command('--train_teacher')}"
-            ) from None
+        teacher = _from_checkpoint(wanted, pupil.dataset)
+        check_classes(wanted, pupil, teacher.spec)
+        return teacher
     if not wanted.is_directory and is_model(wanted.name):
-        published = get_pretrained_cfg(wanted.name)
-        count = 80 if published is None else published.num_classes
-        if count != len(classes):  # before anything is downloaded
-            raise wanted.misfit(f"{count} classes", dataset)
+        check_classes(wanted, pupil, published_spec(wanted.name))  # before anything is downloaded
     try:
         teacher = create_model(wanted.name, pretrained=True)
     except HubError as error:
         raise HubError(
             f"{error} For distillation: --teacher DIR, --teacher_checkpoint FILE, or --train_teacher."
         ) from None
-    if tuple(teacher.label_names) != tuple(classes):
-        raise wanted.misfit(_classes(teacher.label_names), dataset)
+    check_classes(wanted, pupil, teacher.spec)
     return teacher
+
+
+def check_classes(wanted: TeacherWanted, pupil: Pupil, teacher: DetectorSpec) -> None:
+    """Refuse a teacher that the recipe does not fit because of its classes alone; the trainer sees to all else.
+
+    Raises:
+        ConfigError: With the commands that do.
+    """
+    flags, student = wanted.distill, pupil.student
+    class_map = {mine: theirs for mine, theirs in flags.classes().items() if theirs in teacher.label_names}
+    only_classes = replace(student, name=teacher.name, num_classes=teacher.num_classes, label_names=teacher.label_names)
+    try:
+        Distiller(pupil.recipe).setup(student, student)
+    except ConfigError:
+        return
+    try:
+        Distiller(pupil.recipe, class_map=class_map).setup(student, only_classes)
+    except ConfigError as error:
+        raise wanted.misfit(str(error), teacher, pupil.dataset) from None
+
+
+def published_spec(name: str) -> DetectorSpec:
+    """The facts about a detector with its published weights, or about one of COCO's classes where there are none."""
+    published = get_pretrained_cfg(name)
+    labels = {} if published is None else {"num_classes": published.num_classes, "label_names": published.label_names}
+    return skeleton(name, **{key: value or None for key, value in labels.items()})
+
+
+def _from_checkpoint(wanted: TeacherWanted, dataset: DetectionSet) -> DenseDetector:
+    """A teacher with the weights of a file: of the data's classes, or else of those that the name stands for."""
+    file = str(wanted.distill.teacher_checkpoint)
+    teacher = create_model(wanted.name, label_names=dataset.label_names, category_ids=dataset.category_ids)
+    try:  # strictly: a teacher with a fresh class predictor could teach nothing
+        load_checkpoint(teacher, file)
+    except CheckpointError as error:
+        teacher = create_model(wanted.name)
+        try:
+            load_checkpoint(teacher, file)
+        except CheckpointError:
+            raise CheckpointError(
+                f"{error}\nWith a teacher of other classes: {wanted.command('--train_teacher')}"
+            ) from None
+    return teacher.eval()
 
 
 def train_teacher(

@@ -10,17 +10,18 @@ from typing import Any
 from torch import nn
 
 from ld_hub.data import DetectionSet
-from ld_hub.distillation import Distiller, Recipe
+from ld_hub.distillation import Committee, Distiller, Recipe
+from ld_hub.engine.balance import SHARE
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.config import TrainConfig, changed_fields
 from ld_hub.engine.devices import make_accelerator
-from ld_hub.engine.identity import describe_data, describe_model, describe_teacher, differences, plain, require_same
+from ld_hub.engine.identity import describe_data, describe_model, describe_teachers, differences, plain, require_same
 from ld_hub.engine.labels import fit_labels, warn_of_random_frozen_stages
 from ld_hub.engine.loop import Loop
 from ld_hub.engine.report import table
 from ld_hub.engine.schedule import Plan
-from ld_hub.engine.tasks import DetectionTask, DistillationTask
-from ld_hub.errors import DataError
+from ld_hub.engine.tasks import Balance, DetectionTask, DistillationTask
+from ld_hub.errors import ConfigError, DataError
 from ld_hub.evaluation import CocoMetrics
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
@@ -229,11 +230,17 @@ class DistillationTrainer(Trainer):
 
     Args:
         student: Detector of the data's classes.
-        teacher: Trained detector; with class terms, of the same classes.
-        recipe: Registered name (`list_recipes`) or recipe.
+        teacher: Trained detector, or several by name. Classes correspond by name; terms on classes need a common one.
+        recipe: Registered name (`list_recipes`) or recipe; the same for all teachers.
         reference: ``"ld"`` or ``"bckd"`` for the published computation of that code base in every loss; None for
             the sound default, which does not depend on how a batch is split.
         individual_ld: Leave loss_bbox and loss_dfl to the teacher (LD paper, supplement, Table 1).
+        balance: ``"gradient"`` scales each term so that its gradient is a set share of the detection loss's
+            (`TermConfig.share`), whatever its weight; ``"none"`` takes the weights as they are.
+        teacher_scale: Size of a teacher's images over the student's; see `Distiller`.
+        class_map: The teacher's name of classes that the student calls otherwise; with several teachers an entry
+            counts for those that have the class.
+        teacher_weights: With several teachers: factor of each one's terms; 1 for those that are not named.
         train_dataset: See `Trainer`, also for all other arguments.
         eval_dataset: See `Trainer`.
         config: See `Trainer`.
@@ -246,11 +253,15 @@ class DistillationTrainer(Trainer):
     def __init__(
         self,
         student: DenseDetector,
-        teacher: DenseDetector,
+        teacher: DenseDetector | Mapping[str, DenseDetector],
         recipe: str | Recipe = "ld",
         *,
         reference: str | None = None,
         individual_ld: bool = False,
+        balance: Balance = "none",
+        teacher_scale: float = 1.0,
+        class_map: Mapping[str, str] | None = None,
+        teacher_weights: Mapping[str, float] | None = None,
         train_dataset: DetectionSet,
         eval_dataset: DetectionSet | None = None,
         config: TrainConfig | None = None,
@@ -258,13 +269,14 @@ class DistillationTrainer(Trainer):
         attachments: Mapping[str, str] | None = None,
     ) -> None:
         fit_labels(student, train_dataset)
-        distiller = Distiller(recipe, reference)
-        reference = distiller.recipe.reference  # the recipe may have been made by `Recipe.published`
+        distiller = make_distiller(teacher, recipe, reference, teacher_scale, class_map, teacher_weights)
+        first = next(iter(distiller.members.values())) if isinstance(distiller, Committee) else distiller
+        reference = first.recipe.reference  # the recipe may have been made by `Recipe.published`
         if reference is not None:
             student.criterion = student.criterion.published(
                 student.coder, reference, distilling=True, box_loss=student.criterion.box_loss
             )
-        task = DistillationTask(student, teacher, distiller, individual_ld=individual_ld)
+        task = DistillationTask(student, teacher, distiller, individual_ld=individual_ld, balance=balance)
         super().__init__(
             task,
             train_dataset=train_dataset,
@@ -273,31 +285,64 @@ class DistillationTrainer(Trainer):
             trackers=trackers,
             attachments=attachments,
         )
-        self.teacher = teacher
         saved: Any = student
         saved.recipe = {  # saved with the student, for its card
-            **distiller.recipe.to_dict(),
-            "teacher": teacher.name,
+            **task.recipe.to_dict(),
+            "teacher": [t.name for t in teacher.values()] if isinstance(teacher, Mapping) else teacher.name,
             "individual_ld": individual_ld,
+            **({} if balance == "none" else {"balance": balance}),
+            **({} if teacher_scale == 1 else {"teacher_scale": teacher_scale}),
+            **({} if not class_map else {"class_map": dict(class_map)}),
+            **({"teacher_weights": distiller.weights} if isinstance(distiller, Committee) else {}),
         }
 
     def describe(self, plan: Plan, processes: int = 1, precision: str = "no") -> str:
         """The table at the start of a run, with the recipe's."""
-        parts = [super().describe(plan, processes, precision), self.task.distiller.recipe.table()]
+        parts = [super().describe(plan, processes, precision), self.task.recipe.table()]
         if self.task.individual_ld:
             parts.append("Individual LD: loss_bbox and loss_dfl are left to the teacher.")
+        if self.task.balance is not None:
+            shares = ", ".join(f"{name} {share:g}" for name, share in self.task.distiller.shares(SHARE).items())
+            parts.append(f"Balance: weights as the gradients say, as shares of the detection loss's: {shares}.")
         return "\n\n".join([*parts, *self.task.remarks])
 
     def _networks(self) -> list[tuple[str, str]]:
-        return [("student", describe_network(self.model)), ("teacher", describe_network(self.teacher))]
+        teachers = [("teacher", describe_network(teacher)) for teacher in self.task.outside]
+        return [("student", describe_network(self.model)), *teachers]
 
     def identity(self) -> dict[str, Any]:
-        """See `Trainer.identity`; with the teacher and the recipe."""
+        """See `Trainer.identity`; with the teachers and the recipe."""
         recipe = plain(self.model.recipe or {})
-        return {**super().identity(), **describe_teacher(self.teacher), "recipe": recipe}
+        return {**super().identity(), **describe_teachers(self.task.outside), "recipe": recipe}
 
     def _has_optional_parameters(self) -> bool:
         return any(parameter.requires_grad for parameter in self.task.distiller.parameters())
+
+
+def make_distiller(
+    teacher: DenseDetector | Mapping[str, DenseDetector],
+    recipe: str | Recipe,
+    reference: str | None,
+    teacher_scale: float,
+    class_map: Mapping[str, str] | None,
+    teacher_weights: Mapping[str, float] | None,
+) -> Distiller | Committee:
+    """What one teacher teaches, or several; arguments as of `DistillationTrainer`.
+
+    Raises:
+        ConfigError: If there are weights for a single teacher, or `class_map` names a class that no teacher has.
+    """
+    if not isinstance(teacher, Mapping):
+        if teacher_weights:
+            raise ConfigError("teacher_weights are for several teachers: teacher={'a': ..., 'b': ...}.")
+        return Distiller(recipe, reference, teacher_scale=teacher_scale, class_map=class_map)
+    known = {name for one in teacher.values() for name in one.label_names}
+    distillers = {}
+    for name, one in teacher.items():
+        # an entry that no teacher has stays, for the first one's distiller to refuse
+        own = {m: t for m, t in (class_map or {}).items() if t in one.label_names or t not in known}
+        distillers[name] = Distiller(recipe, reference, teacher_scale=teacher_scale, class_map=own)
+    return Committee(distillers, teacher_weights)
 
 
 def describe_network(model: nn.Module) -> str:

@@ -86,12 +86,14 @@ def test_every_field_of_every_term_is_a_flag(term):
     values = {"weight": 7.5, "region": "all", "gamma": 0.5, "criterion": "diou", "first_step": 3, "last_step": 9,
               "temperature": 1.5, "normalizer": "none", "counts": "local", "kl_divisor": 5, "joint": True,
               "nearly": 0.7, "min_score": 0.3, "exclude_positives": True, "levels": "with_positives",
-              "rebin": True}  # fmt: skip
+              "rebin": True, "share": 0.4, "decay": "cosine"}  # fmt: skip
     for field in dataclasses.fields(config):
         for words in ([f"--terms.{term}.{field.name}", str(values[field.name])],
                       [f"--terms.{term}.{field.name}={values[field.name]}"]):  # fmt: skip
-            _, recipe, _ = parse_distill(["gfocal_r18_vlr_r101", *words])
-            changed = dataclasses.replace(config, **{field.name: values[field.name]})
+            until = {"last_step": 9} if field.name == "decay" else {}  # a term fades out at its last step
+            more = [f"--terms.{term}.{name}={value}" for name, value in until.items()]
+            _, recipe, _ = parse_distill(["gfocal_r18_vlr_r101", *words, *more])
+            changed = dataclasses.replace(config, **{field.name: values[field.name]}, **until)
             assert recipe == get_recipe("vlr").with_terms(**{term: vars(changed)})
             assert recipe != get_recipe("vlr")
 

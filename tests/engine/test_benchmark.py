@@ -10,8 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from ld_hub.engine.benchmark import Workload, synthetic_batch, time_inference, time_training, trained_logits
-from ld_hub.engine.memory import MemoryWatch
+from ld_hub.engine.benchmark import (
+    Overhead,
+    Timing,
+    Workload,
+    synthetic_batch,
+    time_inference,
+    time_training,
+    trained_logits,
+)
+from ld_hub.engine.memory import Memory, MemoryWatch
 from ld_hub.models.factory import create_model
 from ld_hub.structures import Targets
 from tests.engine.runs import detector
@@ -51,12 +59,26 @@ def test_the_cut_backward_pass_gives_the_whole_gradient(family: str) -> None:
         assert torch.allclose(found[name], grad, rtol=1e-4, atol=1e-6), name
 
 
-def test_recipes_on_features_are_measured_too() -> None:
+@pytest.mark.parametrize("recipe", ["fine_grained", "crosskd_pkd"])
+def test_recipes_on_maps_are_measured_too(recipe: str) -> None:
     names = ("gfocal_tiny", "gfocal_r10t")
     student, teacher = (create_model(name, num_classes=3) for name in names)
-    timings = time_training(student, teacher, "fine_grained", WORK)
+    timings = time_training(student, teacher, recipe, WORK)
     assert min(timing.least for timing in timings.values()) > 0
     assert list(timings)[5] == "distillation"
+
+
+def test_overhead_is_what_the_networks_do_not_cost() -> None:
+    seconds = {
+        "data": 100, "student forward": 2, "teacher forward": 3, "assignment": 0.1, "losses": 0.2, "distillation": 0.3,
+        "backward of losses": 0.4, "backward of network": 3, "optimizer": 0.5,
+    }  # fmt: skip
+    timings = {name: Timing(value, value / 2, Memory(0, None)) for name, value in seconds.items()}
+    overhead = Overhead.of(timings)
+    assert (overhead.criterion, overhead.of_student) == pytest.approx((1.0, 0.2))
+    assert overhead.step == pytest.approx(9.5 / 8)
+    plain = {name: timings[name] for name in timings if name not in {"teacher forward", "distillation"}}
+    assert Overhead.of(plain).step == pytest.approx(6.2 / 5)
 
 
 def test_inference_is_reported_per_image() -> None:

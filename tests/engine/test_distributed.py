@@ -57,6 +57,31 @@ def test_the_same_weights_as_one_rank(data, tmp_path):
             assert mine[key] == pytest.approx(theirs[key], rel=1e-4), key
 
 
+METHODS = {
+    "crossed, balanced": {"recipe": "crosskd_pkd", "balance": "gradient"},
+    "adapted": {"recipe": "fine_grained", "teacher": {"fpn_channels": 24}},
+}
+
+
+def _distil_by_methods(data: Path, out: Path, batch_size: int) -> None:
+    for name, options in METHODS.items():
+        teacher = detector(seed=1, **options.get("teacher", {}))
+        settings = {**options, "teacher": teacher, "accumulation": 2, "steps": 2, "batch_size": batch_size}
+        distil(data, out / name, detector(seed=rank(), norm_eval=True), **settings)
+
+
+def test_terms_on_maps_adapters_and_balance_are_the_same_on_two_ranks(data, tmp_path):
+    launch(_distil_by_methods, data, tmp_path / "two", 2)
+    _distil_by_methods(data, tmp_path / "one", 4)
+    for name, part in (("crossed, balanced", "balance."), ("adapted", "distiller.")):
+        runs = [weights(tmp_path / ranks / name / "checkpoints/step_00000002") for ranks in ("two", "one")]
+        mine = [{k: v for k, v in state.items() if k.startswith(part)} for state in runs]
+        assert distance(*runs) < 1e-5 and distance(*mine) < 1e-5
+        assert all(bool(value.any()) for value in mine[0].values())
+    scales = [line["scale/distill_cross_pkd"] for line in records(tmp_path / "two/crossed, balanced")]
+    assert scales[0] == 0 < scales[1]
+
+
 def _break_on_the_second_rank(data: Path, out: Path) -> None:
     model = detector()
     if rank() == 1:
