@@ -8,8 +8,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ld_hub.distillation.classes import require_common_classes
 from ld_hub.distillation.inputs import Pairs, TermInputs
+from ld_hub.distillation.matching import require_common_classes
 from ld_hub.distillation.regions import select
 from ld_hub.distillation.terms import SampleMeanConfig, Term, register_term
 from ld_hub.errors import ConfigError

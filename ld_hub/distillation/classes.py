@@ -10,28 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ld_hub.distillation.inputs import TermInputs
-from ld_hub.distillation.matching import common_classes
+from ld_hub.distillation.matching import common_classes, require_common_classes
 from ld_hub.distillation.regions import select
 from ld_hub.distillation.terms import CONFIG, SampleMeanConfig, Term, TermConfig, kl_divergence, register_term
 from ld_hub.errors import ConfigError
-from ld_hub.ops.dist import mean_over_ranks
-from ld_hub.structures import DetectorSpec, StepCounts
-
-
-def require_common_classes(student: DetectorSpec, teacher: DetectorSpec) -> None:
-    """Refuse a pair that has no class in common.
-
-    Raises:
-        ConfigError: With classes of both and the way out.
-    """
-    if not common_classes(student, teacher):
-        mine, theirs = (", ".join(s.label_names[:5]) for s in (student, teacher))
-        raise ConfigError(
-            f"Student '{student.name}' ({student.num_classes} classes: {mine} ...) and teacher '{teacher.name}' "
-            f"({teacher.num_classes}: {theirs} ...) have no class name in common. Give both the same label_names, say "
-            "which is which (class_map), or compare boxes alone: a recipe of box terms ('ld'), or the term 'box_iou' "
-            "with weighting='region'."
-        )
+from ld_hub.structures import DetectorSpec, Rows
 
 
 class ClassTerm(Term[CONFIG]):
@@ -52,8 +35,9 @@ class ClassKLConfig(TermConfig):
 
     Attributes:
         temperature: T.
-        counts: Rows that a mean is over: ``"step"``, of all ranks and accumulated micro-batches (in regions other
-            than ``"main"``, of all ranks in the micro-step); ``"local"``, of this rank's batch, as published.
+        counts: Rows that a mean is over: ``"step"``, positives of all ranks and accumulated micro-batches, or, in
+            regions other than ``"main"``, of each image (then the mean over images is taken), so that a batch may be
+            split; ``"local"``, of this rank's batch, as published.
         kl_divisor: The KL is divided by this. The published code takes the mean over classes, which makes the term
             stronger the fewer classes there are; 80 keeps its strength on COCO for any number. None: number of classes.
     """
@@ -89,17 +73,20 @@ class ClassKL(ClassTerm[ClassKLConfig]):
         pairs = inputs.pairs(rows)
         student, teacher = pairs.classes()
         kl = kl_divergence(student, teacher, config.temperature, config.kl_divisor)  # (K,)
-        levels = inputs.student.priors.levels[rows.priors]
-        if config.region == "main" and config.counts == "step":
-            per_level = inputs.step_counts().positives
-        elif config.region == "main":
-            per_level = StepCounts.local(inputs.assignment).positives
-        else:
-            per_level = kl.new_zeros(len(inputs.student.priors.level_shapes))
-            per_level = per_level.scatter_add(0, levels, rows.weight.to(kl.dtype))
-            per_level = mean_over_ranks(per_level) if config.counts == "step" else per_level
-        share = pairs.weight / per_level.clamp(min=torch.finfo(kl.dtype).tiny ** 0.5)[levels]
+        share = pairs.weight / self._counts(inputs, rows).clamp(min=torch.finfo(kl.dtype).tiny ** 0.5)
         return config.weight * (kl * share).sum()
+
+    def _counts(self, inputs: TermInputs, rows: Rows) -> Tensor:
+        """``(K,)`` what each row is divided by."""
+        counts, priors = self.config.counts, inputs.student.priors
+        levels, group = len(priors.level_shapes), priors.levels[rows.priors]
+        if counts == "step" and self.config.region == "main":
+            return inputs.step_counts().positives[group]
+        if counts == "step":
+            group = group + levels * (rows.index // rows.per_image)
+        sizes = inputs.student.cls_logits.new_zeros(levels * len(inputs.student.cls_logits))
+        size = sizes.scatter_add(0, group, rows.weight.to(sizes.dtype))[group]
+        return size * inputs.step_counts().images if counts == "step" else size
 
 
 @dataclass(frozen=True)

@@ -45,12 +45,14 @@ class CrossTerm(Term[CONFIG]):
         for field in ("strides", "tower_channels"):
             mine, theirs = getattr(student, field), getattr(teacher, field)
             if mine != theirs:
-                way = f"build the student with head_width={theirs}" if field == "tower_channels" else "teacher_scale=1"
+                way = "teacher_scale=1"
+                if field == "tower_channels":  # without a convolution before the tap, its map is the pyramid's
+                    way = f"build the student with head_width={theirs} (fpn_channels where its towers are short)"
                 raise ConfigError(
                     f"{field} is {mine} in student '{student.name}' and {theirs} in teacher '{teacher.name}': the "
                     f"student's maps do not fit into the teacher's head. Way out: {way}."
                 )
-        return []
+        return super().setup(student, teacher)
 
 
 def crossed(inputs: TermInputs, over: str) -> DenseOutput:
@@ -80,11 +82,12 @@ def restandardised(student: Tensor, teacher: Tensor, valid: Tensor, over: str) -
         valid: ``(N, P)`` bool, cells on the images.
         over: ``"image"``: over an image's valid cells; ``"batch"``: over all cells of the batch.
     """
+    dtype = torch.promote_types(student.dtype, torch.float32)  # sums of half-precision maps would be too coarse
     if over == "batch":
-        weight = torch.ones_like(valid, dtype=student.dtype)
+        weight = torch.ones_like(valid, dtype=dtype)
         dims: tuple[int, ...] = (0, 2)
     else:
-        weight, dims = valid.to(student.dtype), (2,)
+        weight, dims = valid.to(dtype), (2,)
     weight = weight[:, None]  # (N, 1, P)
     weight = weight / weight.sum(dim=dims, keepdim=True)
 
@@ -93,9 +96,9 @@ def restandardised(student: Tensor, teacher: Tensor, valid: Tensor, over: str) -
         variance = ((rows - mean).square() * weight).sum(dim=dims, keepdim=True)
         return mean, variance.clamp(min=EPS**2).sqrt()
 
-    rows, target = student.flatten(2), teacher.detach().to(student.dtype).flatten(2)
+    rows, target = student.to(dtype).flatten(2), teacher.detach().to(dtype).flatten(2)
     (mean, deviation), (new_mean, new_deviation) = moments(rows), moments(target)
-    return ((rows - mean) / deviation * new_deviation + new_mean).view_as(student)
+    return ((rows - mean) / deviation * new_deviation + new_mean).view_as(student).to(student.dtype)
 
 
 @dataclass(frozen=True)

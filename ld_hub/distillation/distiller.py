@@ -81,16 +81,29 @@ class Distiller(nn.Module):
                 ) from None
         return remarks
 
+    def shares(self, default: float) -> dict[str, float]:
+        """Each term's share of the detection loss's gradient, by name of its loss (`TermConfig.share`)."""
+        terms = self.recipe.terms.items()
+        return {f"distill_{name}": default if config.share is None else config.share for name, config in terms}
+
+    def factors(self, step: int) -> dict[str, float]:
+        """How much of each term counts at an optimizer step, from 0 to 1, by name of its loss."""
+        return {f"distill_{name}": config.factor(step) for name, config in self.recipe.terms.items()}
+
     def _named(self) -> list[tuple[str, Term[Any]]]:
         return list(self.terms.items())  # type: ignore[arg-type]  # the values of a ModuleDict are modules to mypy
 
     def forward(self, inputs: TermInputs, step: int = 0) -> dict[str, Tensor]:
-        """Weighted losses of the terms, ``distill_<term>``; a term outside its steps gives a connected 0."""
+        """Weighted losses of the terms, ``distill_<term>``; a term outside its steps gives a connected 0.
+
+        Args:
+            inputs: A batch.
+            step: 0-based optimizer step.
+        """
         inputs = inputs if self.matching is None else inputs.matched(self.matching)
         losses = {}
-        for name, term in self._named():
-            active = self.recipe.terms[name].active(step)
-            losses[f"distill_{name}"] = term(inputs) if active else 0 * inputs.student.box.sum()
+        for (_, term), (name, factor) in zip(self._named(), self.factors(step).items(), strict=True):
+            losses[name] = factor * term(inputs) if factor else 0 * inputs.student.box.sum()
         return losses
 
 
@@ -118,7 +131,8 @@ class Committee(nn.Module):
 
     Args:
         distillers: What each teacher teaches, by its name.
-        weights: Factor of each teacher's losses; 1 for those that are not named.
+        weights: Factor of each teacher's losses, and of its terms' shares where gradients are balanced; 1 for those
+            that are not named.
 
     Raises:
         ConfigError: If a weight is of no teacher, or is no number of at least 0.
@@ -142,6 +156,27 @@ class Committee(nn.Module):
         for name, distiller in self._named():
             remarks += [f"{name}: {remark}" for remark in distiller.setup(student, teachers[name])]
         return remarks
+
+    def shares(self, default: float) -> dict[str, float]:
+        """See `Distiller.shares`; a teacher's weight is a factor of its terms' shares."""
+        return {
+            f"{loss}@{name}": self.weights[name] * share
+            for name, distiller in self._named()
+            for loss, share in distiller.shares(default).items()
+        }
+
+    def factors(self, step: int) -> dict[str, float]:
+        """See `Distiller.factors`."""
+        return {
+            f"{loss}@{name}": factor
+            for name, distiller in self._named()
+            for loss, factor in distiller.factors(step).items()
+        }
+
+    @property
+    def members(self) -> dict[str, Distiller]:
+        """What each teacher teaches, by its name."""
+        return dict(self._named())
 
     def _named(self) -> list[tuple[str, Distiller]]:
         return list(zip(self.names, self.distillers, strict=True))  # type: ignore[arg-type]

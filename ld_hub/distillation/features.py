@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.matching import require_common_classes
 from ld_hub.distillation.regions import select
 from ld_hub.distillation.terms import CONFIG, Term, TermConfig, WholeConfig, register_term
 from ld_hub.errors import ConfigError
@@ -52,12 +53,14 @@ class FeatureTerm(Term[CONFIG]):
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
         """Adapters are made where widths differ."""
+        remarks = super().setup(student, teacher)
         width, wanted = student.feature_channels, teacher.feature_channels
         self.adapters = nn.ModuleList()
         if width == wanted:
-            return []
+            return remarks
         self.adapters.extend(nn.Linear(width, wanted) for _ in student.strides)
-        return [f"The pyramid has {width} channels and the teacher's {wanted}: adapters are trained with the student."]
+        remark = f"The pyramid has {width} channels and the teacher's {wanted}: adapters are trained with the student."
+        return [*remarks, remark]
 
     def levels(self, inputs: TermInputs) -> Iterator[Level]:
         """The levels of a batch that student and teacher have in common, finest first."""
@@ -203,6 +206,12 @@ class ChannelKL(FeatureTerm[ChannelKLConfig]):
     """``weight * sum over levels of T^2 KL / F``, mean over images (CWD, eq. 4). See `ChannelKLConfig`."""
 
     config_class = ChannelKLConfig
+
+    def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
+        """See `FeatureTerm.setup`; logits have channels in common only where classes are."""
+        if self.config.on == "logits":
+            require_common_classes(student, teacher)
+        return super().setup(student, teacher)
 
     def forward(self, inputs: TermInputs) -> Tensor:
         """Scalar."""

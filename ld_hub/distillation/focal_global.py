@@ -76,9 +76,9 @@ class FocalGlobal(FeatureTerm[FocalGlobalConfig]):
     def forward(self, inputs: TermInputs) -> Tensor:
         """Scalar."""
         total = inputs.student.box.new_zeros(())
-        for index, level in enumerate(self.levels(inputs)):
-            context = self.student_context[index](level.student, level.valid)
-            target = self.teacher_context[index](level.teacher, level.valid)
+        for level in self.levels(inputs):
+            context = self.student_context[level.index](level.student, level.valid)
+            target = self.teacher_context[level.index](level.teacher, level.valid)
             relation = ((context - target).square() * level.valid[..., None]).sum()
             total = total + self._focal(level, inputs.targets) + self.config.relation * relation
         return self.config.weight * total / inputs.step_counts().images

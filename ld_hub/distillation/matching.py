@@ -68,6 +68,22 @@ def common_classes(student: DetectorSpec, teacher: DetectorSpec) -> list[tuple[i
     return [(i, column[name]) for i, name in enumerate(student.label_names) if name in column]
 
 
+def require_common_classes(student: DetectorSpec, teacher: DetectorSpec) -> None:
+    """Refuse a pair that has no class in common.
+
+    Raises:
+        ConfigError: With classes of both and the way out.
+    """
+    if not common_classes(student, teacher):
+        mine, theirs = (", ".join(s.label_names[:5]) + " ..." * (len(s.label_names) > 5) for s in (student, teacher))
+        raise ConfigError(
+            f"Student '{student.name}' ({student.num_classes} classes: {mine}) and teacher '{teacher.name}' "
+            f"({teacher.num_classes}: {theirs}) have no class name in common. Give both the same label_names, say "
+            "which is which (class_map), or compare boxes alone: a recipe of box terms ('ld'), or the term 'box_iou' "
+            "with weighting='region'."
+        )
+
+
 class Partners(NamedTuple):
     """The teacher's row of each row of the student.
 
@@ -129,9 +145,9 @@ class Matching(nn.Module):
         if not both or runs != [both, both]:
             raise ConfigError(
                 f"The strides of student '{student.name}' and teacher '{teacher.name}' do not correspond: "
-                f"{student.strides} against {teacher.strides} (in px of the student's images, at teacher_scale "
-                f"{self.teacher_scale:g}). Choose a teacher with the student's strides, or a power of two as "
-                "teacher_scale."
+                f"{_list(student.strides)} against {_list(teacher.strides)} px (of the student's images, at "
+                f"teacher_scale {self.teacher_scale:g}). Choose a teacher with the student's strides, or a power of "
+                "two as teacher_scale."
             )
         return first, len(both)
 
@@ -196,6 +212,10 @@ class Matching(nn.Module):
         if self.all_classes or not len(self.teacher_classes):
             return logits
         return logits.index_select(-1, self.teacher_classes)
+
+
+def _list(strides: tuple[float, ...]) -> str:
+    return ", ".join(f"{stride:.4g}" for stride in strides)
 
 
 def _best_anchor(logits: Tensor, per_cell: int) -> Tensor:

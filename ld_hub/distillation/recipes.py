@@ -152,7 +152,10 @@ def _term(name: str, values: Any) -> TermConfig:
             raise unknown_name(f"field of term '{name}'", key, known)
         allowed = [part for part in get_args(hints[key]) if get_origin(hints[key]) is not Literal] or [hints[key]]
         if not any(_is(value, hint) for hint in allowed):
-            shown = " or ".join(str(getattr(hint, "__name__", hint)).replace("typing.", "") for hint in allowed)
+            shown = " or ".join(
+                ", ".join(map(repr, get_args(hint))) or ("None" if hint is type(None) else hint.__name__)
+                for hint in allowed
+            )
             raise ConfigError(f"Term '{name}': {key} is {value!r}; expected {shown}.")
     try:
         return config_class(**given)

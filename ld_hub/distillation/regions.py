@@ -16,13 +16,16 @@ from torch import Tensor
 from ld_hub.assigners import atss_threshold
 from ld_hub.assigners.fcos import inside
 from ld_hub.distillation.inputs import Selection, TermInputs
+from ld_hub.distillation.matching import require_common_classes
 from ld_hub.errors import ConfigError
 from ld_hub.ops.boxes import area, centre_penalty, chunks
 from ld_hub.registry import Registry
-from ld_hub.structures import Assignment, Rows, StepCounts, Targets
+from ld_hub.structures import Assignment, DetectorSpec, Rows, StepCounts, Targets
 
 Criterion = Literal["iof", "diou"]
 Levels = Literal["all", "with_positives"]
+OF_OVERLAPS = frozenset({"vlr", "main+vlr", "fine_grained"})  # regions made from overlaps of anchors and boxes
+OF_CLASSES = frozenset({"gi", "gi_batch"})  # regions made from the scores of common classes
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def outside_boxes(inputs: TermInputs, config: RegionConfig) -> Region:
 
 def fine_grained(inputs: TermInputs, config: RegionConfig) -> Region:
     """Rows that overlap a box more than a share of what the best row of the image does (arXiv 1906.03609, sec. 3.1)."""
-    overlaps = _overlaps(inputs.assignment, "fine_grained", "inside_gt")  # 0 for crowds, padding, rows off the image
+    overlaps = _overlaps(inputs.assignment, "fine_grained")  # 0 for crowds, padding, rows off the image
     best = overlaps.amax(dim=2, keepdim=True)
     return Region((overlaps > config.nearly * best).any(dim=1))
 
@@ -192,7 +195,7 @@ def vlr_weights(assignment: Assignment, targets: Targets, gamma: float = 0.25, c
     Returns:
         ``(N, A)``, 0 outside the region.
     """
-    overlaps, anchors = _overlaps(assignment, "vlr", "inside_gt"), assignment.priors.anchors
+    overlaps, anchors = _overlaps(assignment, "vlr"), assignment.priors.anchors
     if anchors is None:
         raise AssertionError("overlaps without anchors")
     thresholds = assignment.thresholds
@@ -218,14 +221,30 @@ def _closeness(iou: Tensor, boxes: Tensor, anchors: Tensor, criterion: Criterion
     return over_anchor.sub_(centre_penalty(boxes, anchors))
 
 
-def _overlaps(assignment: Assignment, region: str, instead: str) -> Tensor:
+def require_region(config: RegionConfig, student: DetectorSpec, teacher: DetectorSpec) -> None:
+    """Refuse a region that a pair has not.
+
+    Raises:
+        ConfigError: With the way out.
+    """
+    if student.points and config.region in OF_OVERLAPS:
+        raise _no_anchors(config.region)
+    if config.region in OF_CLASSES:
+        require_common_classes(student, teacher)
+
+
+def _no_anchors(region: str) -> ConfigError:
+    return ConfigError(
+        f"The region '{region}' needs anchors, and this student has points. Use the region 'inside_gt' (which "
+        "without positives is what the recipe 'vlr' means for this family, see Recipe.for_family), or a student "
+        "of an anchor family."
+    )
+
+
+def _overlaps(assignment: Assignment, region: str) -> Tensor:
     """``(N, G, A)`` IoU of anchors and boxes, or an error for students of points."""
     if assignment.overlaps is None:
-        raise ConfigError(
-            f"The region '{region}' needs anchors, and this student has points. Use the region '{instead}' (which "
-            "without positives is what the recipe 'vlr' means for this family, see Recipe.for_family), or a student "
-            "of an anchor family."
-        )
+        raise _no_anchors(region)
     return assignment.overlaps
 
 

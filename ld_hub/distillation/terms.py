@@ -6,16 +6,17 @@ Published computations (`reference=`) are presets of the same fields.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ld_hub.distillation.inputs import TermInputs
-from ld_hub.distillation.regions import RegionConfig
+from ld_hub.distillation.regions import RegionConfig, require_region
 from ld_hub.errors import ConfigError
 from ld_hub.registry import Registry
 from ld_hub.structures import DetectorSpec
@@ -30,23 +31,45 @@ class TermConfig(RegionConfig):
 
     Attributes:
         weight: Factor of the term in the loss.
-        first_step: First optimizer step at which the term counts.
+        share: Where terms are balanced by their gradients: size of this term's gradient as a share of the detection
+            loss's. None takes the trainer's one number for all terms. Without balance it has no effect.
+        first_step: First optimizer step at which the term counts, 0-based.
         last_step: Last such step; None means to the end.
+        decay: ``"cosine"`` lets the term fade from its whole strength at first_step to 0 at last_step.
     """
 
     kind: ClassVar[str] = ""
     weight: float = 1.0
+    share: float | None = None
     first_step: int = 0
     last_step: int | None = None
+    decay: Literal["none", "cosine"] = "none"
 
     def __post_init__(self) -> None:
-        if not self.weight >= 0 or self.weight == float("inf"):
-            raise ConfigError(f"weight is {self.weight!r}; expected a finite number of at least 0.")
+        for name in ("weight", "share"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < float("inf"):
+                raise ConfigError(f"{name} is {value!r}; expected a finite number of at least 0.")
+        if self.first_step < 0 or (self.last_step is not None and self.last_step < self.first_step):
+            raise ConfigError(
+                f"first_step is {self.first_step} and last_step {self.last_step}; both are at least 0, in this order."
+            )
+        if self.decay not in {"none", "cosine"}:
+            raise ConfigError(f"decay is {self.decay!r}; expected 'none' or 'cosine'.")
+        if self.decay == "cosine" and (self.last_step is None or self.last_step == self.first_step):
+            raise ConfigError(
+                f"decay is 'cosine' and last_step {self.last_step}; expected a step after first_step "
+                f"({self.first_step}), at which the term has faded out, e.g. the run's last."
+            )
         super().__post_init__()
 
-    def active(self, step: int) -> bool:
-        """Whether the term counts at an optimizer step."""
-        return self.first_step <= step and (self.last_step is None or step <= self.last_step)
+    def factor(self, step: int) -> float:
+        """How much of the term counts at an optimizer step, from 0 to 1."""
+        if step < self.first_step or (self.last_step is not None and step > self.last_step):
+            return 0.0
+        if self.decay == "none" or self.last_step is None:
+            return 1.0
+        return (1 + math.cos(math.pi * (step - self.first_step) / (self.last_step - self.first_step))) / 2
 
     def published(self: CONFIG, reference: str) -> CONFIG:
         """The same term as a code base computes it (``"ld"`` or ``"bckd"``)."""
@@ -96,6 +119,7 @@ class Term(nn.Module, ABC, Generic[CONFIG]):
         Raises:
             ConfigError: With the field, both values and the way out.
         """
+        require_region(self.config, student, teacher)
         return []
 
     @abstractmethod

@@ -95,6 +95,7 @@ class TowerHead(nn.Module, ABC):
 
     Attributes:
         width: Channels that the predictors get.
+        tap_channels: Channels at the taps.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class TowerHead(nn.Module, ABC):
         tap = depth - after_tap
         self.cls_tower = Tower(in_channels, width, depth, tap, norm=norm, bias=bias)
         self.box_tower = Tower(in_channels, width, depth, tap, norm=norm, bias=bias)
+        self.tap_channels = width if self.box_tower.tap else in_channels
 
     def forward(self, pyramid: Sequence[Tensor]) -> HeadMaps:
         """L maps ``(N, F, H, W)`` to predictions."""

@@ -49,9 +49,10 @@ class DetectorSpec:
         strides: Stride of each pyramid level in px.
         anchors_per_cell: Rows per cell.
         feature_channels: F of the pyramid.
-        tower_channels: Channels of the head's towers.
+        tower_channels: Channels at the taps of the head's towers.
         mean: Per-channel mean the model's input is normalised with (0..255 scale).
         std: Per-channel standard deviation, same scale.
+        points: Whether its rows are points, without anchors that could overlap boxes (FCOS).
     """
 
     name: str
@@ -65,6 +66,7 @@ class DetectorSpec:
     tower_channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    points: bool = False
 
 
 class HeadMaps(NamedTuple):
@@ -142,9 +144,15 @@ class DenseOutput:
         return self.coder.decode(self.box, self.priors)
 
     def detach(self) -> DenseOutput:
-        """Return the same predictions without gradient (a teacher's)."""
-        quality = None if self.quality is None else self.quality.detach()
-        return replace(self, cls_logits=self.cls_logits.detach(), box=self.box.detach(), quality=quality)
+        """Return the same predictions and maps without gradient (a teacher's)."""
+        return replace(
+            self,
+            cls_logits=self.cls_logits.detach(),
+            box=self.box.detach(),
+            quality=None if self.quality is None else self.quality.detach(),
+            features=None if self.features is None else tuple(m.detach() for m in self.features),
+            towers=None if self.towers is None else tuple((c.detach(), b.detach()) for c, b in self.towers),
+        )
 
 
 def _flatten(levels: Sequence[Tensor], per_cell: int) -> Tensor:

@@ -12,7 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ld_hub.distillation import Distiller, Recipe, TermInputs, get_recipe, list_recipes
+from ld_hub.distillation import (
+    REGIONS,
+    BoxBinsKLConfig,
+    BoxIoUConfig,
+    ClassBCEConfig,
+    ClassKLConfig,
+    Distiller,
+    FeatureMSEConfig,
+    Recipe,
+    TermConfig,
+    TermInputs,
+    get_recipe,
+    list_recipes,
+)
 from ld_hub.errors import ConfigError
 from ld_hub.structures import DenseOutput, DetectorSpec, StepCounts, Targets, Towers
 from tests.support import build
@@ -21,6 +34,15 @@ Kind = tuple[str, bool]  # family, plain boxes
 CHANNELS, WIDTH, CLASSES = 5, 4, 5
 KINDS: list[Kind] = [(f, plain) for f in build.FAMILIES for plain in (False, True) if (f, plain) != ("gfocal", True)]
 RECIPES = list_recipes()
+ROW_TERMS: dict[str, TermConfig] = {
+    "ld": BoxBinsKLConfig(),
+    "kd": ClassKLConfig(),
+    "bce": ClassBCEConfig(),
+    "iou": BoxIoUConfig(),
+    "iou_region": BoxIoUConfig(weighting="region"),
+    "feature": FeatureMSEConfig(),
+}
+DEFAULT_REGIONS = [region for region in REGIONS if region != "gi_batch"]  # which is the published fault
 
 
 def spec(kind: Kind, name: str = "student", **changes: Any) -> DetectorSpec:
@@ -37,7 +59,8 @@ def head(kind: Kind, seed: int) -> Callable[[Towers], DenseOutput]:
     coder, per_cell = build.coder(family, 16, plain), 9 if family == "retinanet" else 1
     wanted = {"cls": CLASSES, "box": coder.channels, "quality": 1}
     kernels = {
-        name: torch.randn(per_cell * number, WIDTH, 1, 1, generator=random, dtype=torch.float64) * (1 if number == 5 else 0.5)
+        name: torch.randn(per_cell * number, WIDTH, 1, 1, generator=random, dtype=torch.float64)
+        * (1 if number == 5 else 0.5)
         for name, number in wanted.items()
     }
     kernels["box"] *= 0.3 if plain else 2.0
@@ -135,8 +158,8 @@ def distiller_of(
     recipe = get_recipe(recipe)
     if reference is not None:
         recipe = recipe.published(reference)
-    if "mgd" in recipe.terms:  # its random cells are the one thing that depends on how a batch is split
-        recipe = recipe.with_terms(mgd={"masked": 0.0})
+    random = {name: {"masked": 0.0} for name, term in recipe.terms.items() if term.kind == "mgd"}
+    recipe = recipe.with_terms(**random)  # random cells are the one thing that depends on how a batch is split
     distiller = Distiller(recipe)
     torch.manual_seed(0)
     try:
@@ -165,3 +188,12 @@ def parts_of(inputs: TermInputs, split: list[list[int]]) -> list[TermInputs]:
         parts.append(dataclasses.replace(part, teacher_head=inputs.teacher_head))
     counts = StepCounts.mean([StepCounts.local(part.assignment) for part in parts])
     return [dataclasses.replace(part, counts=counts) for part in parts]
+
+
+def gradients(distiller: Distiller, inputs: TermInputs, wrt: list[Tensor]) -> list[Tensor]:
+    found = torch.autograd.grad(total(distiller, inputs), wrt, allow_unused=True)
+    return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, wrt, strict=True)]
+
+
+def moved(inputs: TermInputs, side: str, **changes: Any) -> TermInputs:
+    return dataclasses.replace(inputs, **{side: dataclasses.replace(getattr(inputs, side), **changes)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from ld_hub.distillation.cross_head import restandardised
 from ld_hub.engine.tasks import DistillationTask
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
-from ld_hub.structures import ImageBatch, StepCounts, Targets
+from ld_hub.structures import ImageBatch, Targets
 
 FAMILIES = {
     "gfocal": {},
@@ -28,12 +27,11 @@ FAMILIES = {
 }
 
 
-def detector(family: str, seed: int, width: int = 16, depth: int = 4) -> DenseDetector:
+def detector(family: str, seed: int, width: int = 16, depth: int = 4, fpn_channels: int = 16) -> DenseDetector:
     torch.manual_seed(seed)
-    model = ld_hub.create_model(
-        family.removesuffix("_bins"), backbone="test_resnet", num_classes=3, fpn_channels=16, head_width=width,
-        head_depth=depth, **FAMILIES[family],
-    )  # fmt: skip
+    sizes = {"fpn_channels": fpn_channels, "head_width": width, "head_depth": depth}
+    name = family.removesuffix("_bins")
+    model = ld_hub.create_model(name, backbone="test_resnet", num_classes=3, **sizes, **FAMILIES[family])
     for parameter in model.head.parameters():  # far from the small numbers that heads start with
         nn.init.normal_(parameter, std=0.2)
     return model.double()
@@ -155,29 +153,6 @@ def _giou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _iou(a, b) - (hull - np.maximum(union, 1e-6)) / np.maximum(hull, 1e-6)
 
 
-@pytest.mark.parametrize("recipe", ["crosskd", "crosskd_pkd"])
-def test_gradient_does_not_depend_on_the_split(recipe: str) -> None:
-    student, teacher = detector("gfocal", 1).eval(), detector("gfocal", 2)
-    task, whole = task_of(student, teacher, recipe).eval(), batch(4)
-    parameters = [p for p in student.parameters() if p.requires_grad]
-
-    def gradient(losses: dict[str, Any]) -> list[Any]:
-        loss = torch.stack(list(terms(losses).values())).sum()
-        return list(torch.autograd.grad(loss, parameters, allow_unused=True))
-
-    expected = gradient(task(whole))
-    parts = []
-    for images in ([0], [1, 2, 3]):
-        truth = [getattr(whole.targets, f.name)[images] for f in dataclasses.fields(Targets)]
-        sides = (whole.image_sizes, whole.scale_factors, whole.original_sizes)
-        parts.append(ImageBatch(whole.images[images], *(side[images] for side in sides), Targets(*truth)))
-    counts = StepCounts.mean([StepCounts.local(task.assign(part)) for part in parts])
-    found = [gradient(task(part, counts=counts)) for part in parts]
-    for a, b, other in zip(*found, expected, strict=True):
-        if other is not None:
-            assert torch.allclose((a + b) / 2, other, rtol=1e-7, atol=1e-12)
-
-
 def test_statistics_of_the_batch_as_published() -> None:
     random = torch.Generator().manual_seed(1)
     s, t = (torch.randn(2, 4, 3, 5, generator=random, dtype=torch.float64) * k + k for k in (1, 3))
@@ -195,6 +170,20 @@ def test_heads_of_different_families_cross() -> None:
     student, teacher = detector("retinanet", 1), detector("gfocal", 2)
     losses = terms(task_of(student, teacher)(batch()))
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+
+
+def test_towers_without_a_convolution_before_the_tap_are_as_wide_as_the_pyramid() -> None:
+    teacher = detector("gfocal", 2, width=16)
+    for family, depth, fits in (("fcos", 2, False), ("fcos", 3, True), ("gfocal", 1, False), ("gfocal", 2, True)):
+        student = detector(family, 1, width=16, depth=depth, fpn_channels=8)
+        towers = student(batch().images, towers=True).towers
+        assert towers is not None and {m.shape[1] for pair in towers for m in pair} == {16 if fits else 8}
+        assert student.spec.tower_channels == (16 if fits else 8)
+        if fits:
+            assert all(loss > 0 for loss in terms(task_of(student, teacher)(batch())).values())
+        else:
+            with pytest.raises(ConfigError, match=r"tower_channels is 8 .*16.*fpn_channels"):
+                task_of(student, teacher)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])

@@ -12,9 +12,7 @@ import torch
 from ld_hub.distillation import BoxBinsKLConfig, Distiller, Recipe, TermInputs, get_recipe
 from ld_hub.distillation.regions import RegionConfig, select, vlr_weights
 from ld_hub.errors import ConfigError
-from ld_hub.structures import StepCounts
 from tests.support import build
-from tests.support.build import PREDICTIONS
 
 OTHERS = [f for f in build.FAMILIES if f != "gfocal"]
 
@@ -22,43 +20,6 @@ OTHERS = [f for f in build.FAMILIES if f != "gfocal"]
 def inputs_of(family: str, number: int = 3, seed: int = 1) -> TermInputs:
     student, teacher = (build.output(number, seed + k, family=family) for k in range(2))
     return build.term_inputs(student, teacher, build.targets(number, seed=2))
-
-
-def total(recipe: str, family: str, inputs: TermInputs, reference: str | None = None) -> torch.Tensor:
-    return torch.stack(list(Distiller(get_recipe(recipe).for_family(family), reference)(inputs).values())).sum()
-
-
-@pytest.mark.parametrize("reference", [None, "ld"])
-@pytest.mark.parametrize("family", OTHERS)
-@pytest.mark.parametrize("recipe", PREDICTIONS)
-def test_equal_detectors_have_nothing_to_teach_and_others_do(recipe: str, family: str, reference: str | None) -> None:
-    inputs = inputs_of(family)
-    assert total(recipe, family, inputs, reference) > 0
-    loss = total(recipe, family, dataclasses.replace(inputs, teacher=inputs.student), reference)
-    loss.backward()
-    assert abs(loss.item()) < 1e-12
-    for leaf in (inputs.student.cls_logits, inputs.student.box):
-        assert leaf.grad is None or leaf.grad.abs().max() < 1e-12
-
-
-@pytest.mark.parametrize("split", [[[0], [1, 2, 3]], [[0, 2], [1, 3]]])
-@pytest.mark.parametrize("family", OTHERS)
-@pytest.mark.parametrize("recipe", PREDICTIONS)
-def test_the_gradient_does_not_depend_on_the_split(recipe: str, family: str, split: list[list[int]]) -> None:
-    student, teacher = (build.output(4, seed, family=family) for seed in (8, 9))
-    truth = build.targets(4, seed=1)
-    leaves = [student.cls_logits, student.box]
-    loss = total(recipe, family, build.term_inputs(student, teacher, truth))
-    whole = torch.autograd.grad(loss, leaves, allow_unused=True)
-    students, teachers = build.parts_of(student, truth, split), build.parts_of(teacher, truth, split)
-    parts = [build.term_inputs(s, t, targets) for (s, targets), (t, _) in zip(students, teachers, strict=True)]
-    counts = StepCounts.mean([StepCounts.local(p.assignment) for p in parts])
-    losses = [total(recipe, family, dataclasses.replace(p, counts=counts)) for p in parts]
-    found = torch.autograd.grad(torch.stack(losses).mean(), leaves, allow_unused=True)
-    for mine, expected in zip(found, whole, strict=True):
-        if expected is not None:
-            assert mine is not None
-            assert torch.allclose(mine, expected, rtol=1e-9, atol=1e-14)
 
 
 def test_inside_region_against_loops() -> None:

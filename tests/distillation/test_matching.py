@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from functools import cache
 
@@ -22,14 +21,11 @@ from ld_hub.distillation import (
 )
 from ld_hub.distillation.inputs import Pairs
 from ld_hub.distillation.matching import Matching, as_seen, common_classes
-from ld_hub.distillation.regions import RegionConfig, select
 from ld_hub.errors import ConfigError
 from ld_hub.ops.distribution import expectation, rebin
-from ld_hub.structures import DenseOutput, Rows, StepCounts
+from ld_hub.structures import DenseOutput, Rows
 from tests.support import build
 from tests.support.build import PREDICTIONS
-
-KINDS = [(family, plain) for family in build.FAMILIES for plain in (False, True) if (family, plain) != ("gfocal", True)]
 
 
 @cache
@@ -58,26 +54,6 @@ def all_pairs(student: str, teacher: str, scale: int = 1) -> tuple[TermInputs, P
     seen = as_seen(spec_of(teacher, name="teacher"), scale)
     inputs = inputs.matched(Matching(spec_of(student), seen, scale))
     return inputs, inputs.pairs(Rows.find(torch.ones(inputs.student.cls_logits.shape[:2], dtype=torch.bool)))
-
-
-@pytest.mark.parametrize("recipe", PREDICTIONS)
-@pytest.mark.parametrize(("student", "teacher"), list(itertools.product(KINDS, KINDS)), ids=str)
-def test_every_pair_runs_or_says_why_not(student: tuple[str, bool], teacher: tuple[str, bool], recipe: str) -> None:
-    distiller = Distiller(recipe)
-    specs = spec_of(*student, name="small"), spec_of(*teacher, name="big")
-    bins = any(term.kind == "box_bins_kl" for term in get_recipe(recipe).terms.values())
-    if bins and (student[1] or teacher[1]):
-        with pytest.raises(ConfigError, match=r"bins.*Recipes that fit this pair: .*bckd.*kd"):
-            distiller.setup(*specs)
-        return
-    distiller.setup(*specs)
-    inputs = inputs_of(student, teacher)
-    losses = distiller(inputs)
-    sum(losses.values()).backward()
-    assert all(value.isfinite() and value > 0 for value in losses.values()), losses
-    leaves = [inputs.student.cls_logits, inputs.student.box]
-    assert any(leaf.grad is not None and leaf.grad.any() for leaf in leaves)
-    assert all(leaf.grad is None or leaf.grad.isfinite().all() for leaf in leaves)
 
 
 @pytest.mark.parametrize("teacher", ["atss", "fcos"])
@@ -279,61 +255,6 @@ def test_other_numbers_of_bins() -> None:
     assert math.isclose(
         distiller(inputs)["distill_ld"].item(), 0.25 / 4 * (kl @ inputs.student_scores(rows)).item(), rel_tol=1e-9
     )
-
-
-@pytest.mark.parametrize("region", ["confident", "fine_grained", "main+vlr", "inside_gt"])
-def test_regions_against_loops(region: str) -> None:
-    inputs, _ = all_pairs("gfocal", "retinanet")
-    found = select(inputs, RegionConfig(region=region, min_score=0.9))
-    scores = inputs.student.cls_logits.detach().sigmoid().amax(dim=2)
-    teacher = inputs.teacher.cls_logits.sigmoid().amax(dim=2)
-    valuable = select(inputs, RegionConfig(region="vlr"))
-    vlr = dict(zip(valuable.rows.index.tolist(), valuable.importance.tolist(), strict=True))
-    expected: dict[int, float] = {}
-    total = len(inputs.student.priors)
-    for n, a in inputs.assignment.valid.nonzero().tolist():
-        overlaps = inputs.assignment.overlaps[n]
-        score, positive = float(scores[n, a]), bool(inputs.assignment.positive[n, a])
-        if region == "confident":
-            best = float(teacher[n, 9 * a : 9 * a + 9].max())
-            importance = best if best >= 0.9 else 0.0
-        elif region == "fine_grained":
-            importance = score if any(row[a] > 0.5 * row.max() > 0 for row in overlaps) else 0.0
-        elif region == "main+vlr":
-            importance = max(score * positive, vlr.get(n * total + a, 0.0))
-        else:
-            x, y = inputs.student.priors.centers[a].tolist()
-            boxes = inputs.targets.boxes[n][inputs.targets.usable[n]].tolist()
-            importance = score if any(x1 < x < x2 and y1 < y < y2 for x1, y1, x2, y2 in boxes) else 0.0
-        if importance:
-            expected[n * total + a] = importance
-    assert len(expected) > 10
-    assert dict(zip(found.rows.index.tolist(), found.importance.tolist(), strict=True)) == pytest.approx(expected)
-    without = select(inputs, RegionConfig(region=region, min_score=0.9, exclude_positives=True))
-    positive = set(inputs.assignment.positive.flatten().nonzero().flatten().tolist())
-    assert set(without.rows.index.tolist()) == set(expected) - positive != set(expected)
-
-
-def total(distiller: Distiller, inputs: TermInputs) -> Tensor:
-    return torch.stack(list(distiller(inputs).values())).sum()
-
-
-@pytest.mark.parametrize("recipe", PREDICTIONS)
-@pytest.mark.parametrize(("student", "teacher"), [("gfocal", "retinanet"), ("retinanet", "fcos")])
-def test_the_gradient_does_not_depend_on_the_split(student: str, teacher: str, recipe: str) -> None:
-    distiller = Distiller(recipe)
-    distiller.setup(spec_of(student), spec_of(teacher))
-    mine, theirs = build.output(4, 8, family=student), build.output(4, 9, family=teacher)
-    truth, split, leaves = build.targets(4, seed=1), [[0], [1, 2, 3]], [mine.cls_logits, mine.box]
-    whole = torch.autograd.grad(total(distiller, build.term_inputs(mine, theirs, truth)), leaves, allow_unused=True)
-    pieces = zip(build.parts_of(mine, truth, split), build.parts_of(theirs, truth, split), strict=True)
-    parts = [build.term_inputs(s, t, targets) for (s, targets), (t, _) in pieces]
-    counts = StepCounts.mean([StepCounts.local(p.assignment) for p in parts])
-    losses = [total(distiller, dataclasses.replace(p, counts=counts)) for p in parts]
-    found = torch.autograd.grad(torch.stack(losses).mean(), leaves, allow_unused=True)
-    assert any(expected is not None and expected.any() for expected in whole)
-    for part, expected in zip(found, whole, strict=True):
-        assert expected is None or torch.allclose(part, expected, rtol=1e-9, atol=1e-14)
 
 
 def test_several_teachers() -> None:

@@ -2,105 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
 
-from ld_hub.distillation import BoxBinsKLConfig, ClassKLConfig, Distiller, Recipe, TermInputs, get_recipe, list_recipes
+from ld_hub.distillation import BoxBinsKLConfig, ClassKLConfig, Distiller, Recipe, get_recipe, list_recipes
 from ld_hub.distillation.regions import vlr_weights
 from ld_hub.errors import ConfigError, LdHubError
-from ld_hub.structures import DenseOutput, StepCounts
 from tests.support import build
-from tests.support.build import PREDICTIONS
-
-DIVERGENCES = [r for r in PREDICTIONS if all(t.kind.endswith("_kl") for t in get_recipe(r).terms.values())]
-OF_OBJECTS = [r for r in PREDICTIONS if all(t.region in {"main", "vlr"} for t in get_recipe(r).terms.values())]
-
-
-def _copy(output: DenseOutput, **changes: Tensor) -> DenseOutput:
-    leaves = {k: changes.get(k, getattr(output, k)).detach().clone() for k in ("cls_logits", "box")}
-    return dataclasses.replace(output, **{k: v.requires_grad_() for k, v in leaves.items()})
-
-
-def _total(recipe: str | Recipe, inputs: TermInputs, reference: str | None = None) -> Tensor:
-    return torch.stack(list(Distiller(recipe, reference)(inputs).values())).sum()
-
-
-@pytest.mark.parametrize("reference", [None, "ld"])
-@pytest.mark.parametrize("recipe", PREDICTIONS)
-def test_a_student_equal_to_its_teacher_learns_nothing(recipe: str, reference: str | None) -> None:
-    student = build.output(3, seed=1)
-    teacher = _copy(student)
-    loss = _total(recipe, build.term_inputs(student, teacher, build.targets(3, seed=2)), reference)
-    loss.backward()
-    assert abs(loss.item()) < 1e-12
-    for leaf in (student.cls_logits, student.box):
-        assert leaf.grad is None or leaf.grad.abs().max() < 1e-12
-    assert teacher.cls_logits.grad is None
-    assert teacher.box.grad is None
-
-
-@settings(max_examples=10, deadline=None)
-@given(st.integers(0, 10**6), st.floats(-50, 50), st.sampled_from(DIVERGENCES))
-def test_a_shift_of_a_locations_logits_changes_nothing(seed: int, shift: float, recipe: str) -> None:
-    student, teacher = build.output(2, seed), build.output(2, seed + 1)
-    truth = build.targets(2, seed=3)
-    inputs = build.term_inputs(student, teacher, truth)
-    moved = _copy(teacher, cls_logits=teacher.cls_logits + shift, box=teacher.box + shift)
-    loss = _total(recipe, inputs)
-    assert math.isclose(loss.item(), _total(recipe, build.term_inputs(student, moved, truth)).item(), rel_tol=1e-9)
-    assert loss.item() > 0
-
-
-@pytest.mark.parametrize("recipe", PREDICTIONS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_extreme_logits_stay_finite(recipe: str, dtype: torch.dtype) -> None:
-    student, teacher = build.output(2, 4, dtype=torch.float32), build.output(2, 5, dtype=torch.float32)
-    wild = {k: (torch.sign(getattr(student, k)) * 1e4).to(dtype).float() for k in ("cls_logits", "box")}
-    student = _copy(student, **wild)
-    loss = _total(recipe, build.term_inputs(student, teacher, build.targets(2, 1, dtype=torch.float32)))
-    loss.backward()
-    assert loss.isfinite()
-    assert all(x.grad is None or x.grad.isfinite().all() for x in (student.cls_logits, student.box))
-
-
-@pytest.mark.parametrize("reference", [None, "ld"])
-@pytest.mark.parametrize("recipe", OF_OBJECTS)
-def test_no_objects_give_an_exact_zero_in_the_graph(recipe: str, reference: str | None) -> None:
-    student, teacher = build.output(1, 6), build.output(1, 7)
-    loss = _total(recipe, build.term_inputs(student, teacher, build.targets(1, seed=0)), reference)
-    assert loss.item() == 0
-    loss.backward()
-    assert not any(x.grad is not None and x.grad.any() for x in (student.cls_logits, student.box))
-
-
-@pytest.mark.parametrize("split", [[1, 3], [2, 2], [1, 1, 2]])
-@pytest.mark.parametrize("recipe", PREDICTIONS)
-def test_the_gradient_does_not_depend_on_the_split_of_a_batch(recipe: str, split: list[int]) -> None:
-    student, teacher, truth = build.output(4, 8), build.output(4, 9), build.targets(4, seed=1)
-    _total(recipe, build.term_inputs(student, teacher, truth)).backward()
-    whole = {k: getattr(student, k).grad.clone() for k in ("cls_logits", "box") if getattr(student, k).grad is not None}
-
-    parts, start = [], 0
-    for size in split:
-        piece = slice(start, start + size)
-        start += size
-        part = dataclasses.replace(student, cls_logits=student.cls_logits[piece], box=student.box[piece])
-        of_teacher = dataclasses.replace(teacher, cls_logits=teacher.cls_logits[piece], box=teacher.box[piece])
-        changes = {f.name: getattr(truth, f.name)[piece] for f in dataclasses.fields(truth)}
-        parts.append(build.term_inputs(part, of_teacher, dataclasses.replace(truth, **changes)))
-    counts = StepCounts.mean([StepCounts.local(p.assignment) for p in parts])
-    student.cls_logits.grad = student.box.grad = None
-    total = sum(_total(recipe, dataclasses.replace(p, counts=counts)) for p in parts) / len(parts)
-    total.backward()
-    for name, expected in whole.items():
-        assert torch.allclose(getattr(student, name).grad, expected, rtol=1e-9, atol=1e-14), name
 
 
 def _softmax(x: np.ndarray) -> np.ndarray:
@@ -177,8 +88,8 @@ def test_steps() -> None:
     [
         ("ld", {"reg_max": 8}, ["reg_max", "16", "8"]),
         ("ld", {"reg_max": None}, ["bin", "Recipes that fit this pair", "bckd", "kd"]),
-        ("ld", {"strides": (5, 10, 20, 40, 80)}, ["strides", "(5, 10", "teacher_scale"]),
-        ("bckd", {"strides": (8, 16, 64, 128)}, ["strides", "(8, 16, 64", "teacher_scale"]),
+        ("ld", {"strides": (5, 10, 20, 40, 80)}, ["strides", "5, 10", "teacher_scale"]),
+        ("bckd", {"strides": (8, 16, 64, 128)}, ["strides", "8, 16, 64", "teacher_scale"]),
         ("kd", {"num_classes": 3, "label_names": tuple("xyz")}, ["class name", "a, b, c", "x, y, z", "class_map"]),
         ("bckd", {"label_names": tuple("vwxyz")}, ["class name", "class_map", "weighting='region'", "this pair"]),
     ],
