@@ -12,8 +12,21 @@ from pathlib import Path
 from statistics import mean, stdev
 
 HERE = Path(__file__).parent
-STUDENTS = ("mobilenetv4_conv_small_050", "test_resnet")
-ROWS = {"alone": "plain", "ld": "`ld`", "vlr": "`vlr`", "alone_longer": "plain, as long as `vlr`"}
+ROWS = {
+    "alone": "plain",
+    "kd": "`kd`",
+    "ld": "`ld`",
+    "vlr": "`vlr`",
+    "bckd": "`bckd`",
+    "fine_grained": "`fine_grained`",
+    "gi": "`gi`",
+    "pkd": "`pkd`",
+    "crosskd": "`crosskd`",
+    "vlr.balanced": "`vlr`, `--balance gradient`",
+    "bckd.balanced": "`bckd`, `--balance gradient`",
+    "alone.vlr": "plain, as long as `vlr`",
+    "alone.crosskd": "plain, as long as `crosskd`",
+}
 SEEDS = (0, 1, 2)
 
 
@@ -26,9 +39,10 @@ def read_run(run: Path) -> dict:
             if name.startswith("share/"):
                 shares.setdefault(name.removeprefix("share/"), []).append(value)
     stats, last = result["metrics"]["stats"], [record for record in records if "loss" in record][-1]
+    spent = run / "cpu_seconds"
     return {
         "steps": result["steps"],
-        "seconds": result["seconds"],
+        "seconds": float(spent.read_text()) if spent.is_file() else result["seconds"],
         **{key: 100 * stats[key] for key in ("AP", "AP50", "AP75")},
         "shares": {name: mean(values) for name, values in shares.items()},
         "losses": {name: value for name, value in last.items() if name.startswith(("loss", "distill"))},
@@ -37,12 +51,11 @@ def read_run(run: Path) -> dict:
 
 def collect(out: Path) -> dict:
     found: dict = {"teacher": read_run(out / "teacher")}
-    for student in STUDENTS:
-        for row in ROWS:
-            runs = [out / student / f"{row}-{seed}" for seed in SEEDS]
-            done = [read_run(run) for run in runs if (run / "result.json").is_file()]
-            if done:
-                found.setdefault(student, {})[row] = done
+    for row in ROWS:
+        runs = [out / f"{row}-{seed}" for seed in SEEDS]
+        done = [read_run(run) for run in runs if (run / "result.json").is_file()]
+        if done:
+            found[row] = done
     return found
 
 
@@ -58,24 +71,21 @@ def tables(found: dict) -> str:
         f"Teacher: AP {teacher['AP']:.1f}, AP50 {teacher['AP50']:.1f}, AP75 {teacher['AP75']:.1f} after "
         f"{teacher['steps']} steps ({teacher['seconds']:.0f} s).",
         "",
-        "| student | training | steps | AP | AP50 | AP75 | seconds |",
-        "|---|---|---|---|---|---|---|",
+        "| training | steps | AP | AP50 | AP75 | CPU seconds |",
+        "|---|---|---|---|---|---|",
     ]
-    for student in STUDENTS:
-        for row, title in ROWS.items():
-            runs = found.get(student, {}).get(row)
-            if runs:
-                cells = [spread([run[key] for run in runs]) for key in ("AP", "AP50", "AP75")]
-                steps = spread([float(run["steps"]) for run in runs], 0).replace(" ± 0", "")
-                seconds = spread([run["seconds"] for run in runs], 0)
-                lines.append(f"| {student} | {title} | {steps} | {' | '.join(cells)} | {seconds} |")
-    lines += ["", "| student | recipe | term | gradient / detection loss's |", "|---|---|---|---|"]
-    for student in STUDENTS:
-        for row in ("ld", "vlr"):
-            runs = found.get(student, {}).get(row, [])
-            for term in runs[0]["shares"] if runs else ():
-                share = spread([run["shares"][term] for run in runs], 2)
-                lines.append(f"| {student} | {ROWS[row]} | `{term}` | {share} |")
+    for row, title in ROWS.items():
+        runs = found.get(row)
+        if runs:
+            cells = [spread([run[key] for run in runs]) for key in ("AP", "AP50", "AP75")]
+            steps = spread([float(run["steps"]) for run in runs], 0).replace(" ± 0", "")
+            seconds = spread([run["seconds"] for run in runs], 0)
+            lines.append(f"| {title} | {steps} | {' | '.join(cells)} | {seconds} |")
+    lines += ["", "| training | term | gradient / detection loss's |", "|---|---|---|"]
+    for row, title in ROWS.items():
+        runs = found.get(row, [])
+        for term in runs[0]["shares"] if runs else ():
+            lines.append(f"| {title} | `{term}` | {spread([run['shares'][term] for run in runs], 2)} |")
     return "\n".join(lines)
 
 
