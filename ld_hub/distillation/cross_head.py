@@ -96,7 +96,7 @@ def restandardised(student: Tensor, teacher: Tensor, valid: Tensor, over: str) -
         variance = ((rows - mean).square() * weight).sum(dim=dims, keepdim=True)
         return mean, variance.clamp(min=EPS**2).sqrt()
 
-    rows, target = student.to(dtype).flatten(2), teacher.detach().to(dtype).flatten(2)
+    rows, target = student.to(dtype).flatten(2), teacher.to(dtype).flatten(2)
     (mean, deviation), (new_mean, new_deviation) = moments(rows), moments(target)
     return ((rows - mean) / deviation * new_deviation + new_mean).view_as(student).to(student.dtype)
 

@@ -75,7 +75,7 @@ class FeatureTerm(Term[CONFIG]):
             yield Level(
                 index=index,
                 student=self.adapters[index](mine) if self.adapters else mine,
-                teacher=_rows(theirs[theirs_at].detach()),
+                teacher=_rows(theirs[theirs_at]),
                 valid=valid.split(sizes, dim=1)[index].to(mine.dtype),
                 shape=priors.level_shapes[index],
                 stride=priors.level_strides[index],

@@ -152,9 +152,24 @@ def inputs_of(
 
 
 def distiller_of(
-    recipe: str | Recipe, student: Kind, teacher: Kind, reference: str | None = None, **changes: Any
+    recipe: str | Recipe,
+    student: Kind,
+    teacher: Kind,
+    reference: str | None = None,
+    *,
+    trained: bool = False,
+    **changes: Any,
 ) -> Distiller | None:
-    """Set up and in float64; None where the recipe does not fit the two, which says so before the first step."""
+    """Set up and in float64; None where the recipe does not fit the two, which says so before the first step.
+
+    Args:
+        recipe: Its name, or itself.
+        student: Its kind.
+        teacher: Its kind.
+        reference: See `Distiller`.
+        trained: Far from the parameters that the terms start with.
+        **changes: Of the student's description.
+    """
     recipe = get_recipe(recipe)
     if reference is not None:
         recipe = recipe.published(reference)
@@ -167,6 +182,8 @@ def distiller_of(
     except ConfigError as error:
         assert any(word in str(error) for word in ("bins", "anchors")), error
         return None
+    for parameter in distiller.parameters() if trained else ():
+        torch.nn.init.normal_(parameter, std=0.3)
     return distiller.double()
 
 

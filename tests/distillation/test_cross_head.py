@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 import ld_hub
-from ld_hub.distillation import Distiller
-from ld_hub.distillation.cross_head import restandardised
+from ld_hub.distillation import Distiller, Recipe, get_recipe
 from ld_hub.engine.tasks import DistillationTask
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
@@ -37,7 +36,8 @@ def detector(family: str, seed: int, width: int = 16, depth: int = 4, fpn_channe
     return model.double()
 
 
-def batch(number: int = 2) -> ImageBatch:
+def batch(number: int = 2, empty: bool = False) -> ImageBatch:
+    """Images of several sizes with one object each; with `empty`, the last has none."""
     random = torch.Generator().manual_seed(0)
     images = torch.randn(number, 3, 64, 96, generator=random, dtype=torch.float64)
     sizes = torch.tensor([[64.0, 96.0], [32.0, 64.0], [64.0, 64.0], [64.0, 96.0]][:number], dtype=torch.float64)
@@ -46,10 +46,12 @@ def batch(number: int = 2) -> ImageBatch:
         image[:, :, width:] = 0
     boxes = [torch.tensor([[4.0, 4.0, 40.0 - 4 * n, 28.0]], dtype=torch.float64) for n in range(number)]
     labels = [torch.tensor([n % 3]) for n in range(number)]
+    if empty:
+        boxes[-1], labels[-1] = boxes[-1][:0], labels[-1][:0]
     return ImageBatch(images, sizes, torch.ones(number, 2), sizes, Targets.pad(boxes, labels, sizes))
 
 
-def task_of(student: DenseDetector, teacher: DenseDetector, recipe: str = "crosskd") -> DistillationTask:
+def task_of(student: DenseDetector, teacher: DenseDetector, recipe: str | Recipe = "crosskd") -> DistillationTask:
     return DistillationTask(student, teacher, Distiller(recipe).double()).train()
 
 
@@ -88,10 +90,14 @@ def test_gradient_reaches_the_student_through_a_frozen_teacher(family: str) -> N
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_against_a_second_version(family: str) -> None:
+@pytest.mark.parametrize("over", ["image", "batch"])
+def test_against_a_second_version(family: str, over: str) -> None:
     student, teacher = detector(family, 1).eval(), detector(family, 2).eval()
-    images = batch()
-    task = task_of(student, teacher).eval()
+    images = batch(3, empty=True)
+    weights = {"cross_cls": {"weight": 3.0, "over": over}, "cross_box": {"weight": 2.0, "over": over}}
+    if family.startswith("atss"):
+        weights["cross_box"]["quality_weight"] = 0.25
+    task = task_of(student, teacher, get_recipe("crosskd").with_terms(**weights)).eval()
     found = terms(task(images))
     s, t = student(images.images, towers=True), teacher(images.images, towers=True)
     priors = t.priors
@@ -101,7 +107,7 @@ def test_against_a_second_version(family: str) -> None:
         size = s_cls.shape[2] * s_cls.shape[3]
         cells = valid[:, start : start + size]
         start += size
-        towers.append(tuple(torch.tensor(_moved(a, b, cells)) for a, b in ((s_cls, t_cls), (s_box, t_box))))
+        towers.append(tuple(torch.tensor(_moved(a, b, cells, over)) for a, b in ((s_cls, t_cls), (s_box, t_box))))
     crossed = teacher.resume(tuple(towers), priors)
     rows = priors.valid(images.image_sizes).numpy()
     p, q = (o.cls_logits.detach().sigmoid().numpy() for o in (crossed, t))
@@ -115,18 +121,35 @@ def test_against_a_second_version(family: str) -> None:
         a, b = ((o.decode().detach() / o.priors.strides[:, None]).numpy() for o in (crossed, t))
         distance = 1 - (_iou(a, b) if family == "fcos" else _giou(a, b))
     weight = q.max(axis=2) * rows
-    box = np.mean([(distance[n] * weight[n]).sum() / weight[n].sum() for n in range(2)])
+    box = _mean(distance, weight, over)
     if family.startswith("atss"):
         p, q = (o.quality.detach().sigmoid().numpy() for o in (crossed, t))  # type: ignore[union-attr]
         entropy = -(q * np.log(p) + (1 - q) * np.log(1 - p))
-        box += np.mean([(entropy[n] * weight[n]).sum() / weight[n].sum() for n in range(2)])
-    factors = (0.4, 0.75) if family == "fcos" else (1.0, 1.0)
-    assert found["distill_cross_cls"].item() == pytest.approx(factors[0] * cls, rel=1e-6)
-    assert found["distill_cross_box"].item() == pytest.approx(factors[1] * box, rel=1e-6)
+        box += 0.25 * _mean(entropy, weight, over)
+    assert found["distill_cross_cls"].item() == pytest.approx(3 * cls, rel=1e-6)
+    assert found["distill_cross_box"].item() == pytest.approx(2 * box, rel=1e-6)
 
 
-def _moved(student: torch.Tensor, teacher: torch.Tensor, cells: np.ndarray) -> np.ndarray:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_published_weights(family: str) -> None:
+    terms = get_recipe("crosskd_pkd").for_family(family.removesuffix("_bins")).terms
+    found = [terms[name].weight for name in ("cross_cls", "cross_box", "cross_pkd")]
+    assert found == {"gfocal": [1, 1, 6], "fcos": [0.4, 0.75, 2], "retinanet": [1, 1, 2]}.get(family, [1, 1, 1])
+    assert terms["cross_box"].quality_weight == family.startswith("atss")
+
+
+def _mean(values: np.ndarray, weight: np.ndarray, over: str) -> float:
+    if over == "batch":
+        return float((values * weight).sum() / weight.sum())
+    return float(np.mean([(v * w).sum() / w.sum() for v, w in zip(values, weight, strict=True)]))
+
+
+def _moved(student: torch.Tensor, teacher: torch.Tensor, cells: np.ndarray, over: str) -> np.ndarray:
     out = student.detach().clone().numpy()
+    if over == "batch":  # all cells, padding too
+        s, t = (m.detach().numpy() for m in (student, teacher))
+        mean, std, new, wide = (getattr(m, f)(axis=(0, 2, 3), keepdims=True) for m in (s, t) for f in ("mean", "std"))
+        return np.asarray((s - mean) / np.maximum(std, 1e-6) * np.maximum(wide, 1e-6) + new)
     for n in range(out.shape[0]):
         inside = cells[n].reshape(out.shape[2:]).astype(bool)
         for c in range(out.shape[1]):
@@ -151,14 +174,6 @@ def _iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def _giou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     _, union, hull = _parts(a, b)
     return _iou(a, b) - (hull - np.maximum(union, 1e-6)) / np.maximum(hull, 1e-6)
-
-
-def test_statistics_of_the_batch_as_published() -> None:
-    random = torch.Generator().manual_seed(1)
-    s, t = (torch.randn(2, 4, 3, 5, generator=random, dtype=torch.float64) * k + k for k in (1, 3))
-    moved = restandardised(s, t, torch.ones(2, 15, dtype=torch.bool), "batch")
-    for mine, theirs in ((moved.mean((0, 2, 3)), t.mean((0, 2, 3))), (moved.var((0, 2, 3)), t.var((0, 2, 3)))):
-        assert torch.allclose(mine, theirs)
 
 
 def test_towers_of_other_widths_do_not_fit() -> None:

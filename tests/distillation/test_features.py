@@ -156,6 +156,8 @@ def test_fgd_against_loops() -> None:
     inputs = inputs_of()
     made = term("fgd", foreground=0.5, background=0.25, attention=0.125, relation=0.0625, weight=2.0)
     truth, expected = inputs.targets, 0.0
+    truth.crowd[1, 0] = True  # is no object
+    assert truth.usable.sum() > 3
     shapes, strides = inputs.student.priors.level_shapes, inputs.student.priors.level_strides
     for (s, t, valid), (height, width), stride in zip(levels_of(inputs), shapes, strides, strict=True):
         for n in range(3):
@@ -179,6 +181,30 @@ def test_fgd_against_loops() -> None:
             expected += 0.125 * (np.abs(space_s - space_t).sum() + np.abs(channel_s - channel_t).sum())
             expected += 0.0625 * (((s[n] - t[n]) ** 2) * valid[n][:, None]).sum()  # the blocks add nothing at first
     assert made(inputs).item() == pytest.approx(2 * expected / 3, rel=1e-9)
+
+
+def test_global_context_against_loops() -> None:
+    inputs = inputs_of()
+    made = term("fgd", foreground=0, background=0, attention=0, relation=1.0)
+    random = torch.Generator().manual_seed(1)
+    for parameter in made.parameters():
+        nn.init.normal_(parameter, generator=random)
+    expected = 0.0
+    for index, (s, t, valid) in enumerate(levels_of(inputs)):
+        for n in range(3):
+            inside = valid[n].astype(bool)
+            sides = ((s[n, inside], made.student_context[index]), (t[n, inside], made.teacher_context[index]))
+            one, two = (rows + _context(rows, dict(block.named_parameters())) for rows, block in sides)
+            expected += ((one - two) ** 2).sum() / 3
+    assert made(inputs).item() == pytest.approx(expected, rel=1e-9)
+
+
+def _context(rows: np.ndarray, block: dict[str, Tensor]) -> np.ndarray:
+    w = {name: value.detach().numpy() for name, value in block.items()}
+    score = np.exp(rows @ w["attend.weight"][0])
+    hidden = (score / score.sum()) @ rows @ w["transform.0.weight"].T + w["transform.0.bias"]
+    hidden = (hidden - hidden.mean()) / np.sqrt(hidden.var() + 1e-5) * w["transform.1.weight"] + w["transform.1.bias"]
+    return np.asarray(np.maximum(hidden, 0) @ w["transform.3.weight"].T + w["transform.3.bias"])
 
 
 def _attention(rows: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -222,25 +248,16 @@ def test_dist_against_loops() -> None:
     assert found.item() == pytest.approx(3 * expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_padding_does_not_count(kind: str) -> None:
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_dist_says_nothing_where_a_side_is_constant(side: str) -> None:
     inputs = inputs_of()
-    outside = ~inputs.assignment.valid[0]
-    features, start = [], 0
-    for m in inputs.student.features:
-        size = m.shape[2] * m.shape[3]
-        rows = m.detach().clone().flatten(2)
-        rows[0, :, outside[start : start + size]] = 1e3
-        features.append(rows.view_as(m))
-        start += size
-    logits = inputs.student.cls_logits.detach().clone()
-    logits[0, outside] = 50.0
-    other = dataclasses.replace(inputs.student, features=tuple(features), cls_logits=logits)
-    made, values = term(kind), []
-    for student in (inputs.student, other):
-        torch.manual_seed(5)
-        values.append(made(dataclasses.replace(inputs, student=student)).item())
-    assert values[1] == pytest.approx(values[0], rel=1e-9)
+    logits = torch.zeros_like(getattr(inputs, side).cls_logits).requires_grad_()
+    constant = dataclasses.replace(getattr(inputs, side), cls_logits=logits)
+    loss = term("dist")(dataclasses.replace(inputs, **{side: constant}))
+    assert loss.item() == 0
+    loss.backward()
+    student = logits if side == "student" else inputs.student.cls_logits
+    assert student.grad is not None and not student.grad.any()
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "dist"])

@@ -52,7 +52,7 @@ def check_split(distiller: Distiller, inputs: TermInputs, split: list[list[int]]
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_the_gradient_does_not_depend_on_the_split(recipe: str, student: Kind, teacher: Kind) -> None:
     """On student, adapters and generators; MGD without its random cells, the one thing in which splits differ."""
-    distiller = distiller_of(recipe, student, teacher, feature_channels=CHANNELS - 1)
+    distiller = distiller_of(recipe, student, teacher, trained=True, feature_channels=CHANNELS - 1)
     if distiller is None:
         return
     inputs = inputs_of(student, teacher, number=4, seed=8, objects=1, channels=CHANNELS - 1)
@@ -79,7 +79,7 @@ def test_rows_in_place_or_padded_to_a_capacity_give_the_same(
 ) -> None:
     """On a GPU and in compiled graphs the number of rows of a region may not depend on the data."""
     kind = (family, False)
-    distiller = distiller_of(recipe, kind, kind)
+    distiller = distiller_of(recipe, kind, kind, trained=True)
     if distiller is None:
         return
     inputs = inputs_of(kind, kind, seed=7)
@@ -139,7 +139,7 @@ def test_gradients_are_those_of_the_loss(kind: str, family: str) -> None:
     configs = [config for recipe in RECIPES for config in get_recipe(recipe).for_family(family).terms.values()]
     different = dict.fromkeys(config for config in configs if config.kind == kind)
     for config, of_family in itertools.product(different, [kind for kind in KINDS if kind[0] == family]):
-        distiller = distiller_of(Recipe("x", {"x": config}), of_family, of_family)
+        distiller = distiller_of(Recipe("x", {"x": config}), of_family, of_family, trained=True)
         if distiller is not None:
             inputs = inputs_of(of_family, of_family, number=2, seed=3, objects=1)
             check_gradient(distiller, inputs, LEARNS[kind])

@@ -25,6 +25,7 @@ from ld_hub.distillation import (
 )
 from ld_hub.distillation.cross_head import CrossBoxConfig
 from ld_hub.distillation.regions import OF_OVERLAPS
+from ld_hub.structures import DenseOutput
 from tests.distillation.sides import (
     CHANNELS,
     DEFAULT_REGIONS,
@@ -174,6 +175,42 @@ def test_images_without_objects_train(recipe: str, family: str) -> None:
         loss = total(distiller, inputs).item()
         assert (loss == 0) == of_objects or reference  # as published, levels without positives are left out
         assert all(g.isfinite().all() for g in gradients(distiller, inputs, leaves(inputs.student)))
+
+
+@FAMILIES
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_what_stands_on_the_padding_does_not_count(recipe: str, family: str) -> None:
+    kind = (family, False)
+    distiller = distiller_of(recipe, kind, kind, trained=True)
+    if distiller is None:
+        return
+    inputs = inputs_of(kind, kind)
+    outside, priors = ~inputs.assignment.valid[0], inputs.student.priors  # the first image is smaller
+    per_level = outside[:: priors.anchors_per_cell].split([h * w for h, w in priors.level_shapes])
+    assert outside.any() and not outside.all()
+
+    def spoiled(output: DenseOutput) -> DenseOutput:
+        rows = [None if x is None else x.detach().clone() for x in (output.cls_logits, output.box, output.quality)]
+        for x in rows:
+            if x is not None:
+                x[0, outside] = 9.0
+
+        def spoil(m: Tensor, cells: Tensor) -> Tensor:
+            return torch.where(cells.view(m.shape[2:]) & (torch.arange(3) == 0)[:, None, None, None], 1e3, m.detach())
+
+        features = tuple(spoil(m, cells) for m, cells in zip(output.features or (), per_level, strict=True))
+        towers = zip(output.towers or (), per_level, strict=True)
+        maps = {"features": features, "towers": tuple((spoil(a, c), spoil(b, c)) for (a, b), c in towers)}
+        return fresh(dataclasses.replace(output, cls_logits=rows[0], box=rows[1], quality=rows[2], **maps))
+
+    wrt = leaves(inputs.student)
+    expected = gradients(distiller, inputs, wrt)
+    theirs = dataclasses.replace(inputs, teacher=spoiled(inputs.teacher))
+    mine = dataclasses.replace(inputs, student=spoiled(inputs.student))
+    assert total(distiller, mine).item() == pytest.approx(total(distiller, inputs).item(), rel=1e-9)
+    for changed, of in ((theirs, wrt), (mine, leaves(mine.student))):
+        for g, other in zip(gradients(distiller, changed, of), expected, strict=True):
+            assert torch.allclose(g, other, rtol=1e-7, atol=1e-12)
 
 
 @few(15)
