@@ -49,13 +49,11 @@ class Correlation(ClassTerm[CorrelationConfig]):
         config = self.config
         student, teacher, weight = inputs.class_maps()
         student, teacher = student.sigmoid(), teacher.sigmoid()
-        total = student.new_zeros(())
-        if student.shape[2] > 1:
-            over_classes = pearson_distance(student, teacher, torch.ones_like(student), dim=2) * weight  # (N, A)
-            total = total + config.inter * (over_classes.sum(dim=1) / weight.sum(dim=1).clamp(min=1)).sum()
+        over_classes = pearson_distance(student, teacher, torch.ones_like(student), dim=2) * weight  # (N, A)
+        inter = (over_classes.sum(dim=1) / weight.sum(dim=1).clamp(min=1)).sum()
         over_locations = pearson_distance(student, teacher, weight[..., None].expand_as(student), dim=1)  # (N, M)
-        total = total + config.intra * over_locations.mean(dim=1).sum()
-        return config.weight * total / inputs.step_counts().images
+        intra = over_locations.mean(dim=1).sum()
+        return config.weight * (config.inter * inter + config.intra * intra) / inputs.step_counts().images
 
 
 def pearson_distance(student: Tensor, teacher: Tensor, weight: Tensor, dim: int) -> Tensor:

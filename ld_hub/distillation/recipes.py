@@ -186,7 +186,7 @@ def _changed(terms: Mapping[str, TermConfig], changes: Mapping[str, Mapping[str,
 
 def _preset(name: str, reference: str | None, family: str) -> Mapping[str, TermConfig]:
     """The terms of a registered recipe for a family and a reading; none for a recipe of the user's own."""
-    if name not in RECIPES:
+    if name not in _OURS:
         return {}
     changed = _changed(RECIPES[name].terms, FAMILY_TERMS.get(family, {}))
     recipe = replace(RECIPES[name], terms=changed, family=family)
@@ -239,7 +239,11 @@ def list_recipes() -> list[str]:
     return list(RECIPES)
 
 
+_OURS: set[str] = set()  # recipes whose terms FAMILY_TERMS speaks of
+
+
 def _register(name: str, summary: str, paper: str, **terms: TermConfig) -> None:
+    _OURS.add(name)
     register_recipe(Recipe(name, terms, summary, paper=f"https://arxiv.org/abs/{paper}"))
 
 

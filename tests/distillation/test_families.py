@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from ld_hub.distillation import BoxBinsKLConfig, Distiller, Recipe, TermInputs, get_recipe
+from ld_hub.distillation import (
+    RECIPES,
+    BoxBinsKLConfig,
+    Distiller,
+    FeatureMSEConfig,
+    Recipe,
+    TermInputs,
+    get_recipe,
+    register_recipe,
+)
 from ld_hub.distillation.regions import RegionConfig, select, vlr_weights
 from ld_hub.errors import ConfigError
 from tests.support import build
@@ -97,6 +106,15 @@ def test_recipes_adapt_to_a_family_and_keep_what_the_user_set() -> None:
     changed = vlr.published("ld").with_terms(ld={"normalizer": "images"}).for_family("retinanet")
     assert changed.terms["ld"].normalizer == "images"
     assert changed.terms["ld"].joint
+
+
+def test_a_registered_recipe_of_ones_own_may_use_our_names_for_other_terms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RECIPES, "_entries", dict(RECIPES._entries))
+    mine = register_recipe(Recipe("mine", {"ld": FeatureMSEConfig(), "kd": BoxBinsKLConfig(temperature=3.0)}))
+    for family in build.FAMILIES:
+        assert get_recipe("mine").for_family(family).terms == mine.terms
+        published = mine.for_family(family).published("ld").terms
+        assert (published["ld"].mean, published["kd"].normalizer) == ("batch", "none")
 
 
 @pytest.mark.parametrize("family", build.FAMILIES)

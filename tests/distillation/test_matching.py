@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ld_hub.distillation import (
+    REGIONS,
     BoxBinsKLConfig,
     BoxIoUConfig,
     Committee,
@@ -103,6 +104,13 @@ def test_rows_without_a_partner_learn_nothing(recipe: str) -> None:
         reached = grad.flatten(2).any(dim=2)
         assert reached.any()
         assert not (reached & ~taught).any()
+
+
+def test_rows_without_a_partner_are_no_general_instances() -> None:
+    inputs, _ = all_pairs("retinanet", "gfocal")
+    assert inputs.partners is not None
+    found = REGIONS["gi"](inputs, BoxBinsKLConfig(region="gi")).mask
+    assert found.sum() > 20 and not (found & ~inputs.partners.exists).any()
 
 
 def test_the_best_row_is_the_best_for_the_common_classes() -> None:
