@@ -46,6 +46,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the card; returns the exit code."""
+    from ld_hub.engine.publish import is_run
     from ld_hub.hub import CONFIG_NAME, atomic_write
     from ld_hub.hub.card import update_card
 
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         target = Path(args.out)
     else:
         directory = place / "model" if (place / "model" / CONFIG_NAME).is_file() else place
-        run_directory = Path(args.run) if args.run else directory.parent if _is_run(directory.parent) else None
+        run_directory = Path(args.run) if args.run else directory.parent if is_run(directory.parent) else None
         target = Path(args.out) if args.out else directory / "README.md"
         text = _saved_card(directory, run_directory, target.parent, args)
     if target.is_file():
@@ -150,8 +151,3 @@ def _draw_curves(metrics: Path, picture: Path) -> None:
     except ValueError:
         raise CheckpointError(f"'{metrics}' is not what a run writes: a line of it is no JSON.") from None
     plot_losses({"run": [record for record in records if "loss" in record]}, picture)
-
-
-def _is_run(directory: Path) -> bool:
-    """Whether a model directory lies in a run of the trainer."""
-    return (directory / "config.json").is_file() and (directory / "metrics.jsonl").is_file()

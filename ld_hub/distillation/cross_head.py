@@ -14,13 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ld_hub.distillation.classes import binary_divergence
+from ld_hub.distillation.features import moments, rows_of
 from ld_hub.distillation.inputs import TermInputs
 from ld_hub.distillation.terms import CONFIG, Term, WholeConfig, kl_divergence, register_term
 from ld_hub.errors import ConfigError
 from ld_hub.ops.boxes import overlap
 from ld_hub.structures import DenseOutput, DetectorSpec, Rows
-
-EPS = 1e-6  # least standard deviation of a channel
 
 
 @dataclass(frozen=True)
@@ -82,23 +81,16 @@ def restandardised(student: Tensor, teacher: Tensor, valid: Tensor, over: str) -
         valid: ``(N, P)`` bool, cells on the images.
         over: ``"image"``: over an image's valid cells; ``"batch"``: over all cells of the batch.
     """
-    dtype = torch.promote_types(student.dtype, torch.float32)  # sums of half-precision maps would be too coarse
+    rows, target = rows_of(student), rows_of(teacher)  # in float32: sums of half-precision maps would be too coarse
+    cells = valid.to(rows.dtype)
     if over == "batch":
-        weight = torch.ones_like(valid, dtype=dtype)
-        dims: tuple[int, ...] = (0, 2)
+        mine, theirs = rows.flatten(0, 1)[None], target.flatten(0, 1)[None]
+        cells = torch.ones_like(mine[..., 0])
     else:
-        weight, dims = valid.to(dtype), (2,)
-    weight = weight[:, None]  # (N, 1, P)
-    weight = weight / weight.sum(dim=dims, keepdim=True)
-
-    def moments(rows: Tensor) -> tuple[Tensor, Tensor]:
-        mean = (rows * weight).sum(dim=dims, keepdim=True)
-        variance = ((rows - mean).square() * weight).sum(dim=dims, keepdim=True)
-        return mean, variance.clamp(min=EPS**2).sqrt()
-
-    rows, target = student.to(dtype).flatten(2), teacher.to(dtype).flatten(2)
-    (mean, deviation), (new_mean, new_deviation) = moments(rows), moments(target)
-    return ((rows - mean) / deviation * new_deviation + new_mean).view_as(student).to(student.dtype)
+        mine, theirs = rows, target
+    (mean, deviation), (new_mean, new_deviation) = moments(mine, cells), moments(theirs, cells)
+    moved = (rows - mean) / deviation * new_deviation + new_mean
+    return moved.transpose(1, 2).reshape(student.shape).to(student.dtype)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ld_hub.distillation.terms import CONFIG, Term, TermConfig, WholeConfig, reg
 from ld_hub.errors import ConfigError
 from ld_hub.structures import DetectorSpec, Priors, Rows
 
-EPS = 1e-6  # least standard deviation
+EPS = 1e-6  # least standard deviation of a channel
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,18 +71,18 @@ class FeatureTerm(Term[CONFIG]):
         valid = inputs.assignment.valid[:, ::per_cell]
         sizes = [size // per_cell for size in priors.level_sizes]
         for index, theirs_at in inputs.common_levels():
-            mine = _rows(ours[index])
+            mine = rows_of(ours[index])
             yield Level(
                 index=index,
                 student=self.adapters[index](mine) if self.adapters else mine,
-                teacher=_rows(theirs[theirs_at]),
+                teacher=rows_of(theirs[theirs_at]),
                 valid=valid.split(sizes, dim=1)[index].to(mine.dtype),
                 shape=priors.level_shapes[index],
                 stride=priors.level_strides[index],
             )
 
 
-def _rows(feature: Tensor) -> Tensor:
+def rows_of(feature: Tensor) -> Tensor:
     """``(N, F, H, W)`` to ``(N, P, F)`` in float32 (float64 stays)."""
     rows = feature.flatten(2).transpose(1, 2)
     return rows if rows.dtype == torch.float64 else rows.float()
@@ -173,17 +173,23 @@ class PearsonFeature(FeatureTerm[PearsonFeatureConfig]):
         return self.config.weight * total
 
 
-def standardised(values: Tensor, valid: Tensor) -> Tensor:
-    """Each channel with mean 0 and standard deviation 1 over the valid cells; constant channels become 0.
+def moments(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation ``(N, 1, F)`` of each channel over the valid cells; the latter at least `EPS`.
 
     Args:
         values: ``(N, P, F)``.
         valid: ``(N, P)`` 1.0 or 0.0.
     """
     share = (valid / valid.sum(dim=1, keepdim=True))[..., None]
-    centred = values - (values * share).sum(dim=1, keepdim=True)
-    variance = (centred.square() * share).sum(dim=1, keepdim=True)
-    return centred / variance.clamp(min=EPS**2).sqrt()
+    mean = (values * share).sum(dim=1, keepdim=True)
+    variance = ((values - mean).square() * share).sum(dim=1, keepdim=True)
+    return mean, variance.clamp(min=EPS**2).sqrt()
+
+
+def standardised(values: Tensor, valid: Tensor) -> Tensor:
+    """Each channel with mean 0 and standard deviation 1 over the valid cells; constant channels become 0."""
+    mean, deviation = moments(values, valid)
+    return (values - mean) / deviation
 
 
 @dataclass(frozen=True)
@@ -208,10 +214,11 @@ class ChannelKL(FeatureTerm[ChannelKLConfig]):
     config_class = ChannelKLConfig
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
-        """See `FeatureTerm.setup`; logits have channels in common only where classes are."""
-        if self.config.on == "logits":
-            require_common_classes(student, teacher)
-        return super().setup(student, teacher)
+        """See `FeatureTerm.setup`; logits need no adapters, and have channels in common only where classes are."""
+        if self.config.on == "features":
+            return super().setup(student, teacher)
+        require_common_classes(student, teacher)
+        return []
 
     def forward(self, inputs: TermInputs) -> Tensor:
         """Scalar."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ld_hub.distillation import Distiller, Recipe, TermInputs
 from ld_hub.engine.memory import Memory, MemoryWatch
-from ld_hub.engine.tasks import head_of, targets_of
+from ld_hub.engine.tasks import head_of, maps_of, targets_of
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import DataConfig, TrainTransform, collate, load_image
 from ld_hub.structures import DenseOutput, Detections, ImageBatch, StepCounts, Targets, Towers
@@ -181,7 +181,7 @@ def time_training(
     batch = synthetic_batch(work, student.data_config, student.config.num_classes).to(device)
     student.train()
     optimizer = torch.optim.SGD([p for p in student.parameters() if p.requires_grad], lr=1e-6, momentum=0.9)
-    maps = {kind: True for kind in sorted(distiller.needs)} if distiller is not None else {}
+    maps = maps_of(distiller.needs) if distiller is not None else {}
     picture, watch = _jpeg(work), _Watch(device)
     for _ in range(work.repeats + 1):
         watch("data", lambda: _load_batch(picture, work, student.data_config))

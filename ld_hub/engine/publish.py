@@ -58,13 +58,13 @@ def locate(directory: Path) -> tuple[Path, Path | None]:
         MissingFileError: If it is neither.
     """
     inner = RunDirectory(directory).model_dir
-    if _is_run(directory) and (inner / CONFIG_NAME).is_file():
+    if is_run(directory) and (inner / CONFIG_NAME).is_file():
         return inner, directory
     saved = saved_directory(directory)
     if saved is None:
         raise MissingFileError(f"No model directory '{directory}'.")
     parent = saved.resolve().parent
-    return saved, parent if _is_run(parent) else None
+    return saved, parent if is_run(parent) else None
 
 
 def draw_curves(run: Path) -> None:
@@ -114,7 +114,7 @@ def publish_run(run: Path, flags: HubArguments, say: Callable[[str], None]) -> N
         raise HubError(f"{error} {later}") from error
 
 
-def _is_run(directory: Path) -> bool:
+def is_run(directory: Path) -> bool:
     """Runs keep their settings and their log of metrics side by side."""
     run = RunDirectory(directory)
     return run.config_file.is_file() and run.metrics_file.is_file()

@@ -213,7 +213,7 @@ class DistillationTask(DetectionTask):
         counts = step_counts([assignment]) if counts is None else counts
         taught = self.teach(batch) if taught is None else taught
         needs = frozenset().union(*(distiller.needs for distiller in self.distillers.values()))
-        student = self.model(batch.images, **{kind: True for kind in sorted(needs)})
+        student = self.model(batch.images, **maps_of(needs))
         targets = targets_of(batch)
         inputs = {
             name: TermInputs(
@@ -241,6 +241,15 @@ class DistillationTask(DetectionTask):
             self.balance.update()
 
 
+def maps_of(needs: Iterable[str]) -> dict[str, bool]:
+    """The keywords that ask a detector for maps beside its predictions.
+
+    Args:
+        needs: ``"features"``, ``"towers"`` (`ld_hub.distillation.Distiller.needs`).
+    """
+    return {kind: True for kind in sorted(needs)}
+
+
 @torch.no_grad()
 def ask(
     teacher: DenseDetector, batch: ImageBatch, student: DenseDetector, scale: float, needs: Iterable[str]
@@ -259,7 +268,7 @@ def ask(
     images = renormalize(batch.images, batch.image_sizes, student.data_config, teacher.data_config)
     if scale != 1:
         images = F.interpolate(images, scale_factor=scale, mode="bilinear")
-    output: DenseOutput = teacher(images, **{kind: True for kind in sorted(needs)})
+    output: DenseOutput = teacher(images, **maps_of(needs))
     return output
 
 

@@ -1,10 +1,10 @@
 """Files on disk and on the Hub: atomic writes, safetensors, config.json, downloads. Never a pickle."""
 
-from ld_hub.hub.config import CONFIG_NAME, MODEL_TYPE, no_model, read_config, write_json
+from ld_hub.hub.config import CONFIG_NAME, MODEL_TYPE, no_model, read_config, shorten, write_json
 from ld_hub.hub.download import download
 from ld_hub.hub.fetch import disk_errors, fetch_file, offline, one_at_a_time
 from ld_hub.hub.files import atomic_directory, atomic_file, atomic_write, describe_bytes, sha256_of
-from ld_hub.hub.weights import WEIGHTS_NAME, load_safetensors, save_safetensors, tensor_shapes
+from ld_hub.hub.weights import WEIGHTS_NAME, load_safetensors, refuse_non_finite, save_safetensors, tensor_shapes
 
 __all__ = [
     "CONFIG_NAME",
@@ -22,8 +22,10 @@ __all__ = [
     "offline",
     "one_at_a_time",
     "read_config",
+    "refuse_non_finite",
     "save_safetensors",
     "sha256_of",
+    "shorten",
     "tensor_shapes",
     "write_json",
 ]

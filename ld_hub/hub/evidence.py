@@ -23,7 +23,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from ld_hub.errors import CheckpointError, EvaluationError, HubError, MissingFileError
-from ld_hub.hub.config import parse_json
+from ld_hub.hub.config import parse_json, shorten
 from ld_hub.hub.download import TRANSPORT_ERROR, download, first_line, leaks, secrets_in_use
 from ld_hub.hub.fetch import offline
 
@@ -136,13 +136,13 @@ def check_evidence(content: Mapping[str, Any], where: str = "the evaluation") ->
     """
     if content.get("format") != FORMAT:
         raise EvaluationError(
-            f"{where} is not an evaluation artefact: its 'format' is {_short(content.get('format'))}, not '{FORMAT}'. "
+            f"{where} is not an evaluation artefact: its 'format' is {shorten(content.get('format'))}, not '{FORMAT}'. "
             "Only what `ld-hub eval` writes counts as measured."
         )
     version = content.get("format_version")
     if version != FORMAT_VERSION or isinstance(version, bool):
         raise EvaluationError(
-            f"{where} has format_version {_short(version)}; this ld_hub reads {FORMAT_VERSION}. Evaluate again, or "
+            f"{where} has format_version {shorten(version)}; this ld_hub reads {FORMAT_VERSION}. Evaluate again, or "
             "update ld_hub."
         )
     for part, names in _PARTS.items():
@@ -192,12 +192,7 @@ def _text(where: str, name: str, value: Any) -> None:
 
 
 def _wrong(where: str, name: str, value: Any, expected: str) -> EvaluationError:
-    return EvaluationError(f"{where}: '{name}' is {_short(value)}; expected {expected}. Evaluate again.")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return EvaluationError(f"{where}: '{name}' is {shorten(value)}; expected {expected}. Evaluate again.")
 
 
 def _start(file: Path) -> str:

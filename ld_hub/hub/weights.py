@@ -38,7 +38,7 @@ def save_safetensors(
         CheckpointError: If a tensor is not finite; a model with NaN weights is of no use to anyone.
         OSError: If the disk refuses; an existing file is then as it was.
     """
-    _refuse_non_finite(state_dict, f"'{path}' was not written: ")
+    refuse_non_finite(state_dict, f"'{path}' was not written: ")
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     seen: set[int] = set()
     for name, tensor in own.items():
@@ -78,7 +78,7 @@ def load_safetensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from None
-    _refuse_non_finite(tensors, f"'{path}': ")
+    refuse_non_finite(tensors, f"'{path}': ")
     return tensors
 
 
@@ -124,7 +124,16 @@ def _refused_by_disk(error: SafetensorError) -> OSError:
     return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
 
 
-def _refuse_non_finite(tensors: Mapping[str, Tensor], prefix: str) -> None:
+def refuse_non_finite(tensors: Mapping[str, Tensor], prefix: str) -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        tensors: By name.
+        prefix: Beginning of the message.
+
+    Raises:
+        CheckpointError: Naming the tensors.
+    """
     bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)]
     if bad:
         shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")

@@ -315,7 +315,7 @@ def _feature_info(full_name: str) -> tuple[dict[str, Any], ...]:
         try:
             with torch.device(device):
                 return tuple(timm.create_model(full_name, features_only=True).feature_info.get_dicts())
-        except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
             reason = f"{type(error).__name__}: {error}"
     raise ConfigError(
         f"backbone '{full_name}' cannot give features ({reason}). "

@@ -128,7 +128,7 @@ def sort_evaluations(model: Any, evaluations: Sequence[Mapping[str, Any]], run: 
         return Measured()
     own_hash, found = saved_hash(model), Measured()
     recipe = model.recipe or {}
-    hashes, names = _listed(run.settings.get("teacher_weights_sha256")), _listed(recipe.get("teacher"))
+    hashes, names = listed(run.settings.get("teacher_weights_sha256")), listed(recipe.get("teacher"))
     for given in evaluations:
         content = check_evidence(given)
         facts = content["model"]
@@ -238,8 +238,9 @@ def _json(file: Path) -> dict[str, Any]:
     return parse_json(file, "what a run writes") if _small(file) else {}
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
+def listed(value: Any) -> list[Any]:
+    """A value that is a list or, where there is only one, the thing itself; None and the empty text are none."""
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def _number(value: Any) -> int:

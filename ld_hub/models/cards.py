@@ -19,6 +19,7 @@ from ld_hub.models.card_facts import (
     backbone_license,
     backbone_repo,
     from_hub,
+    listed,
     published_rows,
     read_run,
     size_of,
@@ -99,9 +100,8 @@ def card_tags(family: str, recipe: Mapping[str, Any]) -> list[str]:
     """
     if not recipe:
         return [family]
-    teachers = recipe.get("teacher") or []
-    names = [teachers] if isinstance(teachers, str) else teachers
-    return [family, "distillation", f"recipe:{recipe.get('name')}", *(f"teacher:{name}" for name in names)]
+    teachers = [f"teacher:{name}" for name in listed(recipe.get("teacher"))]
+    return [family, "distillation", f"recipe:{recipe.get('name')}", *teachers]
 
 
 def code(text: Any) -> str:
@@ -215,17 +215,15 @@ def _base_model(model: Any, run: Run) -> str | None:
 def _lead(model: Any, run: Run) -> str:
     sentence = architecture(model)
     recipe = model.recipe or {}
-    teachers = recipe.get("teacher")
-    if not recipe or not teachers:
+    names = ", ".join(code(name) for name in listed(recipe.get("teacher")))
+    if not names:
         return sentence
-    names = ", ".join(code(name) for name in ([teachers] if isinstance(teachers, str) else teachers))
     hub = from_hub(run.arguments.get("teacher"))
     if hub:
         place, revision = hub
         names += f" ([{place}](https://huggingface.co/{place}{f'/tree/{revision}' if revision else ''})"
         names += f", commit {code(revision)})" if revision else ")"
-    digests = run.settings.get("teacher_weights_sha256")
-    known = digests if isinstance(digests, list) else [digests] if digests else []
+    known = listed(run.settings.get("teacher_weights_sha256"))
     hashes = f" Sha256 of the teacher's tensors: {', '.join(code(each) for each in known)}." if known else ""
     return f"{sentence} Distilled from {names} by the recipe {code(recipe.get('name'))}.{hashes}"
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ld_hub.errors import CheckpointError, MissingFileError
-from ld_hub.hub import WEIGHTS_NAME, describe_bytes
+from ld_hub.hub import WEIGHTS_NAME, describe_bytes, refuse_non_finite
 from ld_hub.models.key_maps import key_map
 from ld_hub.models.pretrained import load_matched, load_weights, require_kinds
 from ld_hub.models.report import LoadReport, compare
@@ -97,9 +97,7 @@ def load_openmmlab_state(
     config: Any = model.config
     report = report.require(config.num_classes, new_classes=new_classes)
     require_kinds(source, renamed, model.state_dict())
-    bad = [name for name, tensor in renamed.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())]
-    if bad:
-        raise CheckpointError(f"'{source}': {len(bad)} tensor(s) hold NaN or infinity, first '{bad[0]}'.")
+    refuse_non_finite(renamed, f"'{source}': ")
     if offsets is not None:
         backbone: Any = model.backbone
         model.config = replace(config, backbone=backbone.use_offsets(offsets))

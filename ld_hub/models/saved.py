@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ld_hub.errors import CheckpointError, LdHubError
-from ld_hub.hub import CONFIG_NAME, read_config
+from ld_hub.hub import CONFIG_NAME, read_config, shorten
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.preprocessing import DataConfig
 from ld_hub.registry import MODELS, ModelEntry
@@ -74,7 +74,7 @@ def read_saved(directory: str | Path) -> SavedModel:
     texts = {key: content.get(key) for key in ("architecture", "family")}
     for key, text in texts.items():
         if not isinstance(text, str) or not text or len(text) > 200:
-            raise CheckpointError(f"{where}: '{key}' is {_short(text)}; expected a name.")
+            raise CheckpointError(f"{where}: '{key}' is {shorten(text)}; expected a name.")
     names, ids = _listed(where, content, "label_names", str), _listed(where, content, "category_ids", int)
     if len(set(ids)) != len(ids):
         raise CheckpointError(f"{where}: 'category_ids' holds an id twice.")
@@ -82,7 +82,7 @@ def read_saved(directory: str | Path) -> SavedModel:
     if not len(names) == len(ids) == config.get("num_classes"):
         raise CheckpointError(
             f"{where}: {len(names)} label_names, {len(ids)} category_ids and "
-            f"num_classes {_short(config.get('num_classes'))} must agree."
+            f"num_classes {shorten(config.get('num_classes'))} must agree."
         )
     return SavedModel(
         directory=Path(directory),
@@ -106,10 +106,10 @@ def _known_config(where: str, config: dict[str, Any], architecture: str, family:
         config = {name: value for name, value in config.items() if name in known}
     for name, value in config.items():
         if not isinstance(value, (str, int, float, bool)) or len(str(value)) > 200:
-            raise CheckpointError(f"{where}: config field '{name}' is {_short(value)}; expected a number or a name.")
+            raise CheckpointError(f"{where}: config field '{name}' is {shorten(value)}; expected a number or a name.")
     backbone = str(config.get("backbone", ""))
     if any(mark in backbone for mark in ":/\\"):  # timm would take it for an address and fetch from there
-        raise CheckpointError(f"{where}: backbone {_short(backbone)} is not a plain timm name.")
+        raise CheckpointError(f"{where}: backbone {shorten(backbone)} is not a plain timm name.")
     return config
 
 
@@ -128,7 +128,7 @@ def _settings(where: str, kind: type[Settings], values: dict[str, Any]) -> Setti
             kept[name] = value
         else:
             raise CheckpointError(
-                f"{where}: {kind.__name__}.{name} is {_short(value)}; expected a {expected.__name__}, "
+                f"{where}: {kind.__name__}.{name} is {shorten(value)}; expected a {expected.__name__}, "
                 f"e.g. {defaults[name]!r}."
             )
     try:
@@ -140,14 +140,14 @@ def _settings(where: str, kind: type[Settings], values: dict[str, Any]) -> Setti
 def _object(where: str, content: dict[str, Any], key: str) -> dict[str, Any]:
     value = content.get(key, {})
     if not isinstance(value, dict):
-        raise CheckpointError(f"{where}: '{key}' is {_short(value)}; expected an object.")
+        raise CheckpointError(f"{where}: '{key}' is {shorten(value)}; expected an object.")
     return value
 
 
 def _listed(where: str, content: dict[str, Any], key: str, kind: type[Any]) -> tuple[Any, ...]:
     value = content.get(key)
     if not isinstance(value, list) or not value or not all(type(item) is kind for item in value):
-        raise CheckpointError(f"{where}: '{key}' is {_short(value)}; expected a list of {kind.__name__}.")
+        raise CheckpointError(f"{where}: '{key}' is {shorten(value)}; expected a list of {kind.__name__}.")
     return tuple(value)
 
 
@@ -158,8 +158,3 @@ def _warn_unknown(where: str, values: Mapping[str, Any], known: set[str]) -> Non
         warnings.warn(
             f"{where} has fields that ld_hub {__version__} does not know, and ignores: {shown}.", stacklevel=3
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
