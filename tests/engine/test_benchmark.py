@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import mmap
 import copy
 import dataclasses
+import mmap
 import sys
 
 import pytest
