@@ -50,6 +50,7 @@ class BoxIoU(Term[BoxIoUConfig]):
     """``weight * sum over rows of [max_c |t_c - s_c|]^beta (1 - IoU(student, teacher)) / samples``; s, t are scores."""
 
     config_class = BoxIoUConfig
+    any_grid = True
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
         """Any two heads; weighting by class scores needs a common class."""

@@ -41,6 +41,7 @@ class CrossTerm(Term[CONFIG]):
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
         """The student's tower maps have to fit into the teacher's head."""
+        remarks = super().setup(student, teacher)
         for field in ("strides", "tower_channels"):
             mine, theirs = getattr(student, field), getattr(teacher, field)
             if mine != theirs:
@@ -51,7 +52,7 @@ class CrossTerm(Term[CONFIG]):
                     f"{field} is {mine} in student '{student.name}' and {theirs} in teacher '{teacher.name}': the "
                     f"student's maps do not fit into the teacher's head. Way out: {way}."
                 )
-        return super().setup(student, teacher)
+        return remarks
 
 
 def crossed(inputs: TermInputs, over: str) -> DenseOutput:

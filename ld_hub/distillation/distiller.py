@@ -66,10 +66,7 @@ class Distiller(nn.Module):
         """
         self._follow(self.recipe.for_family(student.family))
         seen = as_seen(teacher, self.teacher_scale, self.class_map)
-        try:
-            self.matching = Matching(student, seen, self.teacher_scale)
-        except ConfigError as error:
-            raise ConfigError(f"Recipe '{self.recipe.name}': {error}") from None
+        self.matching = Matching(student, seen, self.teacher_scale)
         remarks = list(self.matching.remarks)
         for name, term in self._named():
             try:

@@ -1,17 +1,21 @@
 """Which teacher row belongs to each student row, and which classes are the same.
 
 Rows correspond by level and cell, levels by stride. Within a cell, anchor corresponds to anchor where both heads have
-as many; otherwise the teacher's best-scoring anchor teaches, and of several anchors of the student only its
-best-scoring one is taught. Nothing here looks at families: two heads on the same cells correspond as they are.
+as many; otherwise the teacher's best-scoring anchor teaches, and of the student's anchors that a term looks at only the
+best-scoring one of each cell is taught. Nothing here looks at families: two heads on the same cells correspond as they
+are. Where no strides agree (images 1.5 times as big), a row's partner is on the level of nearest stride, on the cell
+that its centre falls into; only terms on decoded boxes can use that (`Term.any_grid`).
 
 Shapes: N images, A rows of the student, B rows of the teacher, K selected rows, M common classes.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -68,6 +72,40 @@ def common_classes(student: DetectorSpec, teacher: DetectorSpec) -> list[tuple[i
     return [(i, column[name]) for i, name in enumerate(student.label_names) if name in column]
 
 
+def common_levels(student: DetectorSpec, teacher: DetectorSpec) -> tuple[tuple[int, int], int]:
+    """Levels of equal stride.
+
+    Args:
+        student: Its description.
+        teacher: Of `as_seen`.
+
+    Returns:
+        Index of the first such level in the student and in the teacher, and how many follow one another in both: 0
+        where there is none, or where one of the two has others in between.
+    """
+    both = [stride for stride in student.strides if stride in teacher.strides]
+    if not both:
+        return (0, 0), 0
+    first = student.strides.index(both[0]), teacher.strides.index(both[0])
+    runs = [list(s.strides[i : i + len(both)]) for s, i in zip((student, teacher), first, strict=True)]
+    return (first, len(both)) if runs == [both, both] else ((0, 0), 0)
+
+
+def require_common_levels(student: DetectorSpec, teacher: DetectorSpec) -> None:
+    """Refuse a pair whose levels do not correspond.
+
+    Raises:
+        ConfigError: With the strides of both and the way out.
+    """
+    if not common_levels(student, teacher)[1]:
+        raise ConfigError(
+            f"The strides of student '{student.name}' and teacher '{teacher.name}' do not correspond: "
+            f"{_list(student.strides)} against {_list(teacher.strides)} px of the student's images. Choose a teacher "
+            "with the student's strides, a power of two as teacher_scale, or terms on decoded boxes alone ('box_iou', "
+            "recipe 'bckd_box')."
+        )
+
+
 def require_common_classes(student: DetectorSpec, teacher: DetectorSpec) -> None:
     """Refuse a pair that has no class in common.
 
@@ -91,16 +129,34 @@ class Partners(NamedTuple):
         row: ``(N, A)`` int64 into the flattened ``N * B`` rows of the teacher.
         exists: ``(N, A)`` bool, False where a row has no partner (its `row` is then any).
         per_image: B.
+        rank: ``(N, A)`` the student's best class logit where its rows of a cell contend for one partner; else None.
+        rivals: The student's rows of a cell.
     """
 
     row: Tensor
     exists: Tensor
     per_image: int
+    rank: Tensor | None = None
+    rivals: int = 1
 
     def of(self, rows: Rows) -> Rows:
-        """The partners of some rows of the student, in the same order, with weight 0 where there is none."""
+        """The partners of some rows of the student, in the same order, with weight 0 where there is none.
+
+        Where rows of a cell contend, the best-scoring one of them is taught, the first on a tie.
+        """
         weight = rows.weight * rows.gather(self.exists)
+        if self.rank is not None:
+            weight = weight * self._best(rows, rows.gather(self.rank).masked_fill(weight == 0, -torch.inf))
         return Rows(rows.gather(self.row), weight, self.per_image)
+
+    def _best(self, rows: Rows, rank: Tensor) -> Tensor:
+        """``(K,)`` bool: the first of the best-ranked of the K rows on each cell."""
+        cell, cells = rows.index // self.rivals, self.row.numel() // self.rivals
+        best = rank.new_full((cells,), -torch.inf).scatter_reduce(0, cell, rank, "amax")
+        order = torch.arange(len(cell), device=cell.device)
+        candidate = torch.where(rank == best[cell], order, len(cell))
+        first = order.new_full((cells,), len(cell)).scatter_reduce(0, cell, candidate, "amin")
+        return first[cell] == order
 
 
 class Matching(nn.Module):
@@ -114,18 +170,16 @@ class Matching(nn.Module):
     Attributes:
         remarks: What the user should know about the pair.
         first: Index of the first level that both have, in the student and in the teacher.
-        levels: Number of levels that both have.
+        levels: Number of levels that both have; 0 where strides do not agree.
         same_centers: Whether the centres of matched rows are known to coincide.
-
-    Raises:
-        ConfigError: If the two have no level in common.
     """
 
     def __init__(self, student: DetectorSpec, teacher: DetectorSpec, teacher_scale: float = 1.0) -> None:
         super().__init__()
         self.names = student.name, teacher.name
         self.teacher_scale = teacher_scale
-        self.first, self.levels = self._common_levels(student, teacher)
+        self.first, self.levels = common_levels(student, teacher)
+        self.nearest = tuple(_nearest(stride, teacher.strides) for stride in student.strides)
         self.anchors = student.anchors_per_cell, teacher.anchors_per_cell
         self.row_by_row = student.strides == teacher.strides and self.anchors[0] == self.anchors[1]
         self.same_centers = student.family == teacher.family
@@ -138,22 +192,14 @@ class Matching(nn.Module):
         self.teacher_classes: Tensor
         self.remarks = self._remarks(student, teacher, len(pairs))
 
-    def _common_levels(self, student: DetectorSpec, teacher: DetectorSpec) -> tuple[tuple[int, int], int]:
-        both = [stride for stride in student.strides if stride in teacher.strides]
-        first = (student.strides.index(both[0]), teacher.strides.index(both[0])) if both else (0, 0)
-        runs = [list(s.strides[i : i + len(both)]) for s, i in zip((student, teacher), first, strict=True)]
-        if not both or runs != [both, both]:
-            raise ConfigError(
-                f"The strides of student '{student.name}' and teacher '{teacher.name}' do not correspond: "
-                f"{_list(student.strides)} against {_list(teacher.strides)} px (of the student's images, at "
-                f"teacher_scale {self.teacher_scale:g}). Choose a teacher with the student's strides, or a power of "
-                "two as teacher_scale."
-            )
-        return first, len(both)
-
     def _remarks(self, student: DetectorSpec, teacher: DetectorSpec, common: int) -> list[str]:
         remarks = []
-        if self.levels < len(student.strides):
+        if not self.levels:
+            pairs = ", ".join(
+                f"{s} by {teacher.strides[k]:.4g}" for s, k in zip(student.strides, self.nearest, strict=True)
+            )
+            remarks.append(f"No strides agree; the student's levels are taught by those of nearest stride: {pairs} px.")
+        elif self.levels < len(student.strides):
             alone = [str(stride) for stride in student.strides if stride not in teacher.strides]
             remarks.append(f"The student's levels of stride {', '.join(alone)} have no partner and learn nothing.")
         if self.anchors[0] != self.anchors[1]:
@@ -161,7 +207,7 @@ class Matching(nn.Module):
             remarks.append(
                 f"{mine} row(s) per cell against {theirs}: in each cell "
                 + ("the teacher's best-scoring row teaches" if theirs > 1 else "the teacher's row teaches")
-                + (" the student's best-scoring one." if mine > 1 else ".")
+                + (" the student's best-scoring one of those that a term looks at." if mine > 1 else ".")
             )
         if not self.all_classes:
             remarks.append(
@@ -176,6 +222,8 @@ class Matching(nn.Module):
         Raises:
             ConfigError: If the levels of the batch do not have the same cells.
         """
+        if not self.levels:
+            return self._by_position(student, teacher)
         mine, theirs = student.priors, teacher.priors
         (start, shapes), (their_start, their_shapes) = self._cells(mine, 0), self._cells(theirs, 1)
         if shapes != their_shapes:
@@ -191,15 +239,37 @@ class Matching(nn.Module):
         row = torch.arange(len(mine), device=student.box.device)
         cell, anchor = row // per_cell - start, row % per_cell
         exists = ((cell >= 0) & (cell < size)).expand(images, -1)  # (N, A)
-        first = (cell.clamp(min=0, max=size - 1) + their_start) * their_per_cell  # of the teacher's rows on the cell
+        theirs_of = cell.clamp(min=0, max=size - 1) + their_start
         if per_cell == their_per_cell:
-            partner = (first + anchor).expand(images, -1)
-        else:
-            best = _best_anchor(self._known(teacher.cls_logits), their_per_cell)
-            partner = first + best.index_select(1, first // their_per_cell)
-            exists = exists & (_best_anchor(student.cls_logits, per_cell).index_select(1, row // per_cell) == anchor)
-        image = torch.arange(images, device=row.device)[:, None]
-        return Partners(image * len(theirs) + partner, exists, len(theirs))
+            return self._partners((theirs_of * per_cell + anchor).expand(images, -1), exists, student, teacher)
+        return self._partners(self._teaching(teacher, theirs_of), exists, student, teacher)
+
+    def _by_position(self, student: DenseOutput, teacher: DenseOutput) -> Partners:
+        """Partners where no strides agree: the cell of the level of nearest stride that a row's centre falls into."""
+        mine, theirs = student.priors, teacher.priors
+        starts = list(accumulate((height * width for height, width in theirs.level_shapes), initial=0))
+        cells, inside = [], []
+        for level, centers in zip(self.nearest, mine.centers.split(mine.level_sizes), strict=True):
+            height, width = theirs.level_shapes[level]
+            place = (centers * (self.teacher_scale / theirs.level_strides[level])).floor().long()
+            column, line = place.unbind(dim=1)
+            inside.append((column < width) & (line < height))
+            cells.append(starts[level] + line.clamp(max=height - 1) * width + column.clamp(max=width - 1))
+        exists = torch.cat(inside).expand(len(student.box), -1)
+        return self._partners(self._teaching(teacher, torch.cat(cells)), exists, student, teacher)
+
+    def _teaching(self, teacher: DenseOutput, cell: Tensor) -> Tensor:
+        """``(A,)`` cells of the teacher to its row on each that teaches, ``(N, A)`` into its B rows."""
+        per_cell = self.anchors[1]
+        best = _best_anchor(self._known(teacher.cls_logits), per_cell)
+        return cell * per_cell + best.index_select(1, cell)
+
+    def _partners(self, row: Tensor, exists: Tensor, student: DenseOutput, teacher: DenseOutput) -> Partners:
+        """Finish: rows into the B of each image become rows into those of the batch."""
+        image, rivals = torch.arange(len(row), device=row.device)[:, None], self.anchors[0]
+        alone = rivals == 1 or (bool(self.levels) and rivals == self.anchors[1])
+        rank = None if alone else student.cls_logits.detach().amax(dim=2)
+        return Partners(image * len(teacher.priors) + row, exists, len(teacher.priors), rank, rivals)
 
     def _cells(self, priors: Priors, side: int) -> tuple[int, tuple[tuple[int, int], ...]]:
         """Number of cells before the common levels, and height and width in cells of these."""
@@ -216,6 +286,11 @@ class Matching(nn.Module):
 
 def _list(strides: tuple[float, ...]) -> str:
     return ", ".join(f"{stride:.4g}" for stride in strides)
+
+
+def _nearest(stride: float, strides: tuple[float, ...]) -> int:
+    """Index of the stride whose ratio to one is nearest to 1."""
+    return min(range(len(strides)), key=lambda k: abs(math.log(strides[k] / stride)))
 
 
 def _best_anchor(logits: Tensor, per_cell: int) -> Tensor:

@@ -275,6 +275,8 @@ _register(
     bckd_cls=ClassBCEConfig(),
     bckd_box=BoxIoUConfig(),
 )
+_register("bckd_cls", "BCKD's class term alone", "2308.14286", bckd_cls=ClassBCEConfig())
+_register("bckd_box", "BCKD's box term alone; for images of any size", "2308.14286", bckd_box=BoxIoUConfig())
 
 # Rows of the LD paper's table of feature imitation.
 _register("fitnets", "imitation of the pyramid, every cell (FitNets)", "1412.6550", feature=FeatureMSEConfig())

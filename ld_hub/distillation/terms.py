@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.matching import require_common_levels
 from ld_hub.distillation.regions import RegionConfig, require_region
 from ld_hub.errors import ConfigError
 from ld_hub.registry import Registry
@@ -99,6 +100,7 @@ class Term(nn.Module, ABC, Generic[CONFIG]):
 
     config_class: ClassVar[type[TermConfig]] = TermConfig
     needs: ClassVar[frozenset[str]] = frozenset()  # maps it asks both detectors for: "features", "towers"
+    any_grid: ClassVar[bool] = False  # whether the two may stand on different cells: it compares decoded boxes alone
 
     def __init__(self, config: CONFIG) -> None:
         super().__init__()
@@ -119,6 +121,8 @@ class Term(nn.Module, ABC, Generic[CONFIG]):
         Raises:
             ConfigError: With the field, both values and the way out.
         """
+        if not self.any_grid:
+            require_common_levels(student, teacher)
         require_region(self.config, student, teacher)
         return []
 

@@ -22,8 +22,10 @@ from ld_hub.distillation import (
 )
 from ld_hub.distillation.inputs import Pairs
 from ld_hub.distillation.matching import Matching, as_seen, common_classes
+from ld_hub.distillation.terms import WholeConfig
 from ld_hub.errors import ConfigError
 from ld_hub.ops.distribution import expectation, rebin
+from ld_hub.ops.priors import level_shapes, multi_anchor_grid, point_grid, square_anchor_grid
 from ld_hub.structures import DenseOutput, Rows
 from tests.support import build
 from tests.support.build import PREDICTIONS
@@ -91,14 +93,28 @@ def test_the_students_best_row_of_a_cell_is_taught() -> None:
     assert torch.equal(pairs.classes()[1], expected)
 
 
+def _best_of_each_cell(inputs: TermInputs, recipe: Recipe) -> Tensor:
+    """``(N, A)``: the best-scoring of the nine rows of a cell that are in a term's region, for any of the terms."""
+    scores = inputs.student.cls_logits.detach().amax(dim=2).flatten()
+    taught = torch.zeros(len(scores), dtype=torch.bool)
+    for config in recipe.terms.values():
+        whole = isinstance(config, WholeConfig)  # compares all rows on the images
+        mask = inputs.assignment.valid if whole else REGIONS[config.region](inputs, config).mask
+        mask = (mask & ~inputs.assignment.positive if config.exclude_positives else mask).flatten().tolist()
+        for cell in range(0, len(scores), 9):
+            rows = [row for row in range(cell, cell + 9) if mask[row]]
+            if rows:
+                taught[max(rows, key=lambda row: float(scores[row]))] = True
+    return taught.view(inputs.assignment.positive.shape)
+
+
 @pytest.mark.parametrize("recipe", PREDICTIONS)
 def test_rows_without_a_partner_learn_nothing(recipe: str) -> None:
     distiller = Distiller(recipe)
     distiller.setup(spec_of("retinanet"), spec_of("gfocal"))
     inputs = inputs_of(("retinanet", False), ("gfocal", False))
     sum(distiller(inputs).values()).backward()
-    scores = inputs.student.cls_logits.detach().amax(dim=2).view(2, -1, 9)
-    taught = (scores == scores.amax(dim=2, keepdim=True)).flatten(1)
+    taught = _best_of_each_cell(inputs, distiller.recipe)
     grads = [leaf.grad for leaf in (inputs.student.cls_logits, inputs.student.box) if leaf.grad is not None]
     for grad in grads:
         reached = grad.flatten(2).any(dim=2)
@@ -110,7 +126,8 @@ def test_rows_without_a_partner_are_no_general_instances() -> None:
     inputs, _ = all_pairs("retinanet", "gfocal")
     assert inputs.partners is not None
     found = REGIONS["gi"](inputs, BoxBinsKLConfig(region="gi")).mask
-    assert found.sum() > 20 and not (found & ~inputs.partners.exists).any()
+    taught = inputs.everywhere().weight.view(found.shape).bool()
+    assert found.sum() > 20 and not (found & ~taught).any()
 
 
 def test_the_best_row_is_the_best_for_the_common_classes() -> None:
@@ -178,10 +195,61 @@ def test_the_images_have_to_have_the_size_that_was_said() -> None:
     distiller.setup(spec_of("gfocal"), spec_of("gfocal", name="big"))
     with pytest.raises(ConfigError, match=r"'big' have different cells.*2 times as big \(teacher_scale\)"):
         distiller(inputs_of(("gfocal", False), ("gfocal", False)))
-    with pytest.raises(ConfigError, match=r"strides .*5\.33.*teacher_scale 1\.5.*power of two"):
+    with pytest.raises(ConfigError, match=r"strides .*5\.33.*power of two.*'bckd_box'.*fit this pair: bckd_box\."):
         Distiller("bckd", teacher_scale=1.5).setup(spec_of("gfocal"), spec_of("gfocal"))
     with pytest.raises(ConfigError, match="teacher_scale is 0"):
         Distiller("bckd", teacher_scale=0)
+
+
+def grown(family: str, scale: float) -> DenseOutput:
+    """Predictions on the grid of images `scale` times as big, levels of the usual strides."""
+    shapes = level_shapes(int(scale * build.SIZE[0]), int(scale * build.SIZE[1]), build.STRIDES)
+    if family == "retinanet":
+        priors = multi_anchor_grid(shapes, build.STRIDES, scale=2.0, dtype=torch.float64)
+    else:
+        grid = point_grid if family == "fcos" else square_anchor_grid
+        priors = grid(shapes, build.STRIDES, dtype=torch.float64)
+    random = torch.Generator().manual_seed(7)
+    cls = torch.randn(2, len(priors), 5, generator=random, dtype=torch.float64)
+    box = torch.randn(2, len(priors), 4, 17, generator=random, dtype=torch.float64)
+    return DenseOutput(cls, box, None, priors, build.coder(family))
+
+
+@pytest.mark.parametrize("scale", [1.5, 0.75])
+@pytest.mark.parametrize(("student", "teacher"), [("gfocal", "gfocal"), ("gfocal", "retinanet"), ("retinanet", "fcos")])
+def test_boxes_are_compared_on_images_of_any_size(student: str, teacher: str, scale: float) -> None:
+    """The row's centre lies on its partner's cell, on the level of nearest stride; boxes are in the student's px."""
+    distiller = Distiller("bckd_box", teacher_scale=scale)
+    remarks = distiller.setup(spec_of(student), spec_of(teacher))
+    assert "nearest stride" in remarks[0]
+    mine, theirs = fresh(output_of(student)), grown(teacher, scale)
+    inputs = build.term_inputs(mine, theirs, build.targets(2, seed=2)).matched(distiller.matching)
+    pairs = inputs.everywhere()
+    decoded = theirs.decode().flatten(0, 1) / scale
+    per_cell, of_teacher = mine.priors.anchors_per_cell, theirs.priors.anchors_per_cell
+    logits, scores = theirs.cls_logits.amax(dim=2), mine.cls_logits.detach().amax(dim=2).flatten()
+    compared = 0
+    for k in range(0, len(pairs.rows.index), 11):
+        if not inputs.assignment.valid.flatten()[k]:
+            continue
+        image, row = divmod(k, len(mine.priors))
+        x, y = (mine.priors.centers[row] * scale).tolist()
+        stride = mine.priors.strides[row].item()
+        level = min(range(5), key=lambda i: abs(math.log(build.STRIDES[i] / scale / stride)))
+        height, width = theirs.priors.level_shapes[level]
+        column, line = int(x // build.STRIDES[level]), int(y // build.STRIDES[level])
+        first = sum(theirs.priors.level_sizes[:level]) + (line * width + column) * of_teacher
+        rivals = range(k // per_cell * per_cell, k // per_cell * per_cell + per_cell)
+        best_of_mine = max(rivals, key=lambda r: float(scores[r]))
+        assert pairs.weight[k] == float(column < width and line < height and k == best_of_mine)
+        if pairs.weight[k]:
+            partner = max(range(first, first + of_teacher), key=lambda r: float(logits[image, r]))
+            assert torch.equal(pairs.boxes()[1][k], decoded[image * len(theirs.priors) + partner])
+            compared += 1
+    assert compared > 5
+    loss = distiller(inputs)["distill_bckd_box"]
+    loss.backward()
+    assert loss > 0 and mine.box.grad is not None and mine.box.grad.isfinite().all() and mine.box.grad.any()
 
 
 def test_a_finer_pyramid_is_one_twice_as_big() -> None:

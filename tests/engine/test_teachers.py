@@ -63,13 +63,15 @@ def _plan(trainer):
     return Plan.make(trainer.config, len(trainer.train_dataset))
 
 
-def test_a_teacher_that_sees_larger_images(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("recipe", "scale"), [("bckd", 2.0), ("bckd_box", 1.25)])
+def test_a_teacher_that_sees_larger_images(data: Path, tmp_path: Path, recipe: str, scale: float) -> None:
     seen: list[tuple[int, ...]] = []
     teacher = detector(seed=1)
     teacher.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
-    _, trainer = distil(data, tmp_path / "run", teacher=teacher, teacher_scale=2.0, recipe="bckd")
-    assert set(seen) == {(4, 3, 128, 128)}
-    assert trainer.model.recipe["teacher_scale"] == 2.0
+    _, trainer = distil(data, tmp_path / "run", teacher=teacher, teacher_scale=scale, recipe=recipe)
+    side = int(64 * scale)
+    assert set(seen) == {(4, 3, side, side)}
+    assert trainer.model.recipe["teacher_scale"] == scale
     assert records(tmp_path / "run")[0]["distill_bckd_box"] > 0
 
 
