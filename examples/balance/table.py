@@ -1,0 +1,61 @@
+"""The table of README.md: python -m examples.balance.table [LMO_OUT DEMO_OUT] [--write].
+
+Reads the runs of examples/lmo/run.sh and of run.sh; --write also refreshes results.json beside this file and README.md.
+Without directories, the table is made from results.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from statistics import mean
+
+from examples.lmo.table import ROWS, SEEDS, read_run, spread
+
+HERE = Path(__file__).parent
+SETS = ("LM-O", "demo data")
+SHOWN = ("alone", "vlr", "vlr.balanced", "bckd", "bckd.balanced")
+
+
+def collect(out: Path) -> dict:
+    return {row: [read_run(out / f"{row}-{seed}") for seed in SEEDS] for row in SHOWN}
+
+
+def table(found: dict) -> str:
+    lines = [
+        f"| training | {' | '.join(f'AP, {data}' for data in SETS)} | {' | '.join(f'gradient, {data}' for data in SETS)} |",
+        f"|---|{'---|' * 2 * len(SETS)}",
+    ]
+    for row in SHOWN:
+        runs = [found[data][row] for data in SETS]
+        cells = [spread([run["AP"] for run in each]) for each in runs]
+        for each in runs:
+            terms = [
+                f"`{term.removeprefix('distill_')}` {mean(run['shares'][term] for run in each):.2f}"
+                for term in each[0]["shares"]
+            ]
+            cells.append("<br>".join(terms))
+        lines.append(f"| {ROWS[row]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    stored = HERE / "results.json"
+    if words:
+        found = {data: collect(Path(out)) for data, out in zip(SETS, words, strict=True)}
+    else:
+        found = json.loads(stored.read_text())
+    text = table(found)
+    print(text)
+    if "--write" in sys.argv:
+        stored.write_text(json.dumps(found, indent=1) + "\n")
+        readme = (HERE / "README.md").read_text()
+        begin, end = "<!-- table:begin -->", "<!-- table:end -->"
+        head, rest = readme.split(begin)
+        (HERE / "README.md").write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+
+
+if __name__ == "__main__":
+    main()
