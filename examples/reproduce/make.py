@@ -17,7 +17,7 @@ BEGIN, END = "<!-- rows:begin -->\n", "<!-- rows:end -->\n"
 
 def configuration(row: Row) -> str:
     """The YAML of a row: what it reproduces, what differs, and the flags."""
-    data = "voc/" if row.voc else "coco/"
+    data = "VOCdevkit/" if row.voc else "coco/"
     notes = [
         row.title,
         f"Published: {row.published}",

@@ -1,4 +1,4 @@
-"""`ld-hub data`: look into a data set, or make the demo data set."""
+"""`ld-hub data`: look into a data set, write it in another format, or make the demo data set."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 _DOCTOR = """\
-Read a data set in COCO format and list everything that is wrong with it: broken
-references, duplicate ids, missing images, boxes that training would leave out.
+Read a data set (COCO, PASCAL VOC or YOLO) and list everything that is wrong
+with it: broken files and references, missing images, boxes that are left out.
 Shows counts, box sizes, classes with few boxes, and an anchor scale that fits.
 Ends with exit code 1 where a problem keeps the data from being used."""
 
@@ -15,6 +15,7 @@ _DOCTOR_EPILOG = """\
 examples:
   ld-hub data doctor coco
   ld-hub data doctor my_data --split val --check-images
+  ld-hub data doctor VOCdevkit --split val         VOC2007 test
   ld-hub data doctor --images photos --annotations boxes.json
 
 in Python:
@@ -22,6 +23,29 @@ in Python:
   report = doctor("coco", "train")
   print(report.table())
   print(report.healthy, report.anchor_scale)"""
+
+_CONVERT = """\
+Write a data set in another format. COCO, PASCAL VOC (VOCdevkit/ or one year)
+and YOLO (data.yaml, or images/ and labels/) are recognised by what is there.
+OUT appears when it is complete; an existing directory is not touched.
+
+A box keeps its edges: VOC's xmin, ymin, xmax, ymax (pixels from 1, both inside)
+are COCO's xmin-1, ymin-1, xmax-xmin+1, ymax-ymin+1; YOLO's fractions get ten
+digits. VOC's difficult is COCO's "ignore". What a format cannot say is counted
+and told: VOC has whole pixels only and no crowds (they become difficult), YOLO
+has neither crowds nor difficult boxes (they are left out). Boxes only: masks
+and keypoints are not carried over."""
+
+_CONVERT_EPILOG = """\
+examples:
+  ld-hub data convert VOCdevkit voc_as_coco --to coco
+  ld-hub data convert coco coco_as_yolo --to yolo --split val --images copy
+  ld-hub data convert my_yolo my_voc --to voc --split train val test
+
+what it makes:
+  coco  SPLIT/*.jpg         annotations/instances_SPLIT.json
+  voc   JPEGImages/*.jpg    Annotations/*.xml  ImageSets/Main/*.txt  classes.txt
+  yolo  images/SPLIT/*.jpg  labels/SPLIT/*.txt  data.yaml"""
 
 _DEMO = """\
 Make a small detection data set without any download: textured scenes with up to
@@ -35,8 +59,8 @@ examples:
 
 
 def add_parser(subparsers: Any) -> None:
-    """Add the verb and its two actions to the parser of `ld-hub`."""
-    parser = subparsers.add_parser("data", help="look for problems in a data set, or make the demo data set")
+    """Add the verb and its actions to the parser of `ld-hub`."""
+    parser = subparsers.add_parser("data", help="look for problems in a data set, convert it, make the demo data set")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", title="actions")
     raw = argparse.RawDescriptionHelpFormatter
     default = "(default: %(default)s)"
@@ -58,6 +82,20 @@ def add_parser(subparsers: Any) -> None:
         help="size the model will be trained at, for the anchor scale (default: 800 1333)",
     )
 
+    turn = actions.add_parser(
+        "convert",
+        help="write a data set in another format: COCO, VOC, YOLO",
+        description=_CONVERT,
+        epilog=_CONVERT_EPILOG,
+        formatter_class=raw,
+    )
+    turn.add_argument("data", metavar="SRC", help="directory of the data set")
+    turn.add_argument("out", metavar="OUT", help="directory to make")
+    turn.add_argument("--to", required=True, choices=("coco", "voc", "yolo"), help="format of OUT")
+    turn.add_argument("--split", nargs="+", metavar="SPLIT", help="parts to convert (default: train and val)")
+    how = "link to the images of SRC, copy them, or write annotations alone"
+    turn.add_argument("--images", default="link", choices=("link", "copy", "none"), help=f"{how} {default}")
+
     make = actions.add_parser(
         "demo", help="make the demo data set", description=_DEMO, epilog=_DEMO_EPILOG, formatter_class=raw
     )
@@ -70,7 +108,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the action; returns the exit code."""
-    return _run_doctor(args) if args.action == "doctor" else _run_demo(args)
+    return {"doctor": _run_doctor, "convert": _run_convert, "demo": _run_demo}[args.action](args)
 
 
 def _run_doctor(args: argparse.Namespace) -> int:
@@ -86,6 +124,35 @@ def _run_doctor(args: argparse.Namespace) -> int:
     )
     print(report.table())
     return 0 if report.healthy else 1
+
+
+def _run_convert(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ld_hub.data.convert import convert_data
+
+    console = Console(stderr=True)
+    with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("converting", total=None)
+        made = convert_data(
+            args.data,
+            args.out,
+            args.to,
+            splits=args.split,
+            images=args.images,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    for split, why in made.skipped.items():
+        print(f"no '{split}': {why}")
+    for split, images in made.images.items():
+        print(f"{split}: {images} images, {made.boxes[split]} boxes")
+    for what, count in made.told.items():
+        print(f"{count} {what}")
+    print(f"{args.to.upper()} data are in {made.out}")
+    if args.images == "none" and args.to == "coco":
+        print(f"images: --images {args.data} --annotations {made.out}/annotations/instances_SPLIT.json")
+    return 0
 
 
 def _run_demo(args: argparse.Namespace) -> int:

@@ -4,8 +4,11 @@ from ld_hub.data.coco import load_coco
 from ld_hub.data.dataset import DetectionSet
 from ld_hub.data.demo import make_demo_dataset
 from ld_hub.data.doctor import Report, doctor
+from ld_hub.data.layouts import load_data
 from ld_hub.data.loader import eval_loader, train_loader
 from ld_hub.data.sampler import TrainBatches
+from ld_hub.data.voc import load_voc
+from ld_hub.data.yolo import load_yolo
 
 __all__ = [
     "DetectionSet",
@@ -14,6 +17,9 @@ __all__ = [
     "doctor",
     "eval_loader",
     "load_coco",
+    "load_data",
+    "load_voc",
+    "load_yolo",
     "make_demo_dataset",
     "train_loader",
 ]

@@ -45,6 +45,7 @@ class CocoFile:
         ignore: ``(K,)`` the ``ignore`` flag some converters write.
         category_ids: C ids, sorted.
         label_names: C names in that order.
+        origins: I files that the boxes of each image were read from, for messages; empty where all are from `path`.
     """
 
     path: Path
@@ -60,6 +61,7 @@ class CocoFile:
     ignore: Bools
     category_ids: tuple[int, ...]
     label_names: tuple[str, ...]
+    origins: tuple[str, ...] = ()
 
 
 def read_coco(path: str | Path) -> CocoFile:
@@ -72,8 +74,20 @@ def read_coco(path: str | Path) -> CocoFile:
         MissingFileError: If there is no such file.
         DataError: If it is not valid JSON, or an entry lacks a field or has one of the wrong type.
     """
-    path = Path(path)
-    content = _read_json(path)
+    return parse_coco(Path(path), _read_json(Path(path)))
+
+
+def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
+    """The arrays of a COCO file's content.
+
+    Args:
+        path: What messages call it.
+        content: Images (where each was read from a file of its own, that file under ``read_from``), annotations and
+            categories.
+
+    Raises:
+        DataError: If an entry lacks a field or has one of the wrong type.
+    """
     images, annotations, categories = (_entries(path, content, key) for key in ("images", "annotations", "categories"))
     category_ids, label_names = _categories(path, categories)
     read = _Columns(path, "image", images)
@@ -95,6 +109,7 @@ def read_coco(path: str | Path) -> CocoFile:
         ignore=read.flags("ignore"),
         category_ids=category_ids,
         label_names=label_names,
+        origins=tuple(str(image["read_from"]) for image in images if "read_from" in image),
     )
 
 

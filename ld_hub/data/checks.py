@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,23 @@ def lookup(values: Ints, keys: Ints) -> Ints:
     return found
 
 
+def name_boxes(coco: CocoFile, rows: Bools, hint: Callable[[int], str] = lambda _: "") -> str:
+    """The first few annotations by id, with the file they were read from where each image has its own.
+
+    Args:
+        coco: The annotations.
+        rows: ``(K,)`` which of them.
+        hint: What is said about an annotation, from its index.
+    """
+    images = image_rows(coco) if coco.origins else None
+    names = []
+    for k in np.flatnonzero(rows).tolist():
+        origin = coco.origins[images[k]] if images is not None and images[k] >= 0 else ""
+        about = ", ".join(filter(None, [hint(k), origin]))
+        names.append(f"{coco.ids[k]} ({about})" if about else str(coco.ids[k]))
+    return name_some(names)
+
+
 def name_some(values: Iterable[object], most: int = 5) -> str:
     """The first few values of a list, and how many more there are."""
     items = [str(v) for v in values]
@@ -108,25 +125,25 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
         )
     lost = image_rows(coco) < 0
     if lost.any():
-        pairs = [f"{a} (image {i})" for a, i in zip(coco.ids[lost], coco.image_of[lost], strict=True)]
-        text = f"{file}: annotations of images that are not in the list 'images': annotation id {name_some(pairs)}."
-        yield Problem("unknown images", len(pairs), text)
+        named = name_boxes(coco, lost, lambda k: f"image {coco.image_of[k]}")
+        text = f"{file}: annotations of images that are not in the list 'images': annotation id {named}."
+        yield Problem("unknown images", int(lost.sum()), text)
     strange = lookup(coco.category_of, np.array(coco.category_ids, dtype=np.int64)) < 0
     if strange.any():
-        pairs = [f"{a} (category {c})" for a, c in zip(coco.ids[strange], coco.category_of[strange], strict=True)]
+        named = name_boxes(coco, strange, lambda k: f"category {coco.category_of[k]}")
         text = (
-            f"{file}: annotations with an unknown category: annotation id {name_some(pairs)}. "
+            f"{file}: annotations with an unknown category: annotation id {named}. "
             f"Known category ids: {name_some(coco.category_ids, 12)}."
         )
-        yield Problem("unknown categories", len(pairs), text)
+        yield Problem("unknown categories", int(strange.sum()), text)
     finite = np.isfinite(coco.boxes).all(axis=1) & np.isfinite(coco.areas)
     if not finite.all():
-        text = f"{file}: boxes or areas that are not finite numbers: annotation id {name_some(coco.ids[~finite])}."
+        text = f"{file}: boxes or areas that are not finite numbers: annotation id {name_boxes(coco, ~finite)}."
         yield Problem("non-finite boxes", int((~finite).sum()), text)
     negative = finite & (coco.boxes[:, 2:] < 0).any(axis=1)
     if negative.any():
         text = (
-            f"{file}: boxes of negative width or height: annotation id {name_some(coco.ids[negative])}. "
+            f"{file}: boxes of negative width or height: annotation id {name_boxes(coco, negative)}. "
             "COCO boxes are [x, y, width, height], not corners."
         )
         yield Problem("negative boxes", int(negative.sum()), text)

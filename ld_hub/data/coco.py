@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
-
-from ld_hub.data.annotations import Bools, CocoFile, read_coco
-from ld_hub.data.checks import bad_boxes, clip_boxes, find_problems, image_rows, lookup, name_some
-from ld_hub.data.dataset import DetectionSet, build_rows
+from ld_hub.data.annotations import CocoFile, read_coco
+from ld_hub.data.dataset import DetectionSet
 from ld_hub.data.discovery import find_split
-from ld_hub.errors import ConfigError, DataError, MissingFileError
-
-OnBadBox = Literal["drop", "error"]
+from ld_hub.data.source import OnBadBox, Source, make_dataset
+from ld_hub.errors import ConfigError, MissingFileError
 
 
 def load_coco(
@@ -46,32 +39,20 @@ def load_coco(
         DataError: If the annotations contradict themselves; names the file and the ids.
         ConfigError: If the arguments do not say where the data is.
     """
-    if on_bad_box not in ("drop", "error"):
-        raise ConfigError(f"on_bad_box must be 'drop' or 'error', got {on_bad_box!r}.")
+    return make_dataset(coco_source(data_dir, split, images=images, annotations=annotations), on_bad_box, check_files)
+
+
+def coco_source(
+    data_dir: str | Path | None,
+    split: str,
+    *,
+    images: str | Path | None = None,
+    annotations: str | Path | None = None,
+) -> Source:
+    """Read a COCO file as it is; arguments and errors of `load_coco`."""
     image_dir, file = locate(data_dir, split, images=images, annotations=annotations)
     coco = read_coco(file)
-    image_dir = image_root(coco, image_dir)
-    problems = find_problems(coco, image_dir, check_files=check_files)
-    if problems:
-        others = f" (and {len(problems) - 1} other kinds of problems)" if len(problems) > 1 else ""
-        hint = f"{others} `ld-hub data doctor` lists all problems of a data directory."
-        raise (MissingFileError if problems[0].missing_file else DataError)(problems[0].message + hint)
-    reasons = bad_boxes(coco)
-    _report_bad_boxes(coco, reasons, on_bad_box)
-    keep = ~np.any(list(reasons.values()), axis=0)
-    rows = build_rows(
-        image_ids=coco.image_ids,
-        paths=[os.path.abspath(os.path.join(image_dir, name)) for name in coco.file_names],
-        sizes=coco.sizes,
-        owner=image_rows(coco)[keep],
-        boxes=clip_boxes(coco)[keep],
-        labels=lookup(coco.category_of[keep], np.array(coco.category_ids, dtype=np.int64)),
-        crowd=coco.crowd[keep],
-    )
-    dropped = {reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()}
-    return DetectionSet(
-        rows, coco.label_names, coco.category_ids, os.path.abspath(file), os.path.abspath(image_dir), dropped
-    )
+    return Source("COCO", coco, image_root(coco, image_dir), str(file))
 
 
 def locate(
@@ -104,18 +85,3 @@ def image_root(coco: CocoFile, image_dir: Path) -> Path:
     if first and not (image_dir / first).exists() and (image_dir.parent / first).exists():
         return image_dir.parent
     return image_dir
-
-
-def _report_bad_boxes(coco: CocoFile, reasons: dict[str, Bools], mode: str) -> None:
-    found = [
-        f"{int(mask.sum())} {reason} (annotation id {name_some(coco.ids[mask])})"
-        for reason, mask in reasons.items()
-        if mask.any()
-    ]
-    if not found:
-        return
-    count = sum(int(mask.sum()) for mask in reasons.values())
-    text = f"{coco.path}: {count} of {len(coco.ids)} boxes cannot be trained on: {'; '.join(found)}."
-    if mode == "error":
-        raise DataError(f"{text} Correct them, or pass on_bad_box='drop' to leave them out.")
-    warnings.warn(f"{text} They are left out.", stacklevel=3)

@@ -30,6 +30,8 @@ class DetectionSet:
         annotation_file: Where the annotations came from; evaluation reads the ground truth from it.
         image_dir: Directory that the annotation file's names are relative to.
         dropped: Boxes left out on reading, by reason.
+        protocol: How it is usually scored: ``"coco"``, or ``"voc07"`` and ``"voc12"`` where it was read from VOC.
+        source: What messages call it: the annotation file, or the VOC or YOLO directory and what of it was read.
     """
 
     rows: datasets.Dataset
@@ -38,6 +40,8 @@ class DetectionSet:
     annotation_file: str
     image_dir: str = ""
     dropped: dict[str, int] = field(default_factory=dict)
+    protocol: str = "coco"
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)

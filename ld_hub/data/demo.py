@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import secrets
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from PIL import Image
 
 from ld_hub.data.demo_scene import CLASSES, MIN_VISIBLE_PIXELS, VISIBLE, Scene, paint_scene
 from ld_hub.errors import ConfigError, DataError
-from ld_hub.hub.files import atomic_write
+from ld_hub.hub.files import atomic_write, new_directory
 
 _VERSION = 1  # raise when the pictures change, so that old directories are not taken for new ones
 _MAKER = "ld_hub demo"
@@ -66,18 +64,9 @@ def make_demo_dataset(
     if _is_there(out, made_with):
         return out
     step = _steps(sum(counts.values()), progress)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # One rename at the end. No sync per picture, unlike hub.files.atomic_directory: that takes as long as the painting.
-    draft = out.with_name(f".{out.name}-{secrets.token_hex(4)}.tmp")
-    draft.mkdir()
-    try:
+    with new_directory(out) as draft:
         for name, count in counts.items():
             _write_split(draft, name, count, made_with, step)
-        if out.exists():
-            out.rmdir()  # empty, as checked above
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return out
 
 

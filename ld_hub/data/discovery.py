@@ -1,4 +1,4 @@
-"""Where the images and annotations of a split lie below one directory."""
+"""Where the images and annotations of a split lie below one directory in COCO format."""
 
 from __future__ import annotations
 
@@ -29,20 +29,41 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
     Raises:
         MissingFileError: If there is no such directory or no such layout; says what was looked for and what is there.
     """
+    root = data_root(data_dir, split)
+    for file, folders in _layouts(root, split):
+        if file.is_file():
+            return find_images(folders, file), file
+    raise MissingFileError(
+        f"No annotations of the split '{split}' in {root}. Looked for {', '.join(looked_for(root, split))}. "
+        f"Found {contents(root)}. "
+        "Or name the image directory and the annotation file: images=..., annotations=...."
+    )
+
+
+def data_root(data_dir: str | Path, split: str) -> Path:
+    """The data directory as a path.
+
+    Raises:
+        MissingFileError: If there is none.
+        ConfigError: If the split could lead out of it.
+    """
     root = Path(data_dir).expanduser()
     if not split or Path(split).name != split:
         raise ConfigError(f"A split is a plain name such as {' or '.join(SPLITS)}, got '{split}'.")
     if not root.is_dir():
         what = "is a file, not a directory" if root.exists() else "does not exist"
         raise MissingFileError(f"The data directory {root} {what}.")
-    for file, folders in _layouts(root, split):
-        if file.is_file():
-            return find_images(folders, file), file
-    looked = [_relative(file, root) for file, _ in _layouts(root, split)]
-    raise MissingFileError(
-        f"No annotations of the split '{split}' in {root}. Looked for {', '.join(looked)}. Found {_contents(root)}. "
-        "Or name the image directory and the annotation file: images=..., annotations=...."
-    )
+    return root
+
+
+def has_split(root: Path, split: str) -> bool:
+    """Whether there is a COCO file of a split in one of the layouts of `find_split`."""
+    return any(file.is_file() for file, _ in _layouts(root, split))
+
+
+def looked_for(root: Path, split: str) -> list[str]:
+    """Where `find_split` looks for the file of a split, below the directory."""
+    return [_relative(file, root) for file, _ in _layouts(root, split)]
 
 
 def find_images(folders: tuple[Path, ...], annotations: Path) -> Path:
@@ -74,7 +95,8 @@ def _relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 
-def _contents(root: Path, most: int = 12) -> str:
+def contents(root: Path, most: int = 12) -> str:
+    """What is in a directory, for a message."""
     names = sorted(p.name + ("/" if p.is_dir() else "") for p in root.iterdir())
     inner = root / "annotations"
     if inner.is_dir():

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ld_hub.data.annotations import CocoFile, Floats, read_coco
-from ld_hub.data.checks import Problem, bad_boxes, clip_boxes, find_problems, image_rows, name_some
-from ld_hub.data.coco import image_root, locate
+from ld_hub.data.annotations import CocoFile, Floats
+from ld_hub.data.checks import Problem, bad_boxes, clip_boxes, image_rows, name_some
 from ld_hub.data.dataset import DetectionSet
+from ld_hub.data.layouts import find_source
 from ld_hub.errors import LdHubError
 from ld_hub.preprocessing import load_image, resize_shape
 
@@ -28,7 +28,7 @@ class Report:
     """What `doctor` found.
 
     Attributes:
-        annotation_file: The file read.
+        annotation_file: The file read; of VOC and YOLO, the directory and its parts.
         image_dir: Where its images are.
         images: Number of images.
         boxes: Number of boxes.
@@ -98,7 +98,7 @@ def doctor(
     check_images: bool = False,
     image_size: tuple[int, int] = (800, 1333),
 ) -> Report:
-    """Examine a dataset; unlike `load_coco`, goes on after the first fault.
+    """Examine a dataset in any layout of `load_data`; unlike that, goes on after the first fault.
 
     Args:
         data: A data directory, or a dataset that was read from one; None where both paths are given.
@@ -113,12 +113,11 @@ def doctor(
         DataError: If the annotation file cannot be read at all.
     """
     if isinstance(data, DetectionSet):
-        image_dir, file = Path(data.image_dir), Path(data.annotation_file)
+        source = find_source(None, split, images=data.image_dir, annotations=data.annotation_file)
     else:
-        image_dir, file = locate(data, split, images=images, annotations=annotations)
-    coco = read_coco(file)
-    image_dir = image_root(coco, image_dir)
-    problems = find_problems(coco, image_dir)
+        source = find_source(data, split, images=images, annotations=annotations)
+    coco, image_dir = source.coco, source.image_dir
+    problems = source.all_problems()
     if check_images:
         problems += _damaged(coco, image_dir)
     reasons = bad_boxes(coco)
@@ -128,7 +127,7 @@ def doctor(
     for number, name in zip(coco.category_ids, coco.label_names, strict=True):
         counts[name] += int(((coco.category_of == number) & good & ~coco.crowd).sum())
     return Report(
-        annotation_file=os.fspath(file),
+        annotation_file=source.parts,
         image_dir=os.fspath(image_dir),
         images=len(coco.image_ids),
         boxes=len(coco.ids),
@@ -145,7 +144,7 @@ def doctor(
         anchor_scale=_anchor_scale(coco, good & ~coco.crowd, image_size),
         image_size=image_size,
         checked=len(coco.file_names) if check_images else 0,
-        notes=tuple(_notes(coco, counts)),
+        notes=(*source.notes, *_notes(coco, counts)),
     )
 
 

@@ -103,6 +103,48 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def new_directory(path: str | Path) -> Iterator[Path]:
+    """Give an empty directory to fill, which becomes `path` in one rename when the block ends well.
+
+    For directories of many files that can be made again: they are not synced one by one, which would take longer than
+    making them, and links in them are left alone. `atomic_directory` is for what must survive a power cut.
+
+    Args:
+        path: Target; missing parents are made. It must not exist, or be an empty directory.
+
+    Yields:
+        The temporary directory, beside `path`. When the block raises, nothing of it remains.
+
+    Raises:
+        ConfigError: If there is something at `path`.
+    """
+    target = Path(path).expanduser()
+    if target.is_dir() and any(target.iterdir()):
+        raise ConfigError(f"{target} exists and is not empty: remove it, or name another place.")
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target} is a file, and a directory is to be written there: name another place.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = _beside(target)
+    beside.mkdir()
+    try:
+        yield beside
+        if target.exists():
+            target.rmdir()  # empty, as checked above
+        beside.rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def cache_root(cache_dir: str | Path | None = None) -> Path:
+    """The directory of what was fetched or derived and can be had again.
+
+    Args:
+        cache_dir: Another one than ``$LD_HUB_CACHE``, or else ``~/.cache/ld_hub``.
+    """
+    return Path(cache_dir or os.environ.get("LD_HUB_CACHE") or "~/.cache/ld_hub").expanduser()
+
+
 def describe_bytes(path: str | Path) -> str:
     """Say what a file that is not what it should be seems to be, from its first bytes.
 

@@ -14,6 +14,7 @@ from ld_hub.hub import (
     CONFIG_NAME,
     WEIGHTS_NAME,
     atomic_directory,
+    cache_root,
     describe_bytes,
     disk_errors,
     fetch_file,
@@ -36,10 +37,9 @@ def cache_place(cfg: PretrainedCfg, cache_dir: str | Path | None = None) -> Path
 
     Args:
         cfg: Weights with a url.
-        cache_dir: The cache; by default ``$LD_HUB_CACHE``, or ``~/.cache/ld_hub``.
+        cache_dir: See `cache_root`.
     """
-    root = Path(cache_dir or os.environ.get("LD_HUB_CACHE") or Path("~/.cache/ld_hub"))
-    return root.expanduser() / cfg.url.rpartition("/")[2]
+    return cache_root(cache_dir) / cfg.url.rpartition("/")[2]
 
 
 def address(cfg: PretrainedCfg) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ld_hub.registry import PretrainedCfg
+from ld_hub.structures.labels import VOC_LABELS
 
 OPENMMLAB = "https://download.openmmlab.com/mmdetection/v2.0/"
 NOT_RUN = "converter tested on the published key list; file not run"
@@ -100,10 +101,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     },
 }
 
-VOC_LABELS = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
-    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
 _VOC_METRIC = "VOC07 test AP (mean of the 11-point AP at IoU .50:.05:.95)"
 
 # Files of the BCKD repository

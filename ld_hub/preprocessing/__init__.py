@@ -2,7 +2,7 @@
 
 from ld_hub.preprocessing.config import DataConfig, resolve_data_config
 from ld_hub.preprocessing.geometry import padded_shape, resize_shape
-from ld_hub.preprocessing.loading import ImageSource, load_image
+from ld_hub.preprocessing.loading import ImageSource, load_image, read_size
 from ld_hub.preprocessing.normalize import renormalize
 from ld_hub.preprocessing.transforms import Preprocessor, Sample, TrainTransform, collate, create_transform
 
@@ -16,6 +16,7 @@ __all__ = [
     "create_transform",
     "load_image",
     "padded_shape",
+    "read_size",
     "renormalize",
     "resize_shape",
     "resolve_data_config",

@@ -69,6 +69,26 @@ def load_image(source: ImageSource, *, size: tuple[int, int] | None = None, time
         ) from None
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Width and height in px of an image as `load_image` returns it, from the file's header.
+
+    Args:
+        path: Image file.
+
+    Raises:
+        MissingFileError: If it does not exist.
+        DataError: If it is no image.
+    """
+    name, stream = _open(path, 0.0)
+    try:
+        with Image.open(stream) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in _SWAPS_SIDES
+    except _DECODE_ERRORS as error:  # UnidentifiedImageError is an OSError
+        raise DataError(f"{name}: not an image, or damaged ({' '.join(str(error).split())}).") from None
+    return (height, width) if turned else (width, height)
+
+
 def _open(source: str | Path | bytes, timeout: float) -> tuple[str, Path | io.BytesIO]:
     """A name for messages, and what Pillow can open."""
     if isinstance(source, bytes):

@@ -36,6 +36,16 @@ def test_2x_has_its_decays_after_16_and_22_epochs():
     assert (plan.steps, plan.decays) == (2400, (1600, 2200))
 
 
+def test_voc_is_four_epochs_over_three_times_the_images_with_a_decay_after_the_third():
+    """SPEC 7: RepeatDataset x 3, 4 epochs, step [3]; 2 GPUs x 3 images at lr .00375."""
+    plan = Plan.make(TrainConfig(schedule="voc", batch_size=3), 16_551, world=2)
+    per_epoch = 3 * 16_551 / 6
+    assert plan.steps == math.ceil(4 * per_epoch) and plan.decays == pytest.approx((3 * per_epoch,), abs=1)
+    assert plan.peak_lr == pytest.approx(0.00375)
+    assert TrainConfig(schedule="voc", milestones=(0.5,)).milestones == (0.5,)  # what is given goes first
+    assert TrainConfig(schedule="2x").milestones == TrainConfig().milestones == (2 / 3, 11 / 12)
+
+
 def test_no_length_means_1x_and_the_default_warm_up_fits_short_runs():
     assert Plan.make(TrainConfig(batch_size=10), 1000).steps == 1200
     assert Plan.make(TrainConfig(batch_size=10), 1000).warmup == 120

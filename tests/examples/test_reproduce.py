@@ -17,7 +17,9 @@ from ld_hub.engine.schedule import Plan
 from ld_hub.models.factory import create_model, get_pretrained_cfg
 from ld_hub.models.pretrained import save_pretrained
 from ld_hub.registry import MODELS
+from ld_hub.structures.labels import VOC_LABELS
 from tests.engine.runs import IDS, NAMES, records, write_data
+from tests.support.directories import voc_devkit
 
 BY_FILE = {row.file: row for row in ROWS}
 IMAGES = {"coco": 117_266, "voc": 16_551}  # with objects: train2017; VOC07 and VOC12 trainval
@@ -147,3 +149,16 @@ def test_a_teacher_is_trained_first_where_there_is_none(data: list[str], tmp_pat
     assert (teacher.name, teacher.config.box_loss) == ("gfocal_r34", "giou")  # as the released teacher's
     assert (student.name, student.config.box_loss) == ("gfocal_r18_ld_r34", "ciou")
     assert student.recipe["teacher"] == "gfocal_r34"
+
+
+def test_a_row_of_voc_runs_from_a_devkit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LD_HUB_CACHE", str(tmp_path / "cache"))
+    place = voc_devkit(tmp_path / "VOCdevkit")
+    first = "--train_teacher true --teacher_epochs null --teacher_steps 1 --teacher_backbone test_resnet"
+    words = [*first.split(), "--teacher_pretrained_backbone", "false", "--output_dir", str(tmp_path / "run")]
+    config = config_flag(BY_FILE["gfocal_r18_ld_r34_voc"])
+    assert distill.main([*config, "--data", str(place), *SHAPE, *SHORT, *HERE, *words]) == 0
+    assert "VOC 2007" in capsys.readouterr().out  # the protocol of the published figure
+    assert create_model(tmp_path / "run/model").label_names == VOC_LABELS

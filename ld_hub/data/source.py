@@ -1,0 +1,219 @@
+"""One part of a data directory as it was read, whatever its layout, and the `DetectionSet` made of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from ld_hub.data.annotations import Bools, CocoFile, parse_coco
+from ld_hub.data.checks import Problem, bad_boxes, clip_boxes, find_problems, image_rows, lookup, name_boxes
+from ld_hub.data.dataset import DetectionSet, build_rows
+from ld_hub.errors import ConfigError, DataError, MissingFileError
+from ld_hub.hub import atomic_write, cache_root, disk_errors
+
+OnBadBox = Literal["drop", "error"]
+Layout = Literal["COCO", "VOC", "YOLO"]
+Item = TypeVar("Item")
+
+_MANY = 2000  # files that take long enough to read for a progress bar
+_HINT = "`ld-hub data doctor` lists all problems of a data directory."
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One part of a data directory: everything it says, nothing left out or corrected.
+
+    Attributes:
+        layout: What the directory is.
+        coco: The annotations.
+        image_dir: Directory that the file names are relative to.
+        parts: What was read, for people: a file, or e.g. ``VOCdevkit (VOC2007 trainval, VOC2012 trainval)``.
+        protocol: See `DetectionSet`.
+        content: Of directories that are not COCO's: the same as a COCO file's content, paths relative.
+        problems: Faults of reading, which `find_problems` cannot see.
+        notes: Remarks that do not keep the data from being used.
+    """
+
+    layout: Layout
+    coco: CocoFile
+    image_dir: Path
+    parts: str
+    protocol: str = "coco"
+    content: Mapping[str, Any] | None = None
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def all_problems(self, *, check_files: bool = True) -> list[Problem]:
+        """Everything that keeps the data from being used.
+
+        Args:
+            check_files: Look whether the image files exist.
+        """
+        checks = find_problems(self.coco, self.image_dir, check_files=check_files)
+        # A directory without a usable file is empty for the reason that reading gives.
+        return [*self.problems, *(p for p in checks if not (self.problems and p.kind == "no images"))]
+
+    def require(self, *, check_files: bool = True) -> None:
+        """Refuse data that cannot be used.
+
+        Args:
+            check_files: Look whether the image files exist.
+
+        Raises:
+            DataError: With the first problem; MissingFileError where it is about missing files.
+        """
+        problems = self.all_problems(check_files=check_files)
+        if problems:
+            others = f"(and {len(problems) - 1} other kinds of problems) " if len(problems) > 1 else ""
+            text = f"{problems[0].message} {others}{_HINT}"
+            raise (MissingFileError if problems[0].missing_file else DataError)(text)
+
+    def annotation_file(self) -> Path:
+        """The annotations as a COCO file: the user's, or one in the cache.
+
+        The name of the latter says what it holds by its hash, so that a file that is there already is the same. Paths
+        in it are relative: the same data gives the same file on every machine.
+
+        Raises:
+            HubError: If the cache cannot be written.
+        """
+        if self.content is None:
+            return self.coco.path
+        data = json.dumps(self.content, ensure_ascii=False, separators=(",", ":")).encode()
+        name = f"{self.image_dir.name or 'data'}-{hashlib.sha256(data).hexdigest()[:16]}.json"
+        file = cache_root() / "datasets" / name
+        with disk_errors(file.parent):
+            if not file.is_file() or file.stat().st_size != len(data):
+                atomic_write(file, data)
+        return file
+
+
+def canonical_source(
+    layout: Layout,
+    root: Path,
+    parts: str,
+    rows: Mapping[str, list[dict[str, Any]]],
+    *,
+    protocol: str = "coco",
+    problems: Sequence[Problem] = (),
+    notes: Sequence[str] = (),
+) -> Source:
+    """A source from rows in COCO's form.
+
+    Args:
+        layout: What the directory is.
+        root: The directory; file names are relative to it.
+        parts: See `Source`.
+        rows: ``images``, each with the file of its boxes under ``read_from``, ``annotations`` and ``categories``.
+            Annotations get their ids here.
+        protocol: See `DetectionSet`.
+        problems: See `Source`.
+        notes: See `Source`.
+    """
+    annotations = [{"id": k, **row} for k, row in enumerate(rows["annotations"], start=1)]
+    content = {"info": {"description": f"read from {parts}"}, **rows, "annotations": annotations}
+    coco = parse_coco(root, content)
+    return Source(layout, coco, root, f"{root} ({parts})", protocol, content, tuple(problems), tuple(notes))
+
+
+def make_dataset(source: Source, on_bad_box: OnBadBox, check_files: bool) -> DetectionSet:
+    """The images and those boxes that can be trained on.
+
+    Args:
+        source: What was read.
+        on_bad_box: See `load_coco`. VOC's difficult boxes are left out in either case: they are no fault.
+        check_files: Check that the image files exist.
+
+    Raises:
+        DataError: If the data cannot be used; MissingFileError where files are missing.
+        ConfigError: If `on_bad_box` is neither of its values.
+    """
+    if on_bad_box not in ("drop", "error"):
+        raise ConfigError(f"on_bad_box must be 'drop' or 'error', got {on_bad_box!r}.")
+    source.require(check_files=check_files)
+    coco = source.coco
+    reasons = bad_boxes(coco)
+    faults = {reason: mask for reason, mask in reasons.items() if source.layout != "VOC" or mask is not coco.ignore}
+    _report_bad_boxes(coco, faults, on_bad_box)
+    keep = ~np.any(list(reasons.values()), axis=0)
+    rows = build_rows(
+        image_ids=coco.image_ids,
+        paths=[os.path.abspath(os.path.join(source.image_dir, name)) for name in coco.file_names],
+        sizes=coco.sizes,
+        owner=image_rows(coco)[keep],
+        boxes=clip_boxes(coco)[keep],
+        labels=lookup(coco.category_of[keep], np.array(coco.category_ids, dtype=np.int64)),
+        crowd=coco.crowd[keep],
+    )
+    return DetectionSet(
+        rows,
+        coco.label_names,
+        coco.category_ids,
+        os.path.abspath(source.annotation_file()),
+        os.path.abspath(source.image_dir),
+        {reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()},
+        source.protocol,
+        source.parts,
+    )
+
+
+def group_faults(root: Path, faults: Iterable[tuple[str, str]]) -> list[Problem]:
+    """Problems from single faults.
+
+    Args:
+        root: The directory.
+        faults: Kind, and what is wrong in words that begin with the file. The kind ``missing ...`` is about files that
+            do not exist.
+    """
+    kinds: dict[str, list[str]] = {}
+    for kind, text in faults:
+        kinds.setdefault(kind, []).append(text)
+    return [
+        Problem(kind, len(texts), f"{root}: {'; '.join(texts[:3])}{_more(texts, 3)}.", kind.startswith("missing"))
+        for kind, texts in kinds.items()
+    ]
+
+
+def tracked(items: Sequence[Item], what: str) -> Iterable[Item]:
+    """The items, behind a progress bar where there are many and somebody can see one.
+
+    Args:
+        items: Files, for example.
+        what: What is being done.
+    """
+    if len(items) < _MANY or os.environ.get("RANK", "0") != "0":
+        return items
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return items
+    return track(items, description=what, console=console, transient=True)
+
+
+def _more(items: Sequence[object], shown: int) -> str:
+    return f"; and {len(items) - shown} more" if len(items) > shown else ""
+
+
+def _report_bad_boxes(coco: CocoFile, reasons: dict[str, Bools], mode: str) -> None:
+    found = [
+        f"{int(mask.sum())} {reason} (annotation id {name_boxes(coco, mask)})"
+        for reason, mask in reasons.items()
+        if mask.any()
+    ]
+    if not found:
+        return
+    count = sum(int(mask.sum()) for mask in reasons.values())
+    text = f"{coco.path}: {count} of {len(coco.ids)} boxes cannot be trained on: {'; '.join(found)}."
+    if mode == "error":
+        raise DataError(f"{text} Correct them, or pass on_bad_box='drop' to leave them out.")
+    warnings.warn(f"{text} They are left out.", stacklevel=4)
