@@ -1,4 +1,4 @@
-"""`ld-hub eval`: COCO average precision of a model on a data set."""
+"""`ld-hub eval`: average precision of a model on a data set, by the rules of COCO or PASCAL VOC."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from typing import Any
 from ld_hub.errors import ConfigError
 
 _DESCRIPTION = """\
-Detect objects on every image of a data set in COCO format and score them.
+Detect objects on every image of a data set and score them.
 
-Prints the 12 COCO numbers and the AP of each class, times 100. --out gets
-metrics.json (the same numbers as fractions, with hashes of weights, annotations
-and detections: what `ld-hub card` takes AP from and `ld-hub verify` checks) and
-detections.json (a COCO results file). The numbers do not depend on the batch
-size."""
+Prints the 12 COCO numbers and the AP of each class, times 100. Data of PASCAL
+VOC are scored by VOC's rules: AP50, AP55, ..., AP95 and their mean AP; with
+--protocol any data are scored by either. --out gets metrics.json (the same
+numbers as fractions, with hashes of weights, annotations and detections: what
+`ld-hub card` takes AP from and `ld-hub verify` checks) and detections.json (a
+COCO results file). The numbers do not depend on the batch size."""
 
 _EPILOG = """\
 a data set is a directory such as
   coco/annotations/instances_val2017.json     boxes: instances_SPLIT*.json
   coco/val2017/000000000139.jpg ...           images: SPLIT*
-or two explicit paths, --images and --annotations.
+or VOCdevkit/ (VOC2007/, VOC2012/), or a YOLO directory with data.yaml, or two
+explicit paths, --images and --annotations.
 
 examples:
   ld-hub eval runs/student/model --data coco --out runs/student/model/eval
@@ -31,9 +33,9 @@ examples:
   ld-hub eval NAME --images photos --annotations boxes.json --device cuda
 
 in Python:
-  from ld_hub.data import load_coco
+  from ld_hub.data import load_data
   from ld_hub.engine.evaluate import evaluate
-  metrics, evaluator = evaluate(model, load_coco("coco", "val"))
+  metrics, evaluator = evaluate(model, load_data("coco", "val"))
   print(metrics)
   print(metrics["AP"], metrics.per_class)"""
 
@@ -42,7 +44,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb to the parser of `ld-hub`."""
     parser = subparsers.add_parser(
         "eval",
-        help="COCO AP of a model on a data set",
+        help="AP of a model on a data set, by COCO's or VOC's rules",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -58,15 +60,18 @@ def add_parser(subparsers: Any) -> None:
     add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {default}")
     add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {default}")
     add("--out", default="evaluation", metavar="DIR", help=f"where the JSON files go {default}")
-    add("--backend", default="pycocotools", choices=("pycocotools", "hotcoco"), help=f"scorer, same numbers {default}")
+    protocols = "COCO, VOC 2007 (11-point AP), VOC 2012 (area); auto: as the data are"
+    add("--protocol", default="auto", choices=("auto", "coco", "voc07", "voc12"), help=f"{protocols} {default}")
+    scorers = "what scores by COCO's rules, with the same numbers; auto: hotcoco where it is installed"
+    add("--backend", default="auto", choices=("auto", "pycocotools", "hotcoco"), help=f"{scorers} {default}")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and write the results; returns the exit code."""
-    from ld_hub.data import load_coco
+    from ld_hub.data import load_data
     from ld_hub.engine.evaluate import evaluate
     from ld_hub.engine.verify import describe_evaluation
-    from ld_hub.evaluation.backends import check_backend
+    from ld_hub.evaluation.backends import choose_backend
     from ld_hub.hub import WEIGHTS_NAME, write_json
     from ld_hub.models.factory import find_weights
     from ld_hub.models.inference import resolve_device
@@ -74,14 +79,19 @@ def run(args: argparse.Namespace) -> int:
 
     if args.batch_size < 1 or args.workers < 0:
         raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
-    check_backend(args.backend)
+    choose_backend(args.backend)  # fails before the work, not after it
     device = resolve_device(args.device)
-    dataset = load_coco(args.data, args.split, images=args.images, annotations=args.annotations)
+    dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
     directory = find_weights(args.model)
     model = load_pretrained(directory)
-    check_classes(args.model, model.label_names, dataset.annotation_file, dataset.label_names)
+    check_classes(args.model, model.label_names, dataset.source, dataset.label_names)
     metrics, evaluator = evaluate(
-        model.to(device), dataset, batch_size=args.batch_size, workers=args.workers, backend=args.backend
+        model.to(device),
+        dataset,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        protocol=None if args.protocol == "auto" else args.protocol,
+        backend=args.backend,
     )
     out = Path(args.out)
     content = describe_evaluation(
@@ -90,12 +100,12 @@ def run(args: argparse.Namespace) -> int:
         name=args.model,
         weights=directory / WEIGHTS_NAME,
         dataset=dataset,
-        data=_data_name(args),
+        data=data_name(args),
         split=args.split,
         detections=evaluator.save_detections(out / "detections.json"),
         command=_command(args),
         batch_size=args.batch_size,
-        backend=args.backend,
+        backend=evaluator.backend,
     )
     write_json(out / "metrics.json", content)
     print(metrics.table())
@@ -115,8 +125,8 @@ def _command(args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
-def _data_name(args: argparse.Namespace) -> str:
-    """What the data set is called: its directory, or else its annotation file."""
+def data_name(args: argparse.Namespace) -> str:
+    """What the data set of ``--data`` or ``--annotations`` is called: its directory, or else its annotation file."""
     return Path(args.data).resolve().name if args.data else Path(args.annotations).stem
 
 

@@ -13,7 +13,8 @@ Recompute a published model's AP on the data and compare everything: the AP in
 the card (README.md) with the evaluation artefact in eval/, the artefact's
 hashes with the files, its numbers with its detections, and both with what the
 weights detect now. Exit code 0 if all agrees, 1 if anything differs; then the
-differences are listed.
+differences are listed. Of several evaluations in eval/, those of the given data
+are recomputed and the others named as skipped.
 
 Hashes, and what the recorded detections score, have to agree exactly. Another
 machine computes other last digits, so recomputed numbers may differ by 0.001
@@ -42,7 +43,7 @@ def add_parser(subparsers: Any) -> None:
     add("--data", metavar="DIR", help="directory of the data set")
     add("--images", metavar="DIR", help="directory of the images, where --data does not lead to them")
     add("--annotations", metavar="FILE", help="COCO annotations, where --data does not lead to them")
-    add("--evaluation", metavar="FILE", help="check only this artefact, instead of all in eval/")
+    add("--evaluation", metavar="NAME", help="recompute this evaluation only: data set, directory in eval/, or file")
     add("--tolerance", type=float, default=1.0, metavar="X", help=f"factor of the tolerances {default}")
     add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {default}")
     add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {default}")
@@ -72,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     )
     failed = sum(bool(check.differences) for check in report.checks)
     print(report)
-    print(f"\n{len(report.checks) - failed} of {len(report.checks)} comparisons agree.")
+    left = f" Evaluations of other data, not recomputed: {len(report.skipped)}." if report.skipped else ""
+    print(f"\n{len(report.checks) - failed} of {len(report.checks)} comparisons agree.{left}")
     return 0 if report.ok else 1
 
 

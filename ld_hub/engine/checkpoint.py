@@ -3,6 +3,7 @@
 ```
 RUN/
   config.json                 settings of the run
+  arguments.yaml, command.txt flags of the command, and what was typed: a line for the start and each continuation
   metrics.jsonl               one line per logged step and per evaluation
   checkpoints/step_00001000/  state.json, model.safetensors, optimizer.safetensors, ema.safetensors
   best/, model/               loadable models: best AP so far, and last
@@ -205,10 +206,14 @@ class RunDirectory:
         """Write one of the JSON files."""
         atomic_write(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
-    def forget_after(self, step: int) -> None:
+    def forget_after(self, step: int, *, unscored: bool = False) -> None:
         """Drop what a run that continues from `step` will write again: later checkpoints, later lines of metrics.
 
         A half-written last line goes too.
+
+        Args:
+            step: Of the checkpoint.
+            unscored: Whether the evaluation of that step will be written again too.
         """
         for path in self.checkpoints():
             if int(path.name.removeprefix("step_")) > step:
@@ -223,7 +228,8 @@ class RunDirectory:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if record.get("step", 0) <= step:
+            again = unscored and record.get("step") == step and any(name.startswith("eval/") for name in record)
+            if record.get("step", 0) <= step and not again:
                 kept.append(line + "\n")
         atomic_write(self.metrics_file, "".join(kept))
 

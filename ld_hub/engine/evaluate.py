@@ -10,7 +10,7 @@ import torch
 
 from ld_hub.data import DetectionSet, eval_loader
 from ld_hub.errors import EvaluationError
-from ld_hub.evaluation import CocoEvaluator, CocoMetrics
+from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.inference import evaluating
 from ld_hub.ops.dist import is_distributed, rank, world_size
@@ -28,8 +28,9 @@ def evaluate(
     workers: int = 2,
     accelerator: Accelerator | None = None,
     progress: bool = True,
-    backend: str = "pycocotools",
-) -> tuple[CocoMetrics, CocoEvaluator]:
+    protocol: str | None = None,
+    backend: str = "auto",
+) -> tuple[DetectionMetrics, DetectionEvaluator]:
     """Detect on every image and score the detections.
 
     Each rank detects on its share of the images; the numbers are the same for any batch size and number of ranks.
@@ -42,7 +43,8 @@ def evaluate(
         workers: Processes that load images.
         accelerator: Gives the precision (autocast); float32 without one.
         progress: Show progress on the main rank, if it has a terminal.
-        backend: Scorer, see `CocoEvaluator`.
+        protocol: ``"coco"``, ``"voc07"`` or ``"voc12"``; None takes that of the data set.
+        backend: Scorer, see `DetectionEvaluator`.
 
     Returns:
         The metrics and the evaluator that holds the detections of all images, both the same on all ranks.
@@ -50,21 +52,10 @@ def evaluate(
     Raises:
         EvaluationError: If the classes differ, or the model predicts something that cannot be scored.
     """
-    if tuple(model.label_names) != tuple(dataset.label_names):
-        raise EvaluationError(
-            f"The model detects {len(model.label_names)} classes ({_some(model.label_names)}), "
-            f"{dataset.annotation_file} has {len(dataset.label_names)} ({_some(dataset.label_names)}): "
-            "names and order must agree."
-        )
-    evaluator = CocoEvaluator(
-        dataset.annotation_file,
-        category_ids=dataset.category_ids,
-        label_names=dataset.label_names,
-        backend=backend,
-    )
+    evaluator = evaluator_of(model, dataset, protocol=protocol, backend=backend)
     device = next(model.parameters()).device
     with evaluating(model):
-        for batch in _batches(model, dataset, batch_size, workers, device, progress):
+        for batch in batches_of(model, dataset, batch_size, workers, device, progress):
             images = batch.images.to(device, non_blocking=True)
             with accelerator.autocast() if accelerator is not None else contextlib.nullcontext():
                 output = model(images)
@@ -75,10 +66,33 @@ def evaluate(
     return evaluator.compute(), evaluator
 
 
-def _batches(
+def evaluator_of(
+    model: DenseDetector, dataset: DetectionSet, *, protocol: str | None = None, backend: str = "auto"
+) -> DetectionEvaluator:
+    """An empty evaluator of a model's detections on a data set; arguments as of `evaluate`.
+
+    Raises:
+        EvaluationError: If the classes differ.
+    """
+    if tuple(model.label_names) != tuple(dataset.label_names):
+        raise EvaluationError(
+            f"The model detects {len(model.label_names)} classes ({_some(model.label_names)}), "
+            f"{dataset.source} has {len(dataset.label_names)} ({_some(dataset.label_names)}): "
+            "names and order must agree."
+        )
+    return DetectionEvaluator(
+        dataset.annotation_file,
+        category_ids=dataset.category_ids,
+        label_names=dataset.label_names,
+        protocol=protocol or dataset.protocol,
+        backend=backend,
+    )
+
+
+def batches_of(
     model: DenseDetector, dataset: DetectionSet, batch_size: int, workers: int, device: torch.device, progress: bool
 ) -> Iterator[ImageBatch]:
-    """This rank's images, behind a progress bar where somebody can see one."""
+    """This rank's images as a model wants them, behind a progress bar where somebody can see one."""
     from rich.console import Console
     from rich.progress import track
 

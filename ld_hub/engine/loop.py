@@ -65,6 +65,7 @@ class Loop:
         self.step = 0
         self.best: dict[str, Any] = {"AP": None, "step": None}
         self.metrics: dict[str, Any] | None = None
+        self._unscored = False  # an evaluation is due: the run was stopped in it
         self._window: dict[str, list[float]] = {}  # loss -> [sum, steps] since the last line of metrics
         self._watch = LossWatch(self.device)
         self._prepare()
@@ -89,6 +90,8 @@ class Loop:
         """Train to the end; call `restore` first."""
         stream = self._stream()
         self.task.train()
+        if self._unscored:
+            self._evaluate_safely()
         self.reporter.start(self.step)
         self.clock.resume()
         try:
@@ -98,8 +101,9 @@ class Loop:
                     self.clock.pause()
                     self._agree()
                     if self.plan.evaluates_after(self.step):
-                        self._evaluate()
-                    self.save()
+                        self._evaluate_safely()
+                    else:
+                        self.save()
                     self.clock.resume()
         finally:
             self.reporter.stop()
@@ -206,14 +210,21 @@ class Loop:
         """Let all ranks evaluate the model that the first one saves."""
         average_buffers([self.task] if self.ema is None else [self.task, self.ema.module])
 
-    def _evaluate(self) -> None:
+    def _evaluate_safely(self) -> None:
+        """Evaluate between two checkpoints, so that a run that is stopped here loses none of its training."""
+        if self.eval_dataset is not None:
+            self._unscored = True
+            self.save()
+            self._evaluate(self.eval_dataset)
+            self._unscored = False
+        self.save()
+
+    def _evaluate(self, dataset: DetectionSet) -> None:
         """Score the published weights; keep them in best/ if they are the best so far."""
-        if self.eval_dataset is None:
-            return
         self.reporter.stop()
         metrics, _ = evaluate(
             self.published,
-            self.eval_dataset,
+            dataset,
             batch_size=self.config.eval_batch_size,
             workers=self.config.workers,
             accelerator=self.accelerator,
@@ -246,6 +257,7 @@ class Loop:
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "best": self.best,
                 "metrics": self.metrics,
+                "unscored": self._unscored,
                 "window": self._window,
                 "clock": self.clock.state(),
             }
@@ -271,7 +283,7 @@ class Loop:
             self.reporter.say(f"resume: '{self.run_dir.path}' has no checkpoint yet; starting from step 0.")
         self.accelerator.wait_for_everyone()  # all ranks have read what is there
         if self.accelerator.is_main_process:
-            self.run_dir.forget_after(self.step)
+            self.run_dir.forget_after(self.step, unscored=self._unscored)
 
     def _load(self, checkpoint: Checkpoint, path: Path) -> None:
         state = checkpoint.state
@@ -286,6 +298,7 @@ class Loop:
         if self.accelerator.scaler is not None and state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.best, self.metrics = checkpoint.step, state["best"], state["metrics"]
+        self._unscored = state.get("unscored", False)  # checkpoints of older versions were written after it
         self._window = {name: list(entry) for name, entry in state["window"].items()}
         self.clock.restore(state["clock"])
         index, states = self.accelerator.process_index, state["random"]

@@ -14,16 +14,18 @@ from typing import Any
 
 import torch
 
-from ld_hub.data import DetectionSet, load_coco
+from ld_hub.data import DetectionSet, load_data
 from ld_hub.engine.benchmark import hardware
+from ld_hub.engine.choice import Given, named, of_this_data, read_parts
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.identity import weights_digest
 from ld_hub.errors import ConfigError, EvaluationError, LdHubError
-from ld_hub.evaluation import CocoMetrics
+from ld_hub.evaluation import DetectionMetrics
 from ld_hub.evaluation.agreement import Tolerance, differences, read_detections, score_detections, unmatched
 from ld_hub.evaluation.artefact import Circumstances, artefact, find_evidence, read_evidence
 from ld_hub.hub import WEIGHTS_NAME, sha256_of
 from ld_hub.hub.card import ap_cells, eval_results, generated_block, read_metadata
+from ld_hub.models.card_facts import comparable
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.pretrained import load_pretrained
 
@@ -55,9 +57,11 @@ class Report:
 
     Attributes:
         checks: In order.
+        skipped: A line for each evaluation that was not recomputed, because it is of other data.
     """
 
     checks: list[Check] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -71,12 +75,12 @@ class Report:
         return not differences
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.checks))
+        return "\n".join([*map(str, self.checks), *(f"{'skipped':<8}{line}" for line in self.skipped)])
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """Where the images and annotations are, as for `load_coco`.
+    """Where the images and annotations are, as for `load_data`.
 
     Attributes:
         data: Directory of the data set.
@@ -88,14 +92,23 @@ class DataSource:
     images: str | None = None
     annotations: str | None = None
 
+    def require(self) -> None:
+        """Refuse a source that says too little.
+
+        Raises:
+            ConfigError: If it does not lead to images and annotations.
+        """
+        if self.data is None and (self.images is None or self.annotations is None):
+            raise ConfigError("Say where the data is: --data DIR, or both --images DIR and --annotations FILE.")
+
     def load(self, split: str) -> DetectionSet:
         """Read one part of it."""
-        return load_coco(self.data, split, images=self.images, annotations=self.annotations)
+        return load_data(self.data, split, images=self.images, annotations=self.annotations)
 
 
 def describe_evaluation(
     model: DenseDetector,
-    metrics: CocoMetrics,
+    metrics: DetectionMetrics,
     *,
     name: str,
     weights: Path,
@@ -167,7 +180,8 @@ def verify(
     Args:
         directory: With model.safetensors, config.json, README.md and ``eval/``.
         source: The data.
-        evaluation: One artefact that is to be checked instead of all in ``eval/``; it may lie anywhere.
+        evaluation: One artefact that is to be recomputed: a file, a directory below ``eval/``, or the name of its data
+            set. Without it, all in ``eval/`` that were made of the given annotations are (all, if none was).
         device: Where to compute.
         batch_size: Images per forward pass.
         workers: Processes that load images.
@@ -177,25 +191,33 @@ def verify(
         Every comparison. What cannot be read is a difference too.
 
     Raises:
-        ConfigError: If the data is not named.
+        ConfigError: If the data is not named, or `evaluation` names no artefact, or several.
     """
     place, report, allowed = Path(directory), Report(), tolerance or Tolerance()
-    if source.data is None and (source.images is None or source.annotations is None):
-        raise ConfigError("Say where the data is: --data DIR, or both --images DIR and --annotations FILE.")
+    source.require()
     try:
         model = load_pretrained(place)
     except LdHubError as error:
         report.add("the model loads", [str(error)])
         return report
-    found = _artefacts(place, evaluation, report)
+    found = _artefacts(place, report)
+    chosen = None if evaluation is None else named(place, found, evaluation)
+    if chosen is not None and chosen not in found:
+        found |= _artefacts(chosen, report)
     digest = sha256_of(place / WEIGHTS_NAME)
     own = {path: content for path, content in found.items() if _is_own(content, model, digest, found)}
     if not own:
         report.add("evaluation", [f"no artefact of this model in '{place / 'eval'}': there is nothing to check AP by"])
-    model = model.to(device)
+    wanted = {path: content for path, content in found.items() if chosen in (None, path)}
+    parts = read_parts(source, wanted.values())
+    checked, model = of_this_data(wanted, own, parts), model.to(device)
     for path, content in found.items():
         title = path.relative_to(place).as_posix() if path.is_relative_to(place) else str(path)
-        dataset = _check_files(report, title, path, content, source, digest if path in own else None)
+        split = content["data"]["split"]
+        if path not in checked:
+            report.skipped.append(f"{title}: of {content['data']['name']}, {split}")
+            continue
+        dataset = _check_files(report, title, path, content, parts[split], digest if path in own else None)
         if dataset is None:
             continue
         rows = _check_recorded(report, title, path, content, dataset)
@@ -205,11 +227,10 @@ def verify(
     return report
 
 
-def _artefacts(place: Path, evaluation: str | Path | None, report: Report) -> dict[Path, dict[str, Any]]:
+def _artefacts(place: Path, report: Report) -> dict[Path, dict[str, Any]]:
+    """An artefact by its file, or all of a model directory."""
     try:
-        if evaluation is not None:
-            return {Path(evaluation): read_evidence(evaluation)}
-        return find_evidence(place)
+        return {place: read_evidence(place)} if place.is_file() else find_evidence(place)
     except LdHubError as error:
         report.add("evaluation artefacts can be read", [str(error)])
         return {}
@@ -227,19 +248,18 @@ def _is_own(
 
 
 def _check_files(
-    report: Report, title: str, path: Path, content: Mapping[str, Any], source: DataSource, digest: str | None
+    report: Report, title: str, path: Path, content: Mapping[str, Any], given: Given, digest: str | None
 ) -> DetectionSet | None:
     """Compare hashes; returns the data set if it is the one of the artefact."""
     if digest is not None:
         told = content["weights"]["sha256"]
         report.add(f"{title}: weights", _hashes(WEIGHTS_NAME, told, digest))
-    try:
-        dataset = source.load(content["data"]["split"])
-    except LdHubError as error:
-        report.add(f"{title}: annotations", [str(error)])
+    dataset = given.dataset
+    if dataset is None:
+        report.add(f"{title}: annotations", [given.error])
         return None
-    here = sha256_of(dataset.annotation_file)
-    if not report.add(f"{title}: annotations", _hashes(dataset.annotation_file, content["data"]["sha256"], here)):
+    same = _hashes(dataset.annotation_file, content["data"]["sha256"], given.sha256)
+    if not report.add(f"{title}: annotations", same):
         return None
     detections = path.with_name(content["detections_file"]["file"])
     if not detections.is_file():
@@ -266,7 +286,9 @@ def _check_recorded(
     name = f"{title}: its numbers are those of its detections"
     try:
         rows = read_detections(file)
-        metrics = score_detections(rows, dataset.annotation_file, dataset.category_ids, dataset.label_names)
+        metrics = score_detections(
+            rows, dataset.annotation_file, dataset.category_ids, dataset.label_names, content["protocol"]
+        )
     except LdHubError as error:
         report.add(name, [str(error)])
         return None
@@ -287,7 +309,9 @@ def _recompute(
     """Detect on every image again and compare."""
     name = f"{title}: AP recomputed"
     try:
-        metrics, evaluator = evaluate(model, dataset, batch_size=loading[0], workers=loading[1])
+        metrics, evaluator = evaluate(
+            model, dataset, batch_size=loading[0], workers=loading[1], protocol=content["protocol"]
+        )
     except LdHubError as error:
         report.add(name, [str(error)])
         return
@@ -322,7 +346,8 @@ def _check_card(
             lines.append(f"{where}: the card has {told.get(key, 'none')}, the artefact {expected.get(key, 'none')}")
     report.add(name, lines)
     rows = [line for line in block.splitlines() if line.startswith("|")]
-    missing = [" ".join(ap_cells(content)) for content in every if not any(_shows(row, content) for row in rows)]
+    shown = [each for each in every if comparable(each) in map(comparable, own)]
+    missing = [" ".join(ap_cells(content)) for content in shown if not any(_shows(row, content) for row in rows)]
     report.add(f"{CARD_NAME}: table of AP", [f"no row of the table has the artefact's {cells}" for cells in missing])
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ld_hub.errors import EvaluationError
-from ld_hub.evaluation.coco import CocoEvaluator
-from ld_hub.evaluation.metrics import CocoMetrics
+from ld_hub.evaluation.evaluator import DetectionEvaluator
+from ld_hub.evaluation.metrics import DetectionMetrics
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -23,7 +23,7 @@ class Tolerance:
     """How far recomputed values may be from those of the artefact.
 
     Attributes:
-        number: Of the 12 COCO numbers, as a fraction; 0.001 is the last digit that papers print.
+        number: Of the numbers over all classes, as a fraction; 0.001 is the last digit that papers print.
         per_class: Of the AP of a class, which a single box of a rare class moves.
         box: Of box edges in px.
         score: Of scores.
@@ -38,14 +38,14 @@ class Tolerance:
 
 
 def differences(
-    content: Mapping[str, Any], metrics: CocoMetrics, number: float, per_class: float, verb: str
+    content: Mapping[str, Any], metrics: DetectionMetrics, number: float, per_class: float, verb: str
 ) -> list[str]:
     """Numbers of an artefact that differ from others by more than a tolerance, one line for each.
 
     Args:
         content: An evaluation artefact.
         metrics: The others.
-        number: Tolerance of the 12 COCO numbers, as a fraction.
+        number: Tolerance of the numbers over all classes, as a fraction.
         per_class: Tolerance of the AP of a class.
         verb: How the others were found, for the lines.
     """
@@ -118,10 +118,10 @@ def read_detections(file: Path) -> list[dict[str, Any]]:
     """Read a COCO results file.
 
     Args:
-        file: As `CocoEvaluator.save_detections` writes it.
+        file: As `DetectionEvaluator.save_detections` writes it.
 
     Raises:
-        EvaluationError: If it is something else, or holds a number that is not finite.
+        EvaluationError: If it is something else, or holds a number that is not finite or a negative size.
     """
     try:
         rows = json.loads(file.read_bytes())
@@ -133,14 +133,20 @@ def read_detections(file: Path) -> list[dict[str, Any]]:
             row["bbox"], row["score"] = [float(side) for side in row["bbox"]], float(row["score"])
             if not np.isfinite([*row["bbox"], row["score"]]).all():
                 raise ValueError("a number is not finite")
+            if min(row["bbox"][2:]) < 0:
+                raise ValueError(f"bbox {row['bbox']} has a negative size; it is x, y, width, height")
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise EvaluationError(f"'{file}' is not a COCO results file ({str(error)[:200]}).") from None
     return rows
 
 
 def score_detections(
-    rows: Rows, annotations: str | Path, category_ids: Sequence[int], label_names: Sequence[str]
-) -> CocoMetrics:
+    rows: Rows,
+    annotations: str | Path,
+    category_ids: Sequence[int],
+    label_names: Sequence[str],
+    protocol: str = "coco",
+) -> DetectionMetrics:
     """Metrics of the rows of a results file; images without a row count as images without a detection.
 
     Args:
@@ -148,11 +154,12 @@ def score_detections(
         annotations: COCO instances file.
         category_ids: C ids of the classes there.
         label_names: C names.
+        protocol: As of `DetectionEvaluator`.
 
     Raises:
         EvaluationError: If a row names an image or category that the annotations do not have.
     """
-    evaluator = CocoEvaluator(annotations, category_ids=category_ids, label_names=label_names)
+    evaluator = DetectionEvaluator(annotations, category_ids=category_ids, label_names=label_names, protocol=protocol)
     by_image: dict[int, list[Mapping[str, Any]]] = {number: [] for number in evaluator.truth.image_ids}
     labels = {number: label for label, number in enumerate(category_ids)}
     for row in rows:

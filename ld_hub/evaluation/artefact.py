@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ld_hub.evaluation.metrics import CocoMetrics
+from ld_hub.evaluation.metrics import DetectionMetrics
 from ld_hub.hub.evidence import FORMAT, FORMAT_VERSION, check_evidence, find_evidence, read_evidence
 from ld_hub.hub.files import sha256_of
 from ld_hub.version import __version__
@@ -40,7 +40,7 @@ class Circumstances:
 
 
 def artefact(
-    metrics: CocoMetrics,
+    metrics: DetectionMetrics,
     *,
     model: Mapping[str, Any],
     weights: Path,

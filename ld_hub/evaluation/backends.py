@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ld_hub.errors import ConfigError
+from ld_hub.evaluation.found import Found
+from ld_hub.evaluation.ground_truth import GroundTruth
 
 BACKENDS = ("pycocotools", "hotcoco")
 Rows = list[dict[str, Any]]
@@ -22,73 +25,88 @@ class Curves(NamedTuple):
     recall: npt.NDArray[np.float64]
 
 
-def check_backend(backend: str) -> None:
-    """Make sure a scorer exists and is installed.
+def choose_backend(backend: str) -> str:
+    """The scorer that a setting stands for.
+
+    Args:
+        backend: One of `BACKENDS`, or ``"auto"``: hotcoco where it is installed.
 
     Raises:
-        ConfigError: If not.
+        ConfigError: If there is no such scorer, or it is not installed.
     """
+    if backend == "auto":
+        return "hotcoco" if find_spec("hotcoco") is not None else "pycocotools"
     if backend not in BACKENDS:
-        raise ConfigError(f"Unknown evaluation backend '{backend}'; choose one of {', '.join(BACKENDS)}.")
+        raise ConfigError(f"Unknown evaluation backend '{backend}'; choose one of auto, {', '.join(BACKENDS)}.")
     if backend == "hotcoco":
         try:
             import hotcoco  # noqa: F401
         except ImportError as error:
             raise ConfigError(
                 "backend='hotcoco' needs the package hotcoco: pip install 'ld_hub[fast-eval]', "
-                "or leave the backend at 'pycocotools'."
+                "or leave the backend at 'auto'."
             ) from error
+    return backend
 
 
-def score(
-    backend: str, content: dict[str, Any], detections: Rows, image_ids: list[int], category_ids: list[int]
-) -> Curves:
+def score(backend: str, truth: GroundTruth, found: Found, category_ids: list[int]) -> Curves:
     """Run a scorer on boxes.
 
     Args:
         backend: One of `BACKENDS`.
-        content: Images, categories and annotations in COCO form, ids distinct and above 0; it may be changed.
-        detections: Rows of a COCO results file.
-        image_ids: Images to score, sorted.
+        truth: Boxes of all images to score.
+        found: Detections on them.
         category_ids: Categories to score, sorted; they order the class axis.
     """
     run = _score_pycocotools if backend == "pycocotools" else _score_hotcoco
     with contextlib.redirect_stdout(io.StringIO()):  # both print their progress
-        return run(content, detections, image_ids, category_ids)
+        return run(truth, found, category_ids)
 
 
-def _score_pycocotools(
-    content: dict[str, Any], detections: Rows, image_ids: list[int], category_ids: list[int]
-) -> Curves:
+def _score_pycocotools(truth: GroundTruth, found: Found, category_ids: list[int]) -> Curves:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    truth, found = COCO(), COCO()
-    truth.dataset = content
+    boxes, detections = COCO(), COCO()
+    head = {"images": truth.images, "categories": truth.categories}
+    boxes.dataset = {**head, "annotations": [dict(row) for row in truth.annotations]}  # it writes into them
     # As COCO.loadRes does, which fails on an empty list.
-    found.dataset = {
-        "images": content["images"],
-        "categories": content["categories"],
-        "annotations": [
-            {**row, "id": k, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
-            for k, row in enumerate(detections, start=1)
-        ],
-    }
-    truth.createIndex()
-    found.createIndex()
-    run = COCOeval(truth, found, "bbox")
-    run.params.imgIds, run.params.catIds = image_ids, category_ids
+    rows = [
+        {**row, "id": k, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
+        for k, row in enumerate(found.rows(), start=1)
+    ]
+    detections.dataset = {**head, "annotations": rows}
+    boxes.createIndex()
+    detections.createIndex()
+    run = COCOeval(boxes, detections, "bbox")
+    run.params.imgIds, run.params.catIds = sorted(truth.image_ids), category_ids
     run.evaluate()
     run.accumulate()
     return Curves(run.eval["precision"], run.eval["recall"])
 
 
-def _score_hotcoco(content: dict[str, Any], detections: Rows, image_ids: list[int], category_ids: list[int]) -> Curves:
+def _score_hotcoco(truth: GroundTruth, found: Found, category_ids: list[int]) -> Curves:
     import hotcoco
 
-    truth = hotcoco.COCO(content)
-    run = hotcoco.COCOeval(truth, truth.load_res(detections), "bbox")
-    run.params.img_ids, run.params.cat_ids = image_ids, category_ids
+    def column(name: str, kind: type = int) -> npt.NDArray[Any]:
+        return np.array([row[name] for row in truth.annotations], dtype=kind)
+
+    # It takes no negative ids, and detections as floats, which do not hold every integer: hence places for ids.
+    images, categories = (np.array([row["id"] for row in rows]) for rows in (truth.images, truth.categories))
+    image, category = np.searchsorted(images, found.image_ids), np.searchsorted(categories, found.category_ids)
+    boxes = hotcoco.COCO.from_arrays(
+        images=[{"id": place, "width": 0, "height": 0} for place in range(len(images))],  # it refuses broken sizes
+        categories=[{"id": place, "name": str(place)} for place in range(len(categories))],
+        image_ids=np.searchsorted(images, column("image_id")),
+        category_ids=np.searchsorted(categories, column("category_id")),
+        boxes=column("bbox", float).reshape(-1, 4),
+        ids=column("id"),
+        area=column("area", float),
+        iscrowd=column("iscrowd"),
+    )
+    run = hotcoco.COCOeval(boxes, boxes.load_res(np.column_stack([image, found.boxes, found.scores, category])), "bbox")
+    run.params.img_ids = list(range(len(images)))
+    run.params.cat_ids = np.searchsorted(categories, category_ids).tolist()
     run.evaluate()
     run.accumulate()
     arrays: dict[str, Any] = run.eval or {}

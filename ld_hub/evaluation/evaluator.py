@@ -1,4 +1,4 @@
-"""COCO average precision of detections that are given batch by batch, on any number of ranks."""
+"""Average precision of detections that are given batch by batch, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ld_hub.errors import EvaluationError
-from ld_hub.evaluation.backends import check_backend, score
-from ld_hub.evaluation.ground_truth import GroundTruth, read_ground_truth
-from ld_hub.evaluation.metrics import CocoMetrics, mean_found, summarize
+from ld_hub.errors import ConfigError, EvaluationError
+from ld_hub.evaluation.backends import choose_backend, score
+from ld_hub.evaluation.found import Found
+from ld_hub.evaluation.ground_truth import GroundTruth, read_ground_truth, sticking_out
+from ld_hub.evaluation.metrics import MOST_COUNTED, DetectionMetrics, mean_found, summarize, summarize_voc
+from ld_hub.evaluation.voc import voc_average_precision
+from ld_hub.hub.evidence import PROTOCOLS
 from ld_hub.hub.files import atomic_write
 from ld_hub.structures.detections import Detections
 
@@ -29,24 +32,27 @@ class _Scored:
     labels: npt.NDArray[np.int64]  # (K,) in 0..C-1
 
 
-class CocoEvaluator:
-    """Collects detections and scores them against COCO annotations.
+class DetectionEvaluator:
+    """Collects detections and scores them against annotations in COCO's format, by the rules of COCO or PASCAL VOC.
 
     It refuses what would be scored wrongly without a word: NaN, unknown images and classes, an image given twice, a
-    forgotten image. Its numbers are pycocotools' (checked in the tests, bit for bit), whatever the order, the batch
+    forgotten image, corners in place of sizes. Its COCO numbers are pycocotools' (checked in the tests, bit for bit);
+    `ld_hub.evaluation.voc` has the rules of VOC. The numbers are the same whatever the order of the images, the batch
     size or the number of ranks the detections came in.
 
     Args:
         annotations: COCO instances file, its content, or a ground truth read before.
         category_ids: C category ids of the annotations, one per label of the model.
         label_names: C class names, in the same order.
-        backend: ``"pycocotools"``, or ``"hotcoco"`` (extra ``fast-eval``): the same numbers, faster.
+        protocol: ``"coco"``; ``"voc07"`` (11-point AP) or ``"voc12"`` (area under the curve).
+        backend: What scores by COCO's rules: ``"pycocotools"``, ``"hotcoco"`` (extra ``fast-eval``: the same numbers,
+            much faster), or ``"auto"``: hotcoco where it is installed.
 
     Raises:
         EvaluationError: If a category id is unknown to the annotations, belongs to another class name there, or is
             given twice, or if the annotations have boxes of a category that is not given.
         DataError: If the annotations are not usable; MissingFileError if they do not exist.
-        ConfigError: If the backend is unknown or not installed.
+        ConfigError: If the protocol or the backend is unknown, or the backend is not installed.
     """
 
     def __init__(
@@ -55,11 +61,15 @@ class CocoEvaluator:
         *,
         category_ids: Sequence[int],
         label_names: Sequence[str],
-        backend: str = "pycocotools",
+        protocol: str = "coco",
+        backend: str = "auto",
     ) -> None:
-        check_backend(backend)
+        if protocol not in PROTOCOLS:
+            raise ConfigError(f"Unknown evaluation protocol '{protocol}'; choose one of {', '.join(PROTOCOLS)}.")
+        backend = choose_backend(backend)
+        self.protocol, self.backend = protocol, backend if protocol == "coco" else "ld_hub"
         self.truth = annotations if isinstance(annotations, GroundTruth) else read_ground_truth(annotations)
-        self.category_ids, self.label_names, self.backend = tuple(category_ids), tuple(label_names), backend
+        self.category_ids, self.label_names = tuple(category_ids), tuple(label_names)
         self._scored: dict[int, _Scored] = {}
         self._check_classes()
 
@@ -126,7 +136,7 @@ class CocoEvaluator:
             )
         self._scored = merged
 
-    def compute(self, *, allow_partial: bool = False) -> CocoMetrics:
+    def compute(self, *, allow_partial: bool = False) -> DetectionMetrics:
         """Score everything given so far.
 
         Args:
@@ -136,7 +146,8 @@ class CocoEvaluator:
             The metrics. Without any detection they are 0.0; without ground truth they are None.
 
         Raises:
-            EvaluationError: If images are missing and `allow_partial` is False, or if there are no images at all.
+            EvaluationError: If images are missing and `allow_partial` is False, if there are no images at all, or if
+                the boxes are corners where x, y, width, height are expected.
         """
         ids = sorted(self._scored)
         missing = sorted(self.truth.image_ids - self._scored.keys())
@@ -147,36 +158,39 @@ class CocoEvaluator:
             )
         if not ids:
             raise EvaluationError(f"No image was scored against {self.truth.source}; call update() first.")
-        categories = sorted(self.category_ids)
-        # The scorers write into the rows they are given, hence the copies.
-        content = {
-            "images": self.truth.images,
-            "categories": self.truth.categories,
-            "annotations": [dict(row) for row in self.truth.annotations],
-        }
-        detections = self.results()
-        curves = score(self.backend, content, detections, ids, categories)
-        boxes = self.truth.boxes_per_category(ids)
-        classes = list(zip(self.label_names, self.category_ids, strict=True))
-        return CocoMetrics(
-            stats=summarize(curves.precision, curves.recall),
-            per_class={name: mean_found(curves.precision[:, :, categories.index(c), 0, 2]) for name, c in classes},
-            boxes={name: boxes[c] for name, c in classes},
+        truth, found = self.truth.only(ids), self._found()
+        _refuse_corners(found, truth)
+        if self.protocol == "coco":
+            stats, ap = self._score_coco(truth, found)
+        else:
+            by_iou = voc_average_precision(truth, found.rows(), self.category_ids, self.protocol)
+            stats, ap = summarize_voc(by_iou), [mean_found(column) for column in by_iou.T]
+        boxes = truth.boxes_per_category(skip_ignored=self.protocol != "coco")
+        return DetectionMetrics(
+            stats=stats,
+            per_class=dict(zip(self.label_names, ap, strict=True)),
+            boxes={name: boxes[c] for name, c in zip(self.label_names, self.category_ids, strict=True)},
             images=len(ids),
-            detections=len(detections),
+            detections=len(found),
+            not_counted=found.beyond(MOST_COUNTED) if self.protocol == "coco" else 0,
+            protocol=self.protocol,
         )
+
+    def _score_coco(self, truth: GroundTruth, found: Found) -> tuple[dict[str, float | None], list[float | None]]:
+        """The 12 numbers, and AP of each class."""
+        categories = sorted(self.category_ids)
+        curves = score(self.backend, truth, found, categories)
+        ap = [mean_found(curves.precision[:, :, categories.index(c), 0, 2]) for c in self.category_ids]
+        return summarize(curves.precision, curves.recall), ap
+
+    def _found(self) -> Found:
+        state = self.state()
+        categories = np.array(self.category_ids, dtype=np.int64)[state["labels"]]
+        return Found(np.repeat(state["image_ids"], state["counts"]), categories, state["boxes"], state["scores"])
 
     def results(self) -> list[dict[str, Any]]:
         """Return everything given so far as rows of a COCO results file, by image id."""
-        rows = []
-        for image_id in sorted(self._scored):
-            part = self._scored[image_id]
-            triples = zip(part.boxes.tolist(), part.scores.tolist(), part.labels.tolist(), strict=True)
-            rows += [
-                {"image_id": image_id, "category_id": self.category_ids[label], "bbox": box, "score": score}
-                for box, score, label in triples
-            ]
-        return rows
+        return self._found().rows()
 
     def save_detections(self, path: str | Path) -> Path:
         """Write `results` as JSON, in full precision, replacing an existing file in one step."""
@@ -203,7 +217,7 @@ class CocoEvaluator:
                     f"Label '{name}' has category id {number}, but in {source} {number} is '{known[number]}' and "
                     f"'{name}' is {ids_by_name[name]}; take the category ids from that file."
                 )
-        unseen = self.truth.boxes_per_category(self.truth.image_ids).keys() - set(ids)
+        unseen = self.truth.boxes_per_category().keys() - set(ids)
         if unseen:
             raise EvaluationError(
                 f"{source} has boxes of {_some([known[c] for c in sorted(unseen)])}, which the labels "
@@ -250,6 +264,20 @@ class CocoEvaluator:
 
     def _name(self, label: int) -> str:
         return f" '{self.label_names[label]}'" if 0 <= label < len(self.label_names) else ""
+
+
+def _refuse_corners(found: Found, truth: GroundTruth) -> None:
+    sizes = truth.sizes_of(found.image_ids)
+    out = sticking_out(found.boxes, sizes)
+    if len(out):
+        k = int(out[0])
+        width, height = sizes[k].tolist()
+        raise EvaluationError(
+            f"{len(out)} of {len(found)} detections reach out of their image when read as x, y, width, height, but lie "
+            f"in it when read as corners x1, y1, x2, y2 (for example image id {found.image_ids[k]}, "
+            f"{width:g}x{height:g} px: {found.boxes[k].tolist()}). Rows of a COCO results file have width and height, "
+            "`Detections` have corners."
+        )
 
 
 def _some(values: Sequence[Any]) -> str:

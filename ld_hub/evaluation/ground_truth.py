@@ -6,10 +6,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ld_hub.errors import DataError, MissingFileError
 
@@ -20,10 +23,11 @@ class GroundTruth:
 
     Attributes:
         source: Where it came from, for messages.
-        images: ``{"id", "width", "height"}`` per image, sorted by id.
+        images: ``{"id", "width", "height"}`` per image, sorted by id; 0 stands for a size that the file does not tell.
         categories: ``{"id", "name"}`` per category, sorted by id.
-        annotations: ``{"id", "image_id", "category_id", "bbox", "area", "iscrowd"}`` in the order of the file; ids
-            are issued anew as 1, 2, ..., because the scorers treat id 0 as "matched nothing".
+        annotations: ``{"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore"}`` in the order of the
+            file; ids are issued anew as 1, 2, ..., because the scorers treat id 0 as "matched nothing". ``ignore`` is 1
+            where the file says ``ignore`` or ``difficult``: only the VOC protocols look at it.
     """
 
     source: str
@@ -41,12 +45,32 @@ class GroundTruth:
         """Category id to name."""
         return {category["id"]: category["name"] for category in self.categories}
 
-    def boxes_per_category(self, image_ids: Iterable[int]) -> Counter[int]:
-        """Count the boxes, crowds aside, of each category id on these images."""
+    def only(self, image_ids: Iterable[int]) -> GroundTruth:
+        """The ground truth of these images, as if there were no others."""
         wanted = frozenset(image_ids)
+        if wanted == self.image_ids:
+            return self
+        images = [row for row in self.images if row["id"] in wanted]
+        return replace(self, images=images, annotations=[r for r in self.annotations if r["image_id"] in wanted])
+
+    def boxes_per_category(self, *, skip_ignored: bool = False) -> Counter[int]:
+        """Count the boxes of each category id.
+
+        Args:
+            skip_ignored: Leave out those marked ``ignore``; crowds are left out anyway.
+        """
         return Counter(
-            row["category_id"] for row in self.annotations if row["image_id"] in wanted and not row["iscrowd"]
+            row["category_id"]
+            for row in self.annotations
+            if not row["iscrowd"] and not (skip_ignored and row["ignore"])
         )
+
+    def sizes_of(self, image_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """``(K, 2)`` width and height in px of the images of these ids ``(K,)``; 0 where they are not known."""
+        known = np.array([row["id"] for row in self.images], dtype=np.int64)
+        sizes = np.array([[row["width"], row["height"]] for row in self.images], dtype=np.float64).reshape(-1, 2)
+        found: npt.NDArray[np.float64] = sizes[np.searchsorted(known, image_ids)]
+        return found
 
 
 def read_ground_truth(annotations: str | Path | dict[str, Any]) -> GroundTruth:
@@ -61,15 +85,15 @@ def read_ground_truth(annotations: str | Path | dict[str, Any]) -> GroundTruth:
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: If it is not COCO JSON, an image, category or annotation id repeats, or an annotation names an
-            unknown image or category or has no finite box.
+        DataError: If it is not COCO JSON, an image, category or annotation id repeats, an annotation names an
+            unknown image or category or has no finite box, or the boxes are corners instead of corner and size.
     """
     if isinstance(annotations, dict):
         source, content = "the annotations", annotations
     else:
         source, content = str(annotations), _load(Path(annotations))
     images = [
-        {"id": row["id"], "width": row.get("width", 0), "height": row.get("height", 0)}
+        {"id": row["id"], "width": _side(row.get("width")), "height": _side(row.get("height"))}
         for row in _rows(content, "images", source)
     ]
     categories = [
@@ -81,7 +105,47 @@ def read_ground_truth(annotations: str | Path | dict[str, Any]) -> GroundTruth:
         raise DataError(f"{source} has no list 'annotations'; a test file without boxes cannot be evaluated against.")
     _refuse_repeated(rows, source)
     checked = [_annotation(row, k, known_images, known_categories, source) for k, row in enumerate(rows)]
-    return GroundTruth(source, _by_id(images), _by_id(categories), checked)
+    truth = GroundTruth(source, _by_id(images), _by_id(categories), checked)
+    _refuse_corners(truth)
+    return truth
+
+
+def sticking_out(boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Tell whether boxes that should be x, y, width, height are x1, y1, x2, y2.
+
+    They are, where at least a fifth of them (and 3) reach out of their image, and all but 1 % would be boxes inside of
+    it when read as corners. Of boxes given as corners about three quarters reach out, while of others hardly any does,
+    and those near the right or the lower edge are no corners.
+
+    Args:
+        boxes: ``(K, 4)`` px.
+        sizes: ``(K, 2)`` width and height of the image of each, in px; 0 where it is not known.
+
+    Returns:
+        Indices of the boxes that reach out of their image if they are corners, else none.
+    """
+    known = (sizes > 0).all(axis=1)
+    ends = boxes[:, :2] + boxes[:, 2:]
+    out = np.flatnonzero(known & (ends > 1.01 * sizes + 1).any(axis=1))
+    corners = known & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1) & (boxes[:, 2:] <= sizes + 1).all(axis=1)
+    many = len(out) >= max(3, 0.2 * np.count_nonzero(known))
+    return out if many and np.count_nonzero(corners) >= 0.99 * np.count_nonzero(known) else out[:0]
+
+
+def _refuse_corners(truth: GroundTruth) -> None:
+    rows = truth.annotations
+    boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
+    sizes = truth.sizes_of(np.array([row["image_id"] for row in rows], dtype=np.int64))
+    out = sticking_out(boxes, sizes)
+    if len(out):
+        k = int(out[0])
+        width, height = sizes[k].tolist()
+        raise DataError(
+            f"{truth.source}: {len(out)} of {len(rows)} boxes reach out of their image when read as x, y, width, "
+            "height, as COCO has them, but lie in it when read as corners x1, y1, x2, y2 (for example annotations"
+            f"[{k}]: bbox {rows[k]['bbox']}, image {width:g}x{height:g} px). Write x2 - x1 and y2 - y1 in place of "
+            "x2 and y2."
+        )
 
 
 def _by_id(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -157,7 +221,13 @@ def _annotation(row: Any, index: int, images: set[int], categories: set[int], so
         "bbox": [float(side) for side in box],
         "area": float(area),
         "iscrowd": int(bool(row.get("iscrowd", 0))),
+        "ignore": int(bool(row.get("ignore") or row.get("difficult"))),
     }
+
+
+def _side(value: Any) -> float:
+    """A side of an image in px, 0 where there is none."""
+    return value if _finite(value) and value > 0 else 0
 
 
 def _finite(value: Any) -> bool:

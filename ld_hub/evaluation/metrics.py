@@ -10,25 +10,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ld_hub.hub.evidence import STAT_NAMES
+from ld_hub.hub.evidence import PROTOCOLS, STAT_NAMES, TITLES, VOC_NAMES
 
 NONE = "–"  # shown where there was nothing to find
+MOST_COUNTED = 100  # detections per class and image that COCO looks at
 
 
 @dataclass(frozen=True)
-class CocoMetrics:
-    """COCO box metrics of one set of detections, as fractions 0..1.
+class DetectionMetrics:
+    """Box metrics of one set of detections, as fractions 0..1.
 
     A number is None where nothing could be found: no ground truth of that class or size on the scored images.
     None never enters a mean. Printing shows `table`.
 
     Attributes:
-        stats: The 12 COCO numbers: AP (mean over IoU 0.50:0.95), AP50, AP75, AP of small (< 32² px), medium and large
-            (> 96² px) objects, and average recall with 1, 10, 100 detections per class and image and by size.
+        stats: The numbers of the protocol. COCO has 12: AP (mean over IoU 0.50:0.95), AP50, AP75, AP of small (< 32²
+            px), medium and large (> 96² px) objects, and average recall with 1, 10, 100 detections per class and image
+            and by size. VOC has 11: AP50, AP55, ..., AP95, and their mean AP.
         per_class: AP of each class by name, in the order of the model's classes.
-        boxes: Ground-truth boxes of each class by name, crowds aside.
+        boxes: Ground-truth boxes of each class by name, crowds aside, for VOC also difficult ones.
         images: Number of images scored.
-        detections: Number of detections scored.
+        detections: Number of detections given.
+        not_counted: How many of these the protocol leaves out: those beyond COCO's 100 best per class and image.
+        protocol: ``"coco"``, ``"voc07"`` or ``"voc12"``.
     """
 
     stats: Mapping[str, float | None]
@@ -36,6 +40,8 @@ class CocoMetrics:
     boxes: Mapping[str, int] = field(default_factory=dict)
     images: int = 0
     detections: int = 0
+    not_counted: int = 0
+    protocol: str = "coco"
 
     def __getitem__(self, name: str) -> float | None:
         return self.stats[name]
@@ -46,11 +52,13 @@ class CocoMetrics:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values; fractions 0..1, None where nothing could be found."""
         return {
+            "protocol": self.protocol,
             "stats": dict(self.stats),
             "per_class": dict(self.per_class),
             "boxes": dict(self.boxes),
             "images": self.images,
             "detections": self.detections,
+            "not_counted": self.not_counted,
         }
 
     def table(self, per_class: bool = True) -> str:
@@ -59,8 +67,12 @@ class CocoMetrics:
         Args:
             per_class: Whether to list the classes too, best AP first; classes without ground truth come last.
         """
-        lines = [f"COCO box metrics, x100: {self.images} images, {self.detections} detections"]
-        for names in (STAT_NAMES[:6], STAT_NAMES[6:]):
+        lines = [f"{TITLES[self.protocol]}, x100: {self.images} images, {self.detections} detections"]
+        if self.not_counted:
+            most = f"COCO counts the {MOST_COUNTED} best of each class and image"
+            lines.append(f"{self.not_counted} detections were not counted: {most}")
+        known = PROTOCOLS[self.protocol]
+        for names in (known[:6], known[6:]):
             lines.append("  ".join(f"{name:>6}" for name in names))
             lines.append("  ".join(f"{_percent(self.stats.get(name)):>6}" for name in names))
         if per_class and self.per_class:
@@ -100,6 +112,11 @@ def summarize(precision: npt.NDArray[np.float64], recall: npt.NDArray[np.float64
     slices = (ap[..., 0], ap[0, ..., 0], ap[5, ..., 0], ap[..., 1], ap[..., 2], ap[..., 3])
     recalls = (ar[..., 0, 0], ar[..., 0, 1], ar[..., 0, 2], ar[..., 1, 2], ar[..., 2, 2], ar[..., 3, 2])
     return {name: mean_found(part) for name, part in zip(STAT_NAMES, slices + recalls, strict=True)}
+
+
+def summarize_voc(ap: npt.NDArray[np.float64]) -> dict[str, float | None]:
+    """The 11 VOC numbers from AP by IoU threshold and class ``(10, C)``, in which -1 marks "no ground truth"."""
+    return {name: mean_found(part) for name, part in zip(VOC_NAMES, (ap, *ap), strict=True)}
 
 
 def mean_found(values: npt.NDArray[np.float64]) -> float | None:

@@ -3,7 +3,15 @@
 from ld_hub.hub.config import CONFIG_NAME, MODEL_TYPE, no_model, read_config, shorten, write_json
 from ld_hub.hub.download import download
 from ld_hub.hub.fetch import disk_errors, fetch_file, offline, one_at_a_time
-from ld_hub.hub.files import atomic_directory, atomic_file, atomic_write, describe_bytes, sha256_of
+from ld_hub.hub.files import (
+    atomic_directory,
+    atomic_file,
+    atomic_write,
+    cache_root,
+    describe_bytes,
+    new_directory,
+    sha256_of,
+)
 from ld_hub.hub.weights import WEIGHTS_NAME, load_safetensors, refuse_non_finite, save_safetensors, tensor_shapes
 
 __all__ = [
@@ -13,11 +21,13 @@ __all__ = [
     "atomic_directory",
     "atomic_file",
     "atomic_write",
+    "cache_root",
     "describe_bytes",
     "disk_errors",
     "download",
     "fetch_file",
     "load_safetensors",
+    "new_directory",
     "no_model",
     "offline",
     "one_at_a_time",

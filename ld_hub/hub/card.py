@@ -15,16 +15,23 @@ import yaml  # type: ignore[import-untyped]
 from huggingface_hub import EvalResult, ModelCardData
 
 from ld_hub.errors import ConfigError
+from ld_hub.hub.evidence import VOC_NAMES
 
 BEGIN = "<!-- ld_hub:begin: written by ld-hub; what stands outside of this block stays as it is -->"
 END = "<!-- ld_hub:end -->"
-METRICS = {  # number of an evaluation: its type in model-index
-    "AP": "map",
-    "AP50": "map_50",
-    "AP75": "map_75",
-    "APs": "map_small",
-    "APm": "map_medium",
-    "APl": "map_large",
+METRICS = {  # numbers of an evaluation that a card shows, by protocol: their types in model-index
+    "coco": {
+        "AP": "map",
+        "AP50": "map_50",
+        "AP75": "map_75",
+        "APs": "map_small",
+        "APm": "map_medium",
+        "APl": "map_large",
+    },
+    **{
+        voc: {name: f"{voc}_{name.replace('AP', 'map_').rstrip('_')}" for name in VOC_NAMES}
+        for voc in ("voc07", "voc12")
+    },
 }
 DIGITS = 4  # of a fraction in model-index
 PREFIXES = ("recipe:", "teacher:")  # of tags that are the generator's
@@ -91,7 +98,7 @@ def eval_results(content: Mapping[str, Any]) -> list[EvalResult]:
     Args:
         content: An evaluation artefact.
     """
-    data = content["data"]
+    data, protocol = content["data"], content["protocol"]
     return [
         EvalResult(
             task_type="object-detection",
@@ -99,21 +106,21 @@ def eval_results(content: Mapping[str, Any]) -> list[EvalResult]:
             dataset_name=visible(data["name"]),
             dataset_split=visible(data["split"]),
             metric_type=kind,
-            metric_name=name,
+            metric_name=name if protocol == "coco" else f"{name} ({protocol})",
             metric_value=round(content["stats"][name], DIGITS),
         )
-        for name, kind in METRICS.items()
+        for name, kind in METRICS[protocol].items()
         if content["stats"][name] is not None
     ]
 
 
 def ap_cells(content: Mapping[str, Any]) -> list[str]:
-    """AP, AP50, AP75, APs, APm, APl of an evaluation times 100, as they stand in the table of a card.
+    """The numbers `METRICS` of an evaluation times 100, as they stand in the table of a card.
 
     Args:
         content: An evaluation artefact.
     """
-    values = [content["stats"][name] for name in METRICS]
+    values = [content["stats"][name] for name in METRICS[content["protocol"]]]
     return ["" if value is None else f"{100 * value:.1f}" for value in values]
 
 

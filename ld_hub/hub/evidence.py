@@ -6,7 +6,8 @@
  "weights": {"file": "model.safetensors", "sha256": of the file, "tensors": digits of the sha256 of names and values},
  "data":    {"name": ..., "split": ..., "annotations": file name, "sha256": of the file},
  "detections_file": {"file": "detections.json", "sha256": of the file},
- "stats": the 12 COCO numbers, "per_class": AP by label, "boxes": ground truth by label, "images": N, "detections": N,
+ "protocol": a key of `PROTOCOLS` ("coco" where it is missing), "stats": its numbers, "per_class": AP by label,
+ "boxes": ground truth by label, "images": N, "detections": N, "not_counted": N (0 where it is missing),
  "backend": scorer, "device": ..., "precision": ..., "batch_size": ...}
 ```
 Fractions are 0..1; null stands where there was nothing to find. Files are named without their directories.
@@ -32,6 +33,13 @@ FORMAT_VERSION = 1
 EVAL_DIRECTORY = "eval"  # of a model directory or repository: where artefacts and their detections lie
 MAX_BYTES = 8_000_000
 STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+VOC_NAMES = ("AP", *(f"AP{percent}" for percent in range(50, 100, 5)))
+PROTOCOLS = {"coco": STAT_NAMES, "voc07": VOC_NAMES, "voc12": VOC_NAMES}  # the numbers that each gives
+TITLES = {
+    "coco": "COCO box metrics",
+    "voc07": "PASCAL VOC 2007, 11-point AP",
+    "voc12": "PASCAL VOC 2012, AP by area",
+}
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 20_000  # characters of a text
@@ -129,7 +137,7 @@ def check_evidence(content: Mapping[str, Any], where: str = "the evaluation") ->
         where: Its source, for messages.
 
     Returns:
-        The same as a plain dictionary.
+        The same as a plain dictionary, what older versions did not write filled in.
 
     Raises:
         EvaluationError: Naming the field, what it is and what it should be.
@@ -160,22 +168,26 @@ def check_evidence(content: Mapping[str, Any], where: str = "the evaluation") ->
         _text(where, "model.recipe", content["model"]["recipe"])
     _object(where, content["model"], "config")
     _object(where, content, "versions")
-    _check_numbers(where, content)
-    return dict(content)
+    whole = {**content, "protocol": content.get("protocol", "coco"), "not_counted": content.get("not_counted", 0)}
+    _check_numbers(where, whole)
+    return whole
 
 
 def _check_numbers(where: str, content: Mapping[str, Any]) -> None:
     for part in ("stats", "per_class", "boxes"):
         _object(where, content, part)
-    if tuple(content["stats"]) != STAT_NAMES:
-        raise _wrong(where, "stats", list(content["stats"]), f"the names {', '.join(STAT_NAMES)}")
+    protocol = content["protocol"]
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        raise _wrong(where, "protocol", protocol, f"one of {', '.join(PROTOCOLS)}")
+    if tuple(content["stats"]) != PROTOCOLS[protocol]:
+        raise _wrong(where, "stats", list(content["stats"]), f"the names {', '.join(PROTOCOLS[protocol])}")
     for part in ("stats", "per_class"):
         for name, value in content[part].items():
             real = isinstance(value, (int, float)) and not isinstance(value, bool)
             if value is not None and not (real and math.isfinite(value) and 0 <= value <= 1):
                 raise _wrong(where, f"{part}.{name[:80]}", value, "a fraction 0..1 or null")
     counts = {f"boxes.{name[:80]}": value for name, value in content["boxes"].items()}
-    counts |= {name: content.get(name) for name in ("images", "detections", "batch_size")}
+    counts |= {name: content.get(name) for name in ("images", "detections", "not_counted", "batch_size")}
     for name, value in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise _wrong(where, name, value, "a whole number from 0 on")

@@ -27,6 +27,11 @@ TABLE_SIZE = (800, 1280)  # height, width at which papers count multiply-adds
 _MAX_BYTES = 2_000_000
 
 
+def comparable(content: Mapping[str, Any]) -> tuple[str, str]:
+    """What two evaluations must have in common to stand in one table: annotations and protocol."""
+    return content["data"]["sha256"], content["protocol"]
+
+
 @dataclass(frozen=True)
 class Measured:
     """Evaluations by what they are of.
@@ -42,9 +47,9 @@ class Measured:
     alone: list[dict[str, Any]] = field(default_factory=list)
 
     def beside(self, content: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        """Evaluations of teacher and baseline on the same images as one of the model's own, with titles."""
+        """Evaluations of teacher and baseline like one of the model's own, with titles: same images, same protocol."""
         rows = [("teacher", each) for each in self.teacher] + [("without distillation", each) for each in self.alone]
-        return [(title, each) for title, each in rows if each["data"]["sha256"] == content["data"]["sha256"]]
+        return [(title, each) for title, each in rows if comparable(each) == comparable(content)]
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Run:
         settings: Its config.json.
         arguments: Its arguments.yaml.
         text: arguments.yaml as it stands, the home directory written as ``~``.
+        commands: Lines of its command.txt, likewise: what was typed to start the run, and to continue it.
         speed: Its benchmark.json, as `ld-hub benchmark --json` writes it.
     """
 
@@ -63,6 +69,7 @@ class Run:
     settings: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
     text: str = ""
+    commands: tuple[str, ...] = ()
     speed: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -96,17 +103,13 @@ def read_run(path: Path | None) -> Run:
     """
     if path is None:
         return Run()
-    text = ""
-    if _small(path / "arguments.yaml"):
-        home = f"{Path.home()}/"
-        text = (path / "arguments.yaml").read_text(encoding="utf-8", errors="replace")
-        text = text.replace(home, "~/") if len(home) > 2 else text
+    text, typed = (_text(path / name) for name in ("arguments.yaml", "command.txt"))
     try:
         arguments = read_yaml(text) if text else {}
     except LdHubError as error:
         raise CheckpointError(f"'{path / 'arguments.yaml'}': its lines {error}") from None
     settings, speed = _json(path / "config.json"), _json(path / "benchmark.json")
-    return Run(path, settings, arguments, text, speed)
+    return Run(path, settings, arguments, text, tuple(typed.splitlines()), speed)
 
 
 def sort_evaluations(model: Any, evaluations: Sequence[Mapping[str, Any]], run: Run) -> Measured:
@@ -232,6 +235,17 @@ def _small(file: Path) -> bool:
     if file.stat().st_size > _MAX_BYTES:
         raise CheckpointError(f"'{file}' has more than {_MAX_BYTES:,} bytes; no run writes such a file.")
     return True
+
+
+def _text(file: Path) -> str:
+    """Content of a file, the home directory written as ``~``; the empty string where there is none."""
+    return without_home(file.read_text(encoding="utf-8", errors="replace")) if _small(file) else ""
+
+
+def without_home(text: str) -> str:
+    """A text with the home directory of this account written as ``~``."""
+    home = f"{Path.home()}/"
+    return text.replace(home, "~/") if len(home) > 2 else text
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ld_hub.hub.card import METRICS, ap_cells, card_metadata, escape, fence, render_card, table
+from ld_hub.hub.evidence import TITLES
 from ld_hub.models.backbones import timm_name
 from ld_hub.models.card_facts import (
     Measured,
@@ -31,7 +32,7 @@ from ld_hub.registry import PretrainedCfg
 FAMILIES = {"gfocal": "GFocal", "atss": "ATSS", "fcos": "FCOS", "retinanet": "RetinaNet"}
 PICTURES = {  # files that a card shows where they lie beside it
     "detections.jpg": "Detections of this model",
-    "curves.png": "Losses of the training run",
+    "curves.png": "Curves of the training run",
 }
 _SHOWN_CLASSES = 12
 _TERM_COLUMNS = ("kind", "region", "weight", "temperature", "first_step", "last_step")
@@ -253,10 +254,11 @@ def _average_precision(model: Any, measured: Measured, repo_id: str) -> str:
         data = content["data"]
         place = repo_id or "."
         parts += [
-            f"{escape(data['name'])}, {escape(data['split'])}: {content['images']} images, {content['detections']} "
-            f"detections (annotations sha256 `{data['sha256'][:16]}`, weights `{content['weights']['sha256'][:16]}`); "
+            f"{escape(data['name'])}, {escape(data['split'])}: {TITLES[content['protocol']]}; "
+            f"{content['images']} images, {content['detections']} detections{_left_out(content)} "
+            f"(annotations sha256 `{data['sha256'][:16]}`, weights `{content['weights']['sha256'][:16]}`); "
             f"{escape(content['precision'])} on {escape(content['device'])}.",
-            table(["AP, x100", *METRICS], rows),
+            table(["AP, x100", *METRICS[content["protocol"]]], rows),
             _classes(content),
             f"Measured by {code('ld-hub')} {escape(content['versions'].get('ld_hub', ''))}; to check it:",
             fence(f"ld-hub verify {place} --data DATA_DIRECTORY", "sh"),
@@ -266,6 +268,10 @@ def _average_precision(model: Any, measured: Measured, repo_id: str) -> str:
     if rows_of_others:
         parts += ["Published for weights of this name, which are not these; not measured here:", rows_of_others]
     return "\n\n".join(["## Average precision", *parts]) if parts else ""
+
+
+def _left_out(content: Mapping[str, Any]) -> str:
+    return f", {content['not_counted']} of them not counted" if content["not_counted"] else ""
 
 
 def _row_title(title: str, content: Mapping[str, Any]) -> str:
@@ -303,14 +309,17 @@ def _training(model: Any, run: Run) -> str:
         ["seed", _joined(config, seed="{}")],
     ]
     parts.append(table(["", ""], [[name, escape(text)] for name, text in rows if text]))
-    if run.text:
+    if run.commands:
+        continued = "; each line after the first continued an interrupted run" if len(run.commands) > 1 else ""
+        parts += [f"Started by (as typed{continued}):", fence("\n".join(run.commands), "sh")]
+    elif run.text:
         module = "distill" if run.distils else "train"
         processes = f"--num_processes {run.processes} " if run.processes else ""
         name = run.arguments.get("name", model.name)
-        parts += [
-            fence(f"accelerate launch {processes}-m ld_hub.{module} {name} --config arguments.yaml", "sh"),
-            f"<details><summary>arguments.yaml</summary>\n\n{fence(run.text, 'yaml')}\n\n</details>",
-        ]
+        command = f"accelerate launch {processes}-m ld_hub.{module} {name} --config arguments.yaml"
+        parts += ["The same settings as a command, rebuilt from arguments.yaml:", fence(command, "sh")]
+    if run.text:
+        parts.append(f"<details><summary>arguments.yaml</summary>\n\n{fence(run.text, 'yaml')}\n\n</details>")
     return "\n\n".join(parts)
 
 
@@ -357,7 +366,7 @@ def _limits(measured: Measured) -> str:
         if weak:
             lines.append(f"- AP below 5 on {where}: {_some(weak)}.")
         sizes = {"small (below 32² px)": "APs", "medium": "APm", "large (above 96² px)": "APl"}
-        missing = [name for name, key in sizes.items() if content["stats"][key] is None]
+        missing = [name for name, key in sizes.items() if content["stats"].get(key, 0.0) is None]
         if missing:
             lines.append(f"- {where} has no {' and no '.join(missing)} objects.")
         lines.append(f"- AP is of {content['images']} images.") if content["images"] < 500 else None

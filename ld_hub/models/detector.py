@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ld_hub.errors import CheckpointError, ConfigError
-from ld_hub.layers.postprocess import PostprocessConfig, postprocess
+from ld_hub.layers.postprocess import NmsKind, PostprocessConfig, postprocess
 from ld_hub.models.backbones import Backbone
 from ld_hub.models.config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.models.inference import Images, predict
@@ -270,6 +270,7 @@ class DenseDetector(TimmMethods):
         images: Images,
         *,
         threshold: float | None = None,
+        nms: NmsKind | None = None,
         batch_size: int = 8,
     ) -> Detections | list[Detections]:
         """Detect objects on a path, URL, Pillow image, array, tensor, directory, or a list of them.
@@ -277,12 +278,13 @@ class DenseDetector(TimmMethods):
         Args:
             images: What to look at; see `ld_hub.models.inference.predict`.
             threshold: Least score; by default the model's own.
+            nms: ``"hard"``, ``"soft_linear"``, ``"soft_gaussian"`` or ``"score_voting"``; by default the model's own.
             batch_size: Most images in one forward pass; does not change the result.
 
         Returns:
             `Detections` of a single image, a list of them otherwise.
         """
-        return predict(self, images, threshold=threshold, batch_size=batch_size)
+        return predict(self, images, threshold=threshold, nms=nms, batch_size=batch_size)
 
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write ``config.json`` and ``model.safetensors``; `from_pretrained` gives the model back bit for bit."""

@@ -48,6 +48,7 @@ def create_model(
     backbone_checkpoint: str | Path | None = None,
     checkpoint_path: str | Path | None = None,
     cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
     **config_overrides: Any,
 ) -> DenseDetector:
     """Make a detector.
@@ -66,6 +67,7 @@ def create_model(
             OpenMMLab, LD or BCKD ``.pth`` file.
         cache_dir: Cache of downloads; by default huggingface_hub's own, and for published ``.pth`` files
             ``$LD_HUB_CACHE`` or ``~/.cache/ld_hub``.
+        token: Access token of the Hub for private repositories, or True to require the stored one; goes nowhere else.
         **config_overrides: Fields of the family's configuration; None leaves one as it is. Every family has those of
             `DetectorConfig`: ``backbone`` (a short name or any timm model with features at strides 8, 16 and 32),
             ``in_chans``, ``fpn_channels``, ``head_width``, ``head_depth``, ``frozen_stages``, ``norm_eval``. With
@@ -85,7 +87,7 @@ def create_model(
     options: dict[str, Any] = {"label_names": label_names, "category_ids": category_ids, "cache_dir": cache_dir}
     if checkpoint_path is None:  # else full weights follow: the backbone's own are not needed
         options |= {"pretrained_backbone": pretrained_backbone, "backbone_checkpoint": backbone_checkpoint}
-    place, weights = _locate(model_name, pretrained and checkpoint_path is None, cache_dir)
+    place, weights = _locate(model_name, pretrained and checkpoint_path is None, cache_dir, token)
     if place is None:
         return _with_checkpoint(_fresh(str(model_name), classes, overrides, options), checkpoint_path, classes)
     weights = weights and checkpoint_path is None
@@ -138,7 +140,9 @@ def find_weights(model_name: str | Path, cache_dir: str | Path | None = None) ->
     return place
 
 
-def _locate(model_name: str | Path, pretrained: bool, cache_dir: str | Path | None) -> tuple[Path | None, bool]:
+def _locate(
+    model_name: str | Path, pretrained: bool, cache_dir: str | Path | None, token: str | bool | None = None
+) -> tuple[Path | None, bool]:
     """``(directory of a saved model, load its weights)``; None where a registered name is built afresh."""
     directory = saved_directory(model_name)
     if directory is not None:
@@ -151,11 +155,11 @@ def _locate(model_name: str | Path, pretrained: bool, cache_dir: str | Path | No
         return Path(place), pretrained
     if source:
         repo, _, revision = place.partition("@")
-        return download(repo, revision or None, cache_dir=cache_dir, weights=pretrained), pretrained
+        return download(repo, revision or None, cache_dir=cache_dir, token=token, weights=pretrained), pretrained
     cfg = get_pretrained_cfg(model_name)  # also refuses unknown names and tags
     if not pretrained:
         return None, False
-    return _published(model_name, cfg, cache_dir), True
+    return _published(model_name, cfg, cache_dir, token), True
 
 
 def _fresh(
@@ -180,14 +184,16 @@ def _fresh(
     return model
 
 
-def _published(model_name: str, cfg: PretrainedCfg | None, cache_dir: str | Path | None) -> Path:
+def _published(
+    model_name: str, cfg: PretrainedCfg | None, cache_dir: str | Path | None, token: str | bool | None
+) -> Path:
     """The model directory behind a tag."""
     name = split_tag(model_name)[0]
     if cfg is not None and cfg.file:
         return Path(cfg.file)
     if cfg is not None and cfg.hf_hub_id:
         try:
-            return download(cfg.hf_hub_id, cache_dir=cache_dir)
+            return download(cfg.hf_hub_id, cache_dir=cache_dir, token=token)
         except HubError:
             if not cfg.url:
                 raise  # else the original file, which may be converted already

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ld_hub.errors import ConfigError, MissingFileError
+from ld_hub.layers.postprocess import NmsKind, PostprocessConfig
 from ld_hub.preprocessing import ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
 from ld_hub.structures import Detections
 
@@ -33,6 +34,7 @@ def predict(
     images: Images,
     *,
     threshold: float | None = None,
+    nms: NmsKind | None = None,
     batch_size: int = 8,
     keep_images: bool = True,
 ) -> Detections | list[Detections]:
@@ -43,6 +45,7 @@ def predict(
         images: A path, URL, Pillow image, array, tensor or encoded bytes; or several of them; or a directory, whose
             image files (not those of its subdirectories) are taken sorted by name.
         threshold: Least score, exclusive, 0..1; by default the model's own ``postprocess_config.score_threshold``.
+        nms: Kind of suppression, see `ld_hub.layers.postprocess.PostprocessConfig`; by default the model's own.
         batch_size: Most images in one forward pass. Does not change the result.
         keep_images: Whether each result keeps its image, so that ``.draw()`` needs no argument.
 
@@ -52,10 +55,11 @@ def predict(
     Raises:
         MissingFileError: If a file does not exist, or a directory has no images.
         DataError: If an image cannot be read; it is named.
-        ConfigError: If `images` is none of these, or `threshold` or `batch_size` no number in range.
+        ConfigError: If `images` is none of these, `threshold` or `batch_size` no number in range, or `nms` unknown.
     """
     sources, single = _sources(images)
-    found = list(iter_predict(model, sources, threshold=threshold, batch_size=batch_size, keep_images=keep_images))
+    each = iter_predict(model, sources, threshold=threshold, nms=nms, batch_size=batch_size, keep_images=keep_images)
+    found = list(each)
     return found[0] if single else found
 
 
@@ -64,6 +68,7 @@ def iter_predict(
     sources: Iterable[ImageSource],
     *,
     threshold: float | None = None,
+    nms: NmsKind | None = None,
     batch_size: int = 8,
     keep_images: bool = True,
 ) -> Iterator[Detections]:
@@ -76,6 +81,7 @@ def iter_predict(
         model: See `predict`.
         sources: Images, without directories.
         threshold: See `predict`.
+        nms: See `predict`.
         batch_size: See `predict`.
         keep_images: See `predict`.
 
@@ -86,13 +92,21 @@ def iter_predict(
         raise ConfigError(f"threshold is a score from 0 to 1; found {threshold!r}.")
     if not (_is_a(Integral, batch_size) and batch_size >= 1):
         raise ConfigError(f"batch_size is a whole number from 1; found {batch_size!r}.")
+    config = model.postprocess_config
+    if threshold is not None:  # heads with a quality score multiply after the first filter, hence a second one
+        config = replace(config, score_threshold=min(threshold, config.score_threshold))
+    if nms is not None:
+        config = replace(config, nms=nms)
     preprocess = Preprocessor(model.data_config)
     rest = iter(sources)
     while window := [load_image(source) for source in islice(rest, READ_AHEAD * batch_size)]:
         samples = [preprocess(image) for image in window]
         found: dict[int, Detections] = {}
         for group in _groups(samples, batch_size):
-            found.update(zip(group, _detect(model, [samples[k] for k in group], threshold), strict=True))
+            detections = _detect(model, [samples[k] for k in group], config)
+            if threshold is not None:
+                detections = [some.filter(threshold) for some in detections]
+            found.update(zip(group, detections, strict=True))
         for k, image in enumerate(window):
             yield replace(found[k], image=image if keep_images else None)
 
@@ -184,15 +198,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _detect(model: DenseDetector, samples: list[Sample], threshold: float | None) -> list[Detections]:
+def _detect(model: DenseDetector, samples: list[Sample], config: PostprocessConfig) -> list[Detections]:
     """One forward pass."""
     weight = next(model.parameters())
     batch = collate(samples).to(weight.device)
-    config = model.postprocess_config
-    if threshold is not None:  # heads with a quality score multiply after the first filter, hence a second one
-        config = replace(config, score_threshold=min(threshold, config.score_threshold))
     with evaluating(model):
         output = model(batch.images.to(weight.dtype))
         found = model.postprocess(output, batch.image_sizes, batch.scale_factors, config=config)
-    found = [detections.to("cpu") for detections in found]
-    return found if threshold is None else [detections.filter(threshold) for detections in found]
+    return [detections.to("cpu") for detections in found]

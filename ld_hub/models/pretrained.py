@@ -77,7 +77,7 @@ def save_pretrained(model: Saveable, directory: str | Path, *, recipe: Mapping[s
         "label_names": list(model.label_names),
         "category_ids": list(model.category_ids),
         "data_config": model.data_config.to_dict(),
-        "postprocess": asdict(model.postprocess_config),
+        "postprocess": model.postprocess_config.to_dict(),
         "recipe": dict(getattr(model, "recipe", None) or {} if recipe is None else recipe),
     }
     if not content["recipe"]:

@@ -17,6 +17,7 @@ from ld_hub.hub.card import update_card
 from ld_hub.hub.evidence import EVAL_DIRECTORY, check_evidence, find_evidence, read_evidence
 from ld_hub.hub.fetch import DISK_FULL
 from ld_hub.hub.upload import CARD_NAME, upload
+from ld_hub.models.card_facts import without_home
 from ld_hub.models.cards import model_card
 from ld_hub.preprocessing import DataConfig
 
@@ -33,7 +34,7 @@ PICTURE_NAME = "detections.jpg"
 CURVES_NAME = "curves.png"  # of a run, where it has one
 PICTURE_THRESHOLD = 0.3
 TRAINING_DIRECTORY = "training"
-TRAINING_FILES = ("config.json", "arguments.yaml", "result.json")  # of a run of the trainer
+TRAINING_FILES = ("config.json", "arguments.yaml", "command.txt", "result.json")  # of a run of the trainer
 OWNED = (f"{EVAL_DIRECTORY}/*.json", f"{TRAINING_DIRECTORY}/*", PICTURE_NAME, CURVES_NAME)
 
 
@@ -50,6 +51,7 @@ def push_to_hub(
     eval_results: EvalResults | None = None,
     run: str | Path | None = None,
     image: ImageSource | None = None,
+    curves: bool = True,
 ) -> CommitInfo:
     """Publish a model on the Hub in one commit: weights, settings, card, evaluations, a picture; all, or nothing.
 
@@ -69,6 +71,7 @@ def push_to_hub(
         run: Directory of the training run; its settings go into the card and into ``training/``, and where
             `eval_results` is None, what lies in its ``model/eval/`` counts as given.
         image: What `predict` takes; a picture of the detections on it is published.
+        curves: Publish the run's curves.png, where it has one.
 
     Returns:
         The commit: as a text its address, with ``.oid`` and ``.pr_url``.
@@ -80,15 +83,13 @@ def push_to_hub(
     """
     run = _require_run(run)
     with _temporary_folder() as folder:
-        _write_model(model, folder)
+        _write_model(model, image, folder)
         evaluations = _write_evaluations(eval_results, run, folder)
-        _write_training(run, folder)
-        _write_picture(model, image, folder)
+        _write_training(run, folder, curves)
         card = model_card(model, repo_id=repo_id, license=license, evaluations=evaluations, run=run, folder=folder)
-        atomic_write(folder / CARD_NAME, card)
         return upload(
             repo_id,
-            _files_below(folder),
+            _files_below(folder) | {CARD_NAME: atomic_write(folder / CARD_NAME, card)},
             commit_message=commit_message or f"Publish {model.name}",
             renew_card=update_card,
             owned=OWNED,
@@ -119,7 +120,7 @@ def push_to_hf_hub(
         revision: Branch.
         private: Make a new repository private.
         create_pr: Propose the commit as a pull request.
-        **options: ``license``, ``eval_results``, ``run`` and ``image`` of `push_to_hub`.
+        **options: ``license``, ``eval_results``, ``run``, ``image`` and ``curves`` of `push_to_hub`.
 
     Returns:
         The commit.
@@ -161,6 +162,30 @@ def preprocessor_settings(config: DataConfig) -> dict[str, Any]:
     }
 
 
+def draw_picture(model: DenseDetector, image: ImageSource, folder: Path) -> None:
+    """Draw what a model finds on an image, for its card; without detections a warning says so.
+
+    Args:
+        model: Detector.
+        image: What `predict` takes; a single one.
+        folder: Directory that gets `PICTURE_NAME`.
+
+    Raises:
+        ConfigError: If there are several images.
+    """
+    found = model.predict(image, threshold=PICTURE_THRESHOLD)
+    if isinstance(found, list):
+        raise ConfigError(f"image: expected one image, got {len(found)}.")
+    if len(found.scores):
+        folder.mkdir(parents=True, exist_ok=True)
+        found.save(folder / PICTURE_NAME)
+    else:
+        warnings.warn(
+            f"The model finds nothing with a score above {PICTURE_THRESHOLD} on the image, so there is no picture.",
+            stacklevel=4,
+        )
+
+
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[Path]:
     """A folder to be made; what the system says about writing there becomes a `HubError`."""
@@ -178,13 +203,16 @@ def _temporary_folder() -> Iterator[Path]:
         ) from error
 
 
-def _write_model(model: DenseDetector, folder: Path) -> None:
+def _write_model(model: DenseDetector, image: ImageSource | None, folder: Path) -> None:
+    """Weights, settings and, with an image, a picture."""
     try:
         model.save_pretrained(folder)
     except CheckpointError as error:  # its message names a temporary file
         reason = str(error).partition(" was not written: ")[2] or str(error)
         raise CheckpointError(f"'{model.name}' was not published, and nothing was sent: {reason}") from None
     write_json(folder / PREPROCESSOR_NAME, preprocessor_settings(model.data_config))
+    if image is not None:
+        draw_picture(model, image, folder)
 
 
 def _require_run(run: str | Path | None) -> Path | None:
@@ -233,34 +261,18 @@ def _slug(number: int, content: Mapping[str, Any]) -> str:
     return re.sub(r"[^\w.-]+", "_", words)[:80]
 
 
-def _write_training(run: Path | None, folder: Path) -> None:
+def _write_training(run: Path | None, folder: Path, curves: bool) -> None:
     """The run's settings, with the home directory of who trained it written as ``~``."""
     if run is None:
         return
-    if (run / CURVES_NAME).is_file():
+    if curves and (run / CURVES_NAME).is_file():
         shutil.copyfile(run / CURVES_NAME, folder / CURVES_NAME)
-    home = f"{Path.home()}/"
     for name in TRAINING_FILES:
         if (run / name).is_file():
             text = (run / name).read_text(encoding="utf-8", errors="replace")
-            atomic_write(folder / TRAINING_DIRECTORY / name, text.replace(home, "~/") if len(home) > 2 else text)
+            atomic_write(folder / TRAINING_DIRECTORY / name, without_home(text))
 
 
 def _files_below(folder: Path) -> dict[str, Path]:
     """Every file by its path in the repository."""
     return {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
-
-
-def _write_picture(model: DenseDetector, image: ImageSource | None, folder: Path) -> None:
-    if image is None:
-        return
-    found = model.predict(image, threshold=PICTURE_THRESHOLD)
-    if isinstance(found, list):
-        raise ConfigError(f"image: expected one image, got {len(found)}.")
-    if len(found.scores):
-        found.save(folder / PICTURE_NAME)
-    else:
-        warnings.warn(
-            f"The model finds nothing with a score above {PICTURE_THRESHOLD} on the image, so no picture is published.",
-            stacklevel=4,
-        )

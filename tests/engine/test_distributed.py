@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import PartialState
 
+from ld_hub.data import DetectionSet
 from ld_hub.engine import DetectionTrainer, TrainConfig
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.optimizer import average_buffers
@@ -104,9 +106,25 @@ def _evaluate(data: Path, out: Path) -> None:
     training, evaluation = sets(data)
     model = detector()
     model.set_labels(training.label_names, training.category_ids)
-    metrics, evaluator = evaluate(_eager(model), evaluation, batch_size=1, workers=0)
-    content = {"metrics": metrics.to_dict(), "detections": evaluator.results()}
+    model = _eager(model)
+    content = {}
+    for images in (1, 3, 4):  # one image leaves the second rank with nothing, three with less than the first
+        part = evaluation.select(range(images))
+        truth = _boxes_of(part, out / f"{images}_{rank()}.json")
+        for protocol in ("coco", "voc07"):
+            metrics, evaluator = evaluate(model, truth, batch_size=2, workers=0, protocol=protocol)
+            content[f"{protocol} {images}"] = {"metrics": metrics.to_dict(), "detections": evaluator.results()}
     (out / f"rank{rank()}.json").write_text(json.dumps(content))
+
+
+def _boxes_of(dataset: DetectionSet, path: Path) -> DetectionSet:
+    """The same with an annotation file of its images only."""
+    content = json.loads(Path(dataset.annotation_file).read_text())
+    ids = set(dataset.records.image_ids.tolist())
+    content["images"] = [row for row in content["images"] if row["id"] in ids]
+    content["annotations"] = [row for row in content["annotations"] if row["image_id"] in ids]
+    path.write_text(json.dumps(content))
+    return replace(dataset, annotation_file=str(path))
 
 
 def _eager(model):
@@ -121,8 +139,9 @@ def test_evaluation_is_the_same_on_every_rank_and_in_one_process(data, tmp_path)
     ranks = [json.loads((tmp_path / f"rank{index}.json").read_text()) for index in (0, 1)]
     _evaluate(data, tmp_path)  # this process is rank 0
     alone = json.loads((tmp_path / "rank0.json").read_text())
-    assert len(alone["detections"]) > 20
+    assert len(alone["coco 4"]["detections"]) > 20 and len(alone) == 6
     assert ranks[0] == ranks[1] == alone
+    assert {alone["voc07 3"]["metrics"][name] for name in ("protocol", "images")} == {"voc07", 3}
 
 
 def _train_and_evaluate(data: Path, out: Path) -> None:

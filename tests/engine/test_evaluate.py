@@ -79,6 +79,15 @@ def test_perfect_detections_have_ap_1(data):
     assert metrics.stats["AP"] == pytest.approx(1.0)
 
 
+def test_the_protocol_is_that_of_the_data_unless_another_is_named(data, eager):
+    evaluation = sets(data)[1]
+    voc = replace(evaluation, protocol="voc12")
+    named = [("coco", evaluation, None), ("voc12", voc, None), ("voc07", voc, "voc07"), ("coco", voc, "coco")]
+    for expected, dataset, protocol in named:
+        metrics, evaluator = evaluate(eager, dataset, workers=0, protocol=protocol)
+        assert metrics.protocol == evaluator.protocol == expected
+
+
 def test_other_classes_are_refused(data, eager):
     evaluation = replace(sets(data)[1], label_names=("red", "blue", "green"))
     with pytest.raises(EvaluationError, match=r"3 classes \(red, green, blue\).*has 3 \(red, blue, green\)"):

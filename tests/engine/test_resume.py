@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from ld_hub.distillation import get_recipe
 from ld_hub.engine import DetectionTrainer, TrainConfig
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
 from ld_hub.errors import CheckpointError, ConfigError
-from tests.engine.runs import QUICK, detector, distil, equal, records, train, weights
+from tests.engine.runs import QUICK, detector, distil, equal, records, sets, train, weights
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,84 @@ def test_resume_after_a_kill_in_the_middle_of_saving(data, tmp_path, monkeypatch
     assert equal(weights(tmp_path / "whole/model"), weights(tmp_path / "killed/model"))
     assert [path.name for path in (tmp_path / "killed/checkpoints").iterdir()].count("step_00000004") == 1
     assert len(list((tmp_path / "killed/checkpoints").iterdir())) == 2
+
+
+def _train_and_evaluate(data, out, seed=0, resume=False):
+    training, evaluation = sets(data)
+    model = detector(seed=seed)
+    if not resume:
+        torch.nn.init.constant_(model.head.cls.bias, 0.0)  # finds something from the start
+    settings = {**QUICK, "steps": 4, "eval_every_steps": 2, "eval_batch_size": 1, "lr": 1e-3}
+    config = TrainConfig(output_dir=str(out), **settings, resume=resume)
+    return DetectionTrainer(model, train_dataset=training, eval_dataset=evaluation, config=config).train()
+
+
+def _die_in_an_evaluation(data, out, place, call) -> None:
+    """Killed by the system when a method is called for the n-th time."""
+    from ld_hub.engine.loop import Loop
+    from ld_hub.evaluation import DetectionEvaluator
+
+    kind, name = {"update": (DetectionEvaluator, "update"), "save": (Loop, "save")}[place]
+    method, calls = getattr(kind, name), []
+
+    def deadly(self, *arguments):
+        calls.append(name)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return method(self, *arguments)
+
+    setattr(kind, name, deadly)
+    torch.set_num_threads(1)
+    _train_and_evaluate(data, out)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return out, _train_and_evaluate(data, out)
+
+
+@pytest.mark.parametrize(
+    ("place", "call", "step"),
+    [("update", 3, 2), ("save", 4, 4)],
+    ids=["among the images", "between the scores and their checkpoint"],
+)
+def test_resume_after_a_kill_in_the_middle_of_an_evaluation(
+    data, tmp_path, monkeypatch, undisturbed, place, call, step
+):
+    whole, expected = undisturbed
+    child = multiprocessing.get_context("spawn").Process(
+        target=_die_in_an_evaluation, args=(data, tmp_path / "killed", place, call)
+    )
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    trained = _count_steps(monkeypatch)
+    result = _train_and_evaluate(data, tmp_path / "killed", seed=3, resume=True)
+    assert trained == list(range(step, 4))  # no step is done again
+    assert result.metrics == expected.metrics and result.metrics.detections > 0
+    assert (result.best_ap, result.best_step) == (expected.best_ap, expected.best_step)
+    for name in ("model", "best", "checkpoints/step_00000004"):
+        assert equal(weights(whole / name), weights(tmp_path / "killed" / name))
+    for key in ("eval/AP", "loss"):
+        lines = [
+            [{k: v for k, v in r.items() if "second" not in k} for r in records(out, key)]
+            for out in (whole, tmp_path / "killed")
+        ]
+        assert lines[0] == lines[1] and [line["step"] for line in lines[0]][-1] == 4
+
+
+def _count_steps(monkeypatch):
+    from ld_hub.engine.loop import Loop
+
+    step, done = Loop._train_step, []
+
+    def counting(self, stream):
+        done.append(self.step)
+        return step(self, stream)
+
+    monkeypatch.setattr(Loop, "_train_step", counting)
+    return done
 
 
 def test_resume_before_the_first_checkpoint_and_after_the_end(data, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ld_hub.evaluation import CocoEvaluator
+from ld_hub.evaluation import DetectionEvaluator
 from ld_hub.structures import Detections
 
 NAMES = ("cat", "dog", "bird")
@@ -68,7 +68,7 @@ def make_problem():
 @pytest.fixture(scope="session")
 def evaluator_of():
     def build(content, found=None, **options):
-        evaluator = CocoEvaluator(copy.deepcopy(content), category_ids=IDS, label_names=NAMES, **options)
+        evaluator = DetectionEvaluator(copy.deepcopy(content), category_ids=IDS, label_names=NAMES, **options)
         if found:
             evaluator.update(list(found), list(found.values()))
         return evaluator

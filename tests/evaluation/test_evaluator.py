@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ld_hub.errors import ConfigError, EvaluationError
-from ld_hub.evaluation import CocoEvaluator
+from ld_hub.evaluation import DetectionEvaluator
 from ld_hub.evaluation.metrics import STAT_NAMES
 from ld_hub.structures import Detections
 
@@ -32,10 +32,16 @@ def pycocotools_stats(content, found, path):
     return run
 
 
+@pytest.fixture(params=["pycocotools", "hotcoco"])
+def backend(request):
+    pytest.importorskip(request.param)
+    return request.param
+
+
 @pytest.mark.parametrize("seed", range(12))
-def test_numbers_are_those_of_pycocotools(seed, make_problem, evaluator_of, tmp_path, capsys):
+def test_numbers_are_those_of_pycocotools(seed, backend, make_problem, evaluator_of, tmp_path, capsys):
     content, found = make_problem(seed)
-    metrics = evaluator_of(content, found).compute()
+    metrics = evaluator_of(content, found, backend=backend).compute()
     assert capsys.readouterr().out == ""  # silenced
     run = pycocotools_stats(content, found, tmp_path)
     ours = [-1.0 if metrics.stats[name] is None else metrics.stats[name] for name in STAT_NAMES]
@@ -46,18 +52,6 @@ def test_numbers_are_those_of_pycocotools(seed, make_problem, evaluator_of, tmp_
     assert metrics.per_class["bird"] is None
 
 
-def test_hotcoco_gives_the_same_numbers(make_problem, evaluator_of):
-    pytest.importorskip("hotcoco")
-    for seed in range(60):
-        content, found = make_problem(seed, images=4)
-        ours = evaluator_of(content, found).compute().to_dict()
-        fast = evaluator_of(content, found, backend="hotcoco").compute().to_dict()
-        assert fast == ours, f"seed {seed}"
-        empty = {image_id: d[:0] for image_id, d in found.items()}
-        ours = evaluator_of(content, empty).compute().to_dict()
-        assert evaluator_of(content, empty, backend="hotcoco").compute().to_dict() == ours
-
-
 def one_class(truth, guesses, width=200):
     """One image, one class; truth boxes xywh, guesses (xyxy, score)."""
     content = {
@@ -65,7 +59,7 @@ def one_class(truth, guesses, width=200):
         "categories": [{"id": 1, "name": "a"}],
         "annotations": [{"id": k, "image_id": 1, "category_id": 1, "bbox": box} for k, box in enumerate(truth)],
     }
-    evaluator = CocoEvaluator(content, category_ids=[1], label_names=["a"])
+    evaluator = DetectionEvaluator(content, category_ids=[1], label_names=["a"])
     boxes = torch.tensor([box for box, _ in guesses], dtype=torch.float32).reshape(-1, 4)
     scores = torch.tensor([score for _, score in guesses], dtype=torch.float32)
     evaluator.update([1], [Detections(boxes, scores, torch.zeros(len(guesses), dtype=torch.int64), ("a",))])
@@ -122,17 +116,18 @@ def test_annotation_id_0_counts(make_problem, evaluator_of):
     assert evaluator_of(shuffled, found).compute().to_dict() == expected
 
 
-def test_no_detections_are_zero_not_minus_one(make_problem, evaluator_of):
+def test_no_detections_are_zero_not_minus_one(make_problem, evaluator_of, backend):
     content, found = make_problem(0)
-    metrics = evaluator_of(content, {image_id: d[:0] for image_id, d in found.items()}).compute()
+    metrics = evaluator_of(content, {image_id: d[:0] for image_id, d in found.items()}, backend=backend).compute()
     assert set(metrics.stats.values()) == {0.0}
     assert metrics.per_class == {"cat": 0.0, "dog": 0.0, "bird": None}
     assert metrics.detections == 0
 
 
-def test_no_ground_truth_is_none(make_problem, evaluator_of):
+@pytest.mark.parametrize("protocol", ["coco", "voc07"])
+def test_no_ground_truth_is_none(make_problem, evaluator_of, backend, protocol):
     content, found = make_problem(0, annotations=False)
-    metrics = evaluator_of(content, found).compute()
+    metrics = evaluator_of(content, found, backend=backend, protocol=protocol).compute()
     assert set(metrics.stats.values()) == {None} and set(metrics.per_class.values()) == {None}
     assert "-1" not in metrics.table() and "–" in metrics.table()
 
@@ -144,15 +139,15 @@ def test_classes_without_ground_truth_are_absent_from_the_mean(make_problem, eva
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), data=st.data())
-def test_order_and_ranks_do_not_matter(seed, data, make_problem, evaluator_of):
+@given(seed=st.integers(0, 10_000), data=st.data(), protocol=st.sampled_from(["coco", "voc07", "voc12"]))
+def test_order_and_ranks_do_not_matter(seed, data, protocol, make_problem, evaluator_of):
     content, found = make_problem(seed, images=5)
-    expected = evaluator_of(content, found)
+    expected = evaluator_of(content, found, protocol=protocol)
     order = data.draw(st.permutations(list(found)))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(order)), max_size=3)))
     ranks = []
     for start, end in zip([0, *cuts], [*cuts, len(order)], strict=True):
-        rank = evaluator_of(content)
+        rank = evaluator_of(content, protocol=protocol)
         for image_id in order[start:end]:
             rank.update([image_id], [found[image_id]])
         ranks.append(rank)
@@ -166,7 +161,7 @@ def test_order_and_ranks_do_not_matter(seed, data, make_problem, evaluator_of):
 def test_annotations_from_a_file_are_those_of_its_content(make_problem, evaluator_of, tmp_path):
     content, found = make_problem(5)
     (tmp_path / "a.json").write_text(json.dumps(content))
-    from_file = CocoEvaluator(str(tmp_path / "a.json"), category_ids=(5, 2, 9), label_names=("cat", "dog", "bird"))
+    from_file = DetectionEvaluator(str(tmp_path / "a.json"), category_ids=(5, 2, 9), label_names=("cat", "dog", "bird"))
     from_file.update(list(found), list(found.values()))
     assert from_file.compute().to_dict() == evaluator_of(content, found).compute().to_dict()
 
@@ -174,11 +169,11 @@ def test_annotations_from_a_file_are_those_of_its_content(make_problem, evaluato
 def test_compute_twice_and_inputs_stay_as_they_were(make_problem, evaluator_of):
     content, found = make_problem(2)
     before = copy.deepcopy(content)
-    evaluator = CocoEvaluator(content, category_ids=(5, 2, 9), label_names=("cat", "dog", "bird"))
+    evaluator = DetectionEvaluator(content, category_ids=(5, 2, 9), label_names=("cat", "dog", "bird"))
     evaluator.update(list(found), list(found.values()))
     assert evaluator.compute().to_dict() == evaluator.compute().to_dict()
     assert content == before
-    fields = {"id", "image_id", "category_id", "bbox", "area", "iscrowd"}
+    fields = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore"}
     assert all(set(row) == fields for row in evaluator.truth.annotations)  # scorers leave marks in what they get
 
 
@@ -195,6 +190,30 @@ def test_saved_detections_give_the_same_numbers(make_problem, evaluator_of, tmp_
     run.accumulate()
     run.summarize()
     assert run.stats[0] == evaluator.compute()["AP"]
+
+
+def test_coco_does_not_look_at_ignore(make_problem, evaluator_of, backend):
+    content, found = make_problem(6)
+    expected = evaluator_of(content, found).compute().to_dict()
+    for row in content["annotations"]:
+        row["ignore"] = 1
+    assert evaluator_of(content, found, backend=backend).compute().to_dict() == expected
+
+
+def test_what_is_not_counted_is_told(make_problem, evaluator_of):
+    content, found = make_problem(0)
+    image, some = next((image, d) for image, d in found.items() if len(d) > 3)
+    found[image] = Detections(
+        some.boxes[:1].repeat(130, 1), torch.linspace(0, 1, 130), torch.full((130,), 1), some.label_names
+    )
+    metrics = evaluator_of(content, found).compute()
+    assert metrics.not_counted == metrics.to_dict()["not_counted"] == 30
+    assert metrics.detections == sum(len(d) for d in found.values())
+    assert "30 detections were not counted: COCO counts the 100 best of each class and image" in metrics.table()
+    found[image] = found[image][30:]  # the best 100
+    fewer = evaluator_of(content, found).compute()
+    assert fewer.stats == metrics.stats and fewer.not_counted == 0 and "not counted" not in fewer.table()
+    assert evaluator_of(content, found, protocol="voc07").compute().not_counted == 0
 
 
 # What is refused
@@ -229,6 +248,17 @@ def test_detections_that_cannot_be_scored_are_refused(found, message, make_probl
     with pytest.raises(EvaluationError, match=rf"Image id 107 has .*{message}"):
         evaluator.update([100, 107], [detections(), found])
     assert len(evaluator) == 0  # nothing was added, the good image neither
+
+
+def test_sizes_given_as_corners_are_refused(make_problem, evaluator_of):
+    """Somebody adds width and height to what is x2 and y2 already."""
+    content, found = make_problem(0)
+    for image, some in found.items():
+        first = some.boxes[:, :2] + 120
+        boxes = torch.cat([first, first + first + 30], dim=1)
+        found[image] = Detections(boxes, some.scores, some.labels, some.label_names)
+    with pytest.raises(EvaluationError, match=r"detections reach out of their image when read as x, y, width, height"):
+        evaluator_of(content, found).compute()
 
 
 def test_image_twice_is_refused(make_problem, evaluator_of):
@@ -286,7 +316,7 @@ def test_missing_images_are_refused_unless_allowed(make_problem, evaluator_of):
 )
 def test_classes_must_fit_the_annotations(ids, names, message, make_problem):
     with pytest.raises(EvaluationError, match=message):
-        CocoEvaluator(make_problem(0)[0], category_ids=ids, label_names=names)
+        DetectionEvaluator(make_problem(0)[0], category_ids=ids, label_names=names)
 
 
 def test_merge_refuses_what_update_would(make_problem, evaluator_of):
@@ -304,12 +334,21 @@ def test_merge_refuses_what_update_would(make_problem, evaluator_of):
         one.merge([foreign])
 
 
-def test_unknown_backend(make_problem):
-    with pytest.raises(ConfigError, match=r"Unknown evaluation backend 'tide'.*pycocotools, hotcoco"):
-        CocoEvaluator(make_problem(0)[0], category_ids=(5, 2, 9), label_names=("cat", "dog", "bird"), backend="tide")
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ({"backend": "tide"}, r"Unknown evaluation backend 'tide'.*pycocotools, hotcoco"),
+        ({"protocol": "voc"}, r"Unknown evaluation protocol 'voc'; choose one of coco, voc07, voc12"),
+    ],
+)
+def test_unknown_settings(make_problem, evaluator_of, option, message):
+    with pytest.raises(ConfigError, match=message):
+        evaluator_of(make_problem(0)[0], **option)
 
 
 def test_missing_hotcoco_says_how_to_get_it(make_problem, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "hotcoco", None)
     with pytest.raises(ConfigError, match=r"pip install 'ld_hub\[fast-eval\]'"):
-        CocoEvaluator(make_problem(0)[0], category_ids=(5, 2, 9), label_names=("cat", "dog", "bird"), backend="hotcoco")
+        DetectionEvaluator(
+            make_problem(0)[0], category_ids=(5, 2, 9), label_names=("cat", "dog", "bird"), backend="hotcoco"
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 
+import numpy as np
 import pytest
 
 from ld_hub.errors import DataError, MissingFileError
@@ -27,7 +28,59 @@ def test_missing_fields_are_filled_in():
     assert [row["iscrowd"] for row in truth.annotations] == [0, 1]
     assert [row["id"] for row in truth.images] == [3, 7]
     assert truth.category_names == {1: "a", 2: "b"}
-    assert truth.boxes_per_category({3, 7}) == {1: 1}
+    assert [row["ignore"] for row in truth.annotations] == [0, 0]
+    assert truth.boxes_per_category() == {1: 1}
+    assert truth.sizes_of(np.array([7, 3, 7])).tolist() == [[10, 10], [0, 0], [10, 10]]
+
+
+@pytest.mark.parametrize("field", ["ignore", "difficult"])
+def test_difficult_boxes(field):
+    content = copy.deepcopy(GOOD)
+    content["annotations"][0][field] = 1
+    truth = read_ground_truth(content)
+    assert [row["ignore"] for row in truth.annotations] == [1, 0]
+    assert truth.boxes_per_category() == {1: 1} and truth.boxes_per_category(skip_ignored=True) == {}
+
+
+def test_some_images_only():
+    truth = read_ground_truth(GOOD)
+    part = truth.only([7])
+    assert [row["id"] for row in part.images] == [7] and [row["image_id"] for row in part.annotations] == [7]
+    assert part.categories == truth.categories and truth.only([3, 7]) is truth
+
+
+def drawn(seed, corners, size=(640, 480), count=60):
+    """Boxes in an image; a few of them reach out of it."""
+    random = np.random.default_rng(seed)
+    start = random.random((count, 2)) * np.array(size) * 0.9
+    end = start + random.random((count, 2)) * (size - start)
+    end[: count // 20] += 40
+    boxes = np.concatenate([start, end if corners else end - start], axis=1)
+    rows = [{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes.tolist()]
+    image = {"id": 1, "width": size[0], "height": size[1]}
+    return {"images": [image, {"id": 2}], "categories": [{"id": 1, "name": "a"}], "annotations": rows}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_corners_given_as_sizes_are_refused(seed, tmp_path):
+    good = drawn(seed, corners=False)
+    assert len(read_ground_truth(good).annotations) == 60
+    bad = drawn(seed, corners=True)
+    bad["annotations"] = bad["annotations"][3:]  # in the image
+    (tmp_path / "boxes.json").write_text(json.dumps(bad))
+    with pytest.raises(DataError, match=r"boxes\.json: \d+ of 57 boxes reach out.*read as corners x1, y1, x2, y2"):
+        read_ground_truth(tmp_path / "boxes.json")
+    del bad["images"][0]["width"]  # then nobody can tell
+    read_ground_truth(bad)
+
+
+def test_boxes_that_reach_out_are_no_corners():
+    content = drawn(0, corners=False)
+    for row in content["annotations"][::2]:
+        row["bbox"][0] += 400  # half of them, badly: but few would be boxes when read as corners
+    read_ground_truth(content)
+    content["annotations"] = [{"image_id": 1, "category_id": 1, "bbox": [300.0, 20.0, 400.0, 100.0]}] * 2
+    read_ground_truth(content)  # two are too few to tell
 
 
 def change(path, value):

@@ -11,6 +11,7 @@ from ld_hub.errors import ConfigError
 from ld_hub.hub.card import (
     BEGIN,
     END,
+    ap_cells,
     card_metadata,
     escape,
     fence,
@@ -77,7 +78,7 @@ def test_code_cannot_leave_its_fence():
 
 def test_metadata_is_what_the_client_reads_back():
     stats = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 0.25) | {"APs": None, "AP": 1 / 3}
-    evaluation = {"stats": stats, "data": {"name": 'x: "y" 🦆 #', "split": "val"}}
+    evaluation = {"protocol": "coco", "stats": stats, "data": {"name": 'x: "y" 🦆 #', "split": "val"}}
     text = card(license="Apache-2.0", datasets=["My data!"], base_model="timm/a.b", evaluations=[evaluation])
     data = ModelCard(text).data
     assert (data.library_name, data.pipeline_tag, data.license) == ("ld_hub", "object-detection", "apache-2.0")
@@ -90,6 +91,19 @@ def test_metadata_is_what_the_client_reads_back():
     assert found == {(*where, "map"): 0.3333, **quarters}
     bare = yaml.safe_load(card().split("---")[1])
     assert bare == {"library_name": "ld_hub", "pipeline_tag": "object-detection"}
+
+
+def test_numbers_of_two_protocols_stand_side_by_side():
+    data = {"name": "voc", "split": "test"}
+    coco = {"protocol": "coco", "stats": dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 0.25), "data": data}
+    names = ["AP", *(f"AP{k}" for k in range(50, 100, 5))]
+    voc = {"protocol": "voc07", "stats": {name: k / 100 for k, name in enumerate(names)}, "data": data}
+    results = ModelCard(card(evaluations=[coco, voc])).data.eval_results
+    found = {r.metric_type: (r.metric_name, r.metric_value) for r in results}
+    assert len(found) == 6 + 11
+    assert found["map"] == ("AP", 0.25) and found["map_75"] == ("AP75", 0.25)
+    assert found["voc07_map"] == ("AP (voc07)", 0.0) and found["voc07_map_95"] == ("AP95 (voc07)", 0.1)
+    assert ap_cells(voc) == ["0.0", "1.0", "2.0", "3.0", "4.0", "5.0", "6.0", "7.0", "8.0", "9.0", "10.0"]
 
 
 def test_an_update_leaves_the_owners_words():
@@ -113,8 +127,8 @@ def test_an_update_leaves_the_owners_words():
 
 
 def test_numbers_of_earlier_weights_do_not_stay():
-    evaluation = {"stats": dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 0.5), "data": {}}
-    evaluation["data"] = {"name": "coco", "split": "val"}
+    stats = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 0.5)
+    evaluation = {"protocol": "coco", "stats": stats, "data": {"name": "coco", "split": "val"}}
     assert "model-index" not in read_metadata(update_card(card(evaluations=[evaluation]), card()))
 
 

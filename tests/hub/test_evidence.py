@@ -20,11 +20,13 @@ GOOD = {
     "weights": {"file": "model.safetensors", "sha256": "0" * 64, "tensors": "1"},
     "data": {"name": "d", "split": "val", "annotations": "a.json", "sha256": "0" * 64},
     "detections_file": {"file": "detections.json", "sha256": "0" * 64},
+    "protocol": "coco",
     "stats": {name: None for name in STAT_NAMES},
     "per_class": {"cat": 0.5, "dog": None},
     "boxes": {"cat": 3, "dog": 0},
     "images": 3,
     "detections": 7,
+    "not_counted": 2,
     "backend": "pycocotools",
     "device": "cpu",
     "precision": "float32",
@@ -65,6 +67,10 @@ def test_a_good_one_is_read_and_found(tmp_path):
         ("format_version", 2),
         ("format_version", True),
         ("stats", {"AP": 0.5}),
+        ("protocol", "voc"),
+        ("protocol", None),
+        ("protocol", ["coco"]),
+        ("not_counted", -1),
         ("stats.AP", 1.5),
         ("stats.AP", -1),
         ("stats.AP", "0.5"),
@@ -89,6 +95,21 @@ def test_a_good_one_is_read_and_found(tmp_path):
 def test_anything_else_is_refused_by_name(path, value):
     with pytest.raises(EvaluationError, match=path.split(".")[-1] if "file" not in path else "file"):
         check_evidence(changed(path, value), "'x.json'")
+
+
+def test_artefacts_of_older_versions_are_of_coco():
+    old = {name: value for name, value in GOOD.items() if name not in ("protocol", "not_counted")}
+    assert check_evidence(old) == {**GOOD, "not_counted": 0}
+
+
+@pytest.mark.parametrize("protocol", ["voc07", "voc12"])
+def test_each_protocol_has_its_own_numbers(protocol):
+    names = ["AP", "AP50", "AP55", "AP60", "AP65", "AP70", "AP75", "AP80", "AP85", "AP90", "AP95"]
+    voc = {**GOOD, "protocol": protocol, "stats": dict.fromkeys(names, 0.5)}
+    assert check_evidence(voc) == voc
+    for mixed in ({**voc, "protocol": "coco"}, {**GOOD, "protocol": protocol}):
+        with pytest.raises(EvaluationError, match=r"'stats' is .*expected the names AP, AP50"):
+            check_evidence(mixed)
 
 
 @pytest.mark.parametrize(

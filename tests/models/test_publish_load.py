@@ -97,6 +97,28 @@ def test_other_classes_and_private_repositories(hub, monkeypatch):
         load_it()
 
 
+def test_a_token_reaches_the_download_and_nothing_else(hub, tmp_path, monkeypatch, caplog, capfd):
+    small().push_to_hub(REPO, private=True)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    caplog.set_level("DEBUG")
+    for wrong, cache in ((None, "a"), (STRANGER, "b")):
+        with pytest.raises(HubError, match="or it is private") as caught:
+            load_it(token=wrong, cache_dir=tmp_path / cache)
+        assert STRANGER not in f"{caught.value!r}{caught.value.__cause__!r}"
+    hub.seen.clear()
+    model = load_it(token=READER, cache_dir=tmp_path / "c")
+    assert same(model, small())
+    assert {headers.get("authorization") for _, path, headers in hub.seen if path.startswith(f"/{REPO}")} == {
+        f"Bearer {READER}"
+    }
+    model.save_pretrained(tmp_path / "saved")
+    copies = [file.read_bytes() for name in ("c", "saved") for file in (tmp_path / name).rglob("*") if file.is_file()]
+    assert copies and not any(READER.encode() in content for content in copies)
+    out, err = capfd.readouterr()
+    assert READER not in caplog.text + out + err + repr(model) + str(vars(model))
+
+
 def changed(data, **changes):
     content = json.loads(data)
     for key, value in changes.items():

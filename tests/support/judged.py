@@ -54,8 +54,8 @@ def write_data(root: Path, model: DenseDetector, count: int = 4) -> Path:
     return root
 
 
-def judge(model: str | Path, data: Path, out: Path) -> dict[str, Any]:
-    """`ld-hub eval`; returns the artefact."""
-    words = ["--data", data, "--out", out, "--device", "cpu", "--workers", "0"]
-    assert main([str(word) for word in ("eval", model, *words)]) == 0
+def judge(model: str | Path, data: Path, out: Path, *words: str) -> dict[str, Any]:
+    """`ld-hub eval` with further flags; returns the artefact."""
+    flags = ["--data", data, "--out", out, "--device", "cpu", "--workers", "0", *words]
+    assert main([str(word) for word in ("eval", model, *flags)]) == 0
     return dict(json.loads((out / "metrics.json").read_text()))

@@ -1,0 +1,47 @@
+"""Detections of a whole data set as arrays, the form in which they are scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """K detections, by rising image id; those of one image in the order in which the model gave them.
+
+    Attributes:
+        image_ids: ``(K,)``.
+        category_ids: ``(K,)``.
+        boxes: ``(K, 4)`` x, y, width, height in px.
+        scores: ``(K,)``.
+    """
+
+    image_ids: npt.NDArray[np.int64]
+    category_ids: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float64]
+    scores: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """As rows of a COCO results file."""
+        columns = (self.image_ids, self.category_ids, self.boxes, self.scores)
+        return [
+            {"image_id": image, "category_id": category, "bbox": box, "score": score}
+            for image, category, box, score in zip(*(column.tolist() for column in columns), strict=True)
+        ]
+
+    def beyond(self, most: int) -> int:
+        """Number of detections that are too many, where only so many count of each class and image."""
+        if not len(self):
+            return 0
+        pairs = np.stack([self.image_ids, self.category_ids])
+        order = np.lexsort(pairs)
+        starts = np.flatnonzero(np.concatenate([[True], (np.diff(pairs[:, order]) != 0).any(axis=0)]))
+        counts = np.diff(np.append(starts, len(self)))
+        return int((counts - most).clip(min=0).sum())
