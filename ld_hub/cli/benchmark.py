@@ -17,14 +17,20 @@ random: speed does not depend on them. Post-processing is measured on scores as
 a trained detector gives them, high around the objects and low elsewhere. Times
 are medians over the repeats; on a noisy machine look at the least as well.
 "grew" is how far memory rose above what was in use before the part: exact on a
-GPU, elsewhere as the process's resident memory shows it."""
+GPU, elsewhere as the process's resident memory shows it.
+
+--table compares architectures with and without bins: parameters, multiply-adds
+and images/s, as Table 3 of the LD paper; without names, its four. --eval times
+the scorers of an evaluation on random detections."""
 
 _EPILOG = """\
 examples:
   ld-hub benchmark gfocal_r18_vlr_r101
   ld-hub benchmark gfocal_tiny --size 128 128 --batch_size 16
   ld-hub benchmark gfocal_r50 --mode inference --precision bf16 --channels_last
-  ld-hub benchmark gfocal_r18 --teacher gfocal_r50 --recipe ld --json out.json"""
+  ld-hub benchmark gfocal_r18 --teacher gfocal_r50 --recipe ld --json out.json
+  ld-hub benchmark retinanet_r50 atss_r50 gfocal_r50 --table --batch_size 1
+  ld-hub benchmark --eval --images 5000 --num_classes 80 --detections 100"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -37,7 +43,11 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, default = parser.add_argument, "(default: %(default)s)"
-    add("model", metavar="NAME", help="a model name; a distilled name brings its teacher and recipe")
+    add("model", metavar="NAME", nargs="*", help="a model name; a distilled name brings its teacher and recipe")
+    add("--table", action="store_true", help="size and speed of several names, with and without bins")
+    add("--eval", action="store_true", help="time the scorers of an evaluation")
+    add("--images", type=int, default=5000, metavar="N", help=f"images of --eval {default}")
+    add("--detections", type=int, default=100, metavar="N", help=f"detections per image of --eval {default}")
     add("--mode", choices=("inference", "training", "both"), default="both", help=default)
     add("--teacher", metavar="NAME", help="teacher to distil from in the training step")
     add(
@@ -61,32 +71,56 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     import torch
 
+    from ld_hub.cli.benchmark_tables import scorer_table, speed_table
     from ld_hub.engine import benchmark
-    from ld_hub.engine.recipe_files import find_recipe
     from ld_hub.errors import ConfigError
     from ld_hub.hub import atomic_write
     from ld_hub.models.inference import resolve_device
-    from ld_hub.registry import MODELS
 
-    for field in ("batch_size", "boxes", "num_classes", "repeats"):
+    for field in ("batch_size", "boxes", "num_classes", "repeats", "images", "detections"):
         if getattr(args, field) < 1:
             raise ConfigError(f"--{field} is {getattr(args, field)}; expected at least 1.")
+    fitting = not (args.table or args.model) if args.eval else args.table or len(args.model) == 1
+    if not fitting:
+        raise ConfigError("Give one model name; or --table and any number of names; or --eval and none.")
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = resolve_device(args.device)
-    distilled = MODELS[args.model].distilled if args.model in MODELS else None
-    teacher_name = args.teacher or (distilled.teacher if distilled else None)
-    recipe = find_recipe(args.recipe or (distilled.recipe if distilled else "vlr"))
+    device = torch.device("cpu") if args.eval else resolve_device(args.device)
     height, width = args.size
     work = benchmark.Workload(
         args.batch_size, height, width, args.boxes, args.repeats, args.precision, args.channels_last
     )
-    model = _build(args.model, args, device)
-    teacher = _build(teacher_name, args, device) if teacher_name and args.mode != "inference" else None
+    figures: dict[str, Any] = {"hardware": benchmark.hardware(device)}
     print(f"{benchmark.hardware(device)}")
-    print(f"{work.batch_size} images of {height}x{width} px, {work.boxes} boxes each, {args.num_classes} classes, "
-          f"{'float32' if args.precision == 'no' else args.precision}")  # fmt: skip
-    figures: dict[str, Any] = {"hardware": benchmark.hardware(device), "workload": vars(work), "model": args.model}
+    if args.eval:
+        figures["eval"] = scorer_table(args.images, args.num_classes, args.detections)
+    else:
+        figures["workload"] = vars(work)
+        print(f"{work.batch_size} images of {height}x{width} px, {work.boxes} boxes each, {args.num_classes} classes, "
+              f"{'float32' if args.precision == 'no' else args.precision}")  # fmt: skip
+        if args.table:
+            figures["table"] = speed_table(args.model, work, device, args.num_classes)
+        else:
+            figures.update(_parts(args, work, device))
+    if args.json:
+        atomic_write(Path(args.json), json.dumps(figures, indent=1))
+        print(f"figures written to {args.json}")
+    return 0
+
+
+def _parts(args: argparse.Namespace, work: Any, device: Any) -> dict[str, Any]:
+    """Time of one model, part by part, as plain data; printed."""
+    from ld_hub.engine import benchmark
+    from ld_hub.engine.recipe_files import find_recipe
+    from ld_hub.registry import MODELS
+
+    (name,) = args.model
+    distilled = MODELS[name].distilled if name in MODELS else None
+    teacher_name = args.teacher or (distilled.teacher if distilled else None)
+    recipe = find_recipe(args.recipe or (distilled.recipe if distilled else "vlr"))
+    model = _build(name, args, device)
+    teacher = _build(teacher_name, args, device) if teacher_name and args.mode != "inference" else None
+    figures: dict[str, Any] = {"model": name}
     if args.mode != "training":
         cost = benchmark.time_inference(model, work)
         figures["inference"] = _report("inference", cost.parts, work.batch_size)
@@ -96,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"  outside the network, data included: {cost.outside_network:.2%} of the time")
         print(f"  scores of an image above the threshold: {cost.pairs:.0f}; detections: {cost.detections:.0f}")
     if args.mode != "inference":
-        title = f"training step of {args.model}"
+        title = f"training step of {name}"
         if teacher is not None:
             title = f"{title}, taught by {teacher_name} ({recipe.name})"
             figures.update(teacher=teacher_name, recipe=recipe.name)
@@ -110,10 +144,7 @@ def run(args: argparse.Namespace) -> int:
     measured = [figures[key]["parts"].values() for key in ("inference", "training") if key in figures]
     figures["peak_bytes"] = peak = max(part["peak_bytes"] for parts in measured for part in parts)
     print(f"\npeak {'device' if device.type == 'cuda' else 'process'} memory: {peak / 2**30:.2f} GiB")
-    if args.json:
-        atomic_write(Path(args.json), json.dumps(figures, indent=1))
-        print(f"figures written to {args.json}")
-    return 0
+    return figures
 
 
 def _build(name: str, args: argparse.Namespace, device: Any) -> Any:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from ld_hub.errors import ConfigError
-from ld_hub.ops.nms import class_aware_nms
+from ld_hub.ops.nms import class_aware_nms, score_voting_nms, soft_nms
 from ld_hub.structures import DenseOutput
+
+NmsKind = Literal["hard", "soft_linear", "soft_gaussian", "score_voting"]
+NMS_KINDS: tuple[NmsKind, ...] = get_args(NmsKind)
+_FIRST = ("score_threshold", "nms_iou", "nms_pre", "max_detections", "prefilter")  # fields all versions know
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,12 @@ class PostprocessConfig:
         max_detections: Per image.
         prefilter: ``"location"``: the `nms_pre` locations with the best class score keep all their classes (LD);
             ``"pair"``: the `nms_pre` best (location, class) pairs above the threshold (OpenMMLab since 2.14, BCKD).
+        nms: ``"hard"``; ``"soft_linear"`` or ``"soft_gaussian"`` (Soft-NMS: overlapping boxes lose score instead);
+            ``"score_voting"`` (score-voting Cluster-DIoU NMS: hard by DIoU, then boxes are averaged). See
+            `ld_hub.ops.nms`.
+        soft_sigma: Width of the Gaussian of ``"soft_gaussian"``.
+        soft_least: Soft-NMS drops boxes whose score falls to this.
+        voting_sigma: Width of the votes of ``"score_voting"``.
     """
 
     score_threshold: float = 0.05
@@ -31,9 +41,13 @@ class PostprocessConfig:
     nms_pre: int = 1000
     max_detections: int = 100
     prefilter: Literal["location", "pair"] = "location"
+    nms: NmsKind = "hard"
+    soft_sigma: float = 0.5
+    soft_least: float = 0.001
+    voting_sigma: float = 0.025
 
     def __post_init__(self) -> None:
-        for name in ("score_threshold", "nms_iou"):
+        for name in ("score_threshold", "nms_iou", "soft_least"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; expected a number from 0 to 1.")
         for name in ("nms_pre", "max_detections"):
@@ -41,6 +55,16 @@ class PostprocessConfig:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; expected at least 1.")
         if self.prefilter not in {"location", "pair"}:
             raise ConfigError(f"prefilter is {self.prefilter!r}; expected 'location' or 'pair'.")
+        if self.nms not in NMS_KINDS:
+            raise ConfigError(f"nms is {self.nms!r}; expected one of {', '.join(NMS_KINDS)}.")
+        for name in ("soft_sigma", "voting_sigma"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; expected a number above 0.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values. What later versions added is left out where it changes nothing, for older readers."""
+        items = ((item.name, getattr(self, item.name), item.default) for item in fields(self))
+        return {name: value for name, value, default in items if name in _FIRST or value != default}
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +142,26 @@ def postprocess(
         score = scores[location, label]
         if output.quality is not None:
             score = score * output.quality[n, index].sigmoid()[location]
-        best = class_aware_nms(box[location], score, label, config.nms_iou, config.max_detections)
-        results.append(RawDetections(box[location[best]], score[best], label[best]))
+        results.append(_suppress(RawDetections(box[location], score, label), config))
     return results
+
+
+def _suppress(found: RawDetections, config: PostprocessConfig) -> RawDetections:
+    """The NMS that the settings name, on one image; best score first."""
+    boxes, scores, labels = found.boxes, found.scores, found.labels
+    iou, most = config.nms_iou, config.max_detections
+    match config.nms:
+        case "hard":
+            best = class_aware_nms(boxes, scores, labels, iou, most)
+            boxes, scores = boxes[best], scores[best]
+        case "score_voting":
+            sigma = config.voting_sigma
+            best, boxes = score_voting_nms(boxes, scores, labels, iou_threshold=iou, sigma=sigma, most=most)
+            scores = scores[best]
+        case "soft_linear" | "soft_gaussian":
+            best, scores = soft_nms(
+                boxes, scores, labels, "linear" if config.nms == "soft_linear" else "gaussian",
+                iou_threshold=iou, sigma=config.soft_sigma, least=config.soft_least, most=most,
+            )  # fmt: skip
+            boxes = boxes[best]
+    return RawDetections(boxes, scores, labels[best])

@@ -1,0 +1,81 @@
+"""The tables of `ld-hub benchmark`: architectures side by side, and the scorers of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from ld_hub.engine.benchmark import Workload
+    from ld_hub.engine.scorer_benchmark import Scoring
+
+
+def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_classes: int) -> dict[str, Any]:
+    """Measure and print architectures with and without bins, row by row (LD paper, Table 3); at most 80 columns.
+
+    Args:
+        names: Registered names; none for the paper's four.
+        work: What to measure.
+        device: Where.
+        num_classes: C.
+
+    Returns:
+        The figures as plain JSON values.
+    """
+    from ld_hub.engine.speed_table import PUBLISHED, SIZE, measure, with_and_without_bins
+
+    forms = with_and_without_bins(names or PUBLISHED)
+    wide = max(12, *(len(name) for name in forms))
+    print(f"\n{'':<{wide}}{'bins':>6}{'params':>10}{'multiply-adds':>15}{'network':>10}{'rest':>8}{'images/s':>10}")
+    rows = []
+    for name in forms:
+        row = measure(name, work, device, num_classes)
+        rows.append(row.to_dict())
+        size = f"{row.params / 1e6:>8.2f} M{row.multiply_adds / 1e9:>13.2f} G"
+        speed = f"{row.network * 1e3:>7.1f} ms{row.postprocessing * 1e3:>5.1f} ms{row.images_per_second:>10.2f}"
+        print(f"{name:<{wide}}{'yes' if row.bins else 'no':>6}{size}{speed}", flush=True)
+    print(f"\nparams: trainable ones; multiply-adds at {SIZE[1]}x{SIZE[0]}; network and rest (decoding,\n"
+          f"NMS) per image, medians; images/s without reading images.")  # fmt: skip
+    return {"rows": rows}
+
+
+def scorer_table(images: int, num_classes: int, detections: int) -> dict[str, Any]:
+    """Measure and print the scorers on random detections; at most 80 columns.
+
+    Args:
+        images: Number of images.
+        num_classes: C.
+        detections: Per image.
+
+    Returns:
+        The figures as plain JSON values; ``ratio`` is hotcoco's time over pycocotools', None without hotcoco.
+    """
+    from importlib.util import find_spec
+
+    from ld_hub.engine.scorer_benchmark import ScoringLoad, time_scorers
+    from ld_hub.evaluation.backends import BACKENDS
+
+    load = ScoringLoad(images, num_classes, detections)
+    backends = [name for name in BACKENDS if find_spec(name) is not None]
+    print(f"\n{num_classes} classes, {detections} detections an image, random\n")
+    print(f"{'scorer':<13}{'images':>8}{'seconds':>10}{'us/detection':>14}{'grew MiB':>10}{'KiB/image':>11}{'AP':>7}")
+    rows: list[Scoring] = []
+    for row in time_scorers(load, backends):
+        rows.append(row)
+        each = row.seconds / (row.images * detections) * 1e6
+        memory = ("–", "–") if row.growth is None else (f"{row.growth / 2**20:.0f}",
+                                                        f"{row.growth / 2**10 / row.images:.1f}")  # fmt: skip
+        print(f"{row.backend:<13}{row.images:>8}{row.seconds:>10.2f}{each:>14.1f}{memory[0]:>10}{memory[1]:>11}"
+              f"{100 * row.ap:>7.2f}", flush=True)  # fmt: skip
+    whole = {row.backend: row.seconds for row in rows if row.images == images}
+    ratio = whole["hotcoco"] / whole["pycocotools"] if len(whole) > 1 else None
+    if ratio is None:
+        print("\nhotcoco is not installed: pip install 'ld_hub[fast-eval]'")
+    else:
+        print(f"\nhotcoco takes {ratio:.3f} of pycocotools' time (1/{1 / ratio:.0f}) on {images} images")
+    return {
+        "images": images, "num_classes": num_classes, "detections": detections, "ratio": ratio,
+        "rows": [row.to_dict() for row in rows],
+    }  # fmt: skip
