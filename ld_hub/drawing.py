@@ -49,6 +49,8 @@ def draw_detections(
     *,
     label_names: Sequence[str] | None = None,
     scale: int | None = None,
+    colors: Sequence[Color] | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Image.Image:
     """Draw boxes and labels on a copy of an image.
 
@@ -62,6 +64,8 @@ def draw_detections(
         scores: K scores in 0..1, written as percent; None for ground truth.
         label_names: Names of the classes; None writes the indices.
         scale: Whole factor to enlarge the picture by; None enlarges small images until labels are readable.
+        colors: K RGB colours instead of those of the classes.
+        texts: K texts instead of name and score; an empty one writes nothing.
 
     Returns:
         A new RGB picture, `scale` times as large as `image`.
@@ -83,16 +87,23 @@ def draw_detections(
     pen = _Pen.for_picture(canvas)
     order = range(len(boxes)) if scores is None else sorted(range(len(boxes)), key=lambda k: scores[k])
     rects = {k: rect for k in order if (rect := _visible(boxes[k], factor, canvas.size)) is not None}
+    hues = [class_color(label) for label in labels] if colors is None else colors
     for k, rect in rects.items():
-        pen.box(rect, class_color(labels[k]))
-    tags: list[tuple[Rect, str, int]] = []
+        pen.box(rect, hues[k])
+    words = _texts(labels, scores, label_names) if texts is None else texts
+    tags: list[tuple[Rect, str, Color]] = []
     for k in reversed(rects):
-        name = str(labels[k]) if label_names is None else label_names[labels[k]]
-        text = name if scores is None else f"{name} {_percent(scores[k])}"
-        tags.append((pen.place(text, rects[k], [tag[0] for tag in tags]), text, labels[k]))
-    for where, text, label in reversed(tags):
-        pen.tag(where, text, class_color(label))
+        if words[k]:
+            tags.append((pen.place(words[k], rects[k], [tag[0] for tag in tags]), words[k], hues[k]))
+    for where, text, color in reversed(tags):
+        pen.tag(where, text, color)
     return canvas
+
+
+def _texts(labels: Sequence[int], scores: Sequence[float] | None, names: Sequence[str] | None) -> list[str]:
+    """Name and score of each detection."""
+    known = [str(label) if names is None else names[label] for label in labels]
+    return known if scores is None else [f"{n} {_percent(score)}" for n, score in zip(known, scores, strict=True)]
 
 
 def _percent(score: float) -> str:

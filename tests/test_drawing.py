@@ -170,3 +170,17 @@ def test_save_replaces_in_one_step(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["x.jpg"]
     with pytest.raises(ConfigError, match=r"'\.nope'"):
         save_picture(Image.new("RGB", (8, 8)), tmp_path / "x.nope")
+
+
+def test_colours_and_texts_of_the_callers_own():
+    paper = Image.new("RGB", (200, 200), (255, 255, 255))
+    boxes, labels = [[20.0, 60.0, 80.0, 120.0], [110.0, 60.0, 180.0, 120.0]], [0, 1]
+    drawn = np.asarray(
+        draw_detections(paper, boxes, labels, scale=1, colors=[(1, 200, 3), (250, 0, 9)], texts=["", "x"])
+    )
+    assert tuple(drawn[60, 50]) == (1, 200, 3) and tuple(drawn[90, 110]) == (250, 0, 9)
+    assert (drawn[:58, :100] == 255).all()  # nothing is written above the first box
+    assert (drawn[40:58, 110:125] == (250, 0, 9)).all(axis=2).any()
+    names = draw_detections(paper, boxes, labels, [0.5, 0.25], label_names=["a", "b"], scale=1)
+    same = draw_detections(paper, boxes, labels, [0.5, 0.25], scale=1, texts=["a 50%", "b 25%"])
+    assert np.array_equal(np.asarray(names), np.asarray(same))

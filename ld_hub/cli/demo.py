@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +51,12 @@ def run(args: argparse.Namespace) -> int:
     """Run all stages with progress; returns the exit code."""
     from rich.console import Console
 
+    from ld_hub.cli.stages import Stages
     from ld_hub.engine.demo import Demo, format_table, settings_from
 
     out = Path(args.out)
     values = {k: v for k, v in vars(args).items() if k in _FIELDS}
-    with _Stages(Console(highlight=False, soft_wrap=True)) as stages:
+    with Stages(Console(highlight=False, soft_wrap=True)) as stages:
         demo = Demo(out, settings_from(values), stages)
         rows = demo.run()
     print(f"\n{format_table(rows)}\n")
@@ -68,50 +68,3 @@ def run(args: argparse.Namespace) -> int:
 
 
 _FIELDS = ("seed", "train_images", "val_images", "teacher_steps", "student_steps", "batch_size", "workers")
-
-
-class _Stages:
-    """One progress bar for each stage on a terminal, plain lines in a file."""
-
-    def __init__(self, console: Any) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self.console = console
-        self.bar = Progress(
-            TextColumn("{task.description:<34}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-
-    def __enter__(self) -> _Stages:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def __call__(self, title: str, steps: int) -> Callable[[], None]:
-        if self.console.is_terminal:
-            task = self.bar.add_task(title, total=steps)
-            return lambda: self.bar.advance(task)
-        return _Lines(title, steps).advance
-
-
-class _Lines:
-    """A line at the start, at each quarter and at the end."""
-
-    def __init__(self, title: str, steps: int) -> None:
-        self.title, self.steps, self.done = title, steps, 0
-        print(f"{title} ...", flush=True)
-
-    def advance(self) -> None:
-        """One more step is done."""
-        self.done += 1
-        quarter = max(1, self.steps // 4)
-        if self.steps > 50 and self.done % quarter == 0:
-            print(f"{self.title}: {100 * self.done // self.steps} %", flush=True)

@@ -1,0 +1,87 @@
+"""Which detections of one image are right, which are false, and which boxes were missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ld_hub.drawing import Color
+from ld_hub.evaluation import GroundTruth
+from ld_hub.evaluation.matching import match, overlaps
+
+Kind = Literal["false", "missed", "right", "excused"]
+
+COLORS: dict[Kind, Color] = {  # told apart with any colour vision, on most pictures
+    "false": (230, 60, 20),
+    "missed": (255, 214, 10),
+    "right": (20, 200, 110),
+    "excused": (150, 150, 150),
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to be drawn.
+
+    Attributes:
+        box: xyxy px.
+        label: 0..C-1.
+        kind: Of a detection: ``right``, ``false``, or ``excused`` (on a crowd or a difficult object); of a true box:
+            ``missed``.
+        score: Of a detection.
+    """
+
+    box: tuple[float, float, float, float]
+    label: int
+    kind: Kind
+    score: float | None = None
+
+
+def marks_of(
+    image_id: int,
+    truth: GroundTruth,
+    rows: Sequence[Mapping[str, Any]],
+    category_ids: Sequence[int],
+    *,
+    score: float,
+    iou: float = 0.5,
+    skip_ignored: bool = False,
+) -> list[Mark]:
+    """Judge the detections of an image, as `ld_hub.evaluation.studies.per_image` counts them.
+
+    Args:
+        image_id: Which image.
+        truth: Boxes.
+        rows: COCO results rows, of this image and others.
+        category_ids: Category id of each label.
+        score: Least score, exclusive.
+        iou: Overlap from which a detection finds a box.
+        skip_ignored: Whether boxes marked ``ignore`` are neither found nor missed.
+
+    Returns:
+        Detections, best score first, then missed boxes.
+    """
+    one = replace(
+        truth,
+        images=[row for row in truth.images if row["id"] == image_id],
+        annotations=[row for row in truth.annotations if row["image_id"] == image_id],
+    )
+    mine = [dict(row) for row in rows if row["image_id"] == image_id and row["score"] > score]
+    mine.sort(key=lambda row: -row["score"])  # the order of Overlaps
+    found = overlaps(one, mine, category_ids, skip_ignored=skip_ignored)
+    matches = match(found, iou)
+    marks = []
+    for row, label, box, excused in zip(mine, found.det_label, matches.box, matches.excused, strict=True):
+        kind: Kind = "right" if box >= 0 else "excused" if excused else "false"
+        marks.append(Mark(_corners(row["bbox"]), int(label), kind, float(row["score"])))
+    free = set(range(len(found.box_label))) - set(matches.box.tolist())
+    missed = [index for index in sorted(free) if not found.ignored[index]]
+    known = set(category_ids)
+    boxes = [row for row in one.annotations if row["category_id"] in known or not row["iscrowd"]]
+    return marks + [Mark(_corners(boxes[index]["bbox"]), int(found.box_label[index]), "missed") for index in missed]
+
+
+def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = box
+    return x, y, x + width, y + height
