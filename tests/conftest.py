@@ -19,7 +19,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train_images": 24,
         "val_images": 12,
         "teacher_steps": 30,
-        "student_steps": 3,
+        "student_steps": 30,
         "batch_size": 4,
         "workers": 0,
     }

@@ -23,10 +23,8 @@ def collect(out: Path) -> dict:
 
 
 def table(found: dict) -> str:
-    lines = [
-        f"| training | {' | '.join(f'AP, {data}' for data in SETS)} | {' | '.join(f'gradient, {data}' for data in SETS)} |",
-        f"|---|{'---|' * 2 * len(SETS)}",
-    ]
+    heads = ["training", *(f"AP, {data}" for data in SETS), *(f"gradient, {data}" for data in SETS)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for row in SHOWN:
         runs = [found[data][row] for data in SETS]
         cells = [spread([run["AP"] for run in each]) for each in runs]

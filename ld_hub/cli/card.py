@@ -6,14 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ld_hub.errors import CheckpointError, ConfigError
+from ld_hub.errors import ConfigError
 
 _DESCRIPTION = """\
 Write the card of a model: README.md with metadata for the Hub. AP comes from
 the evaluation artefacts in MODEL_DIR/eval/ (and --evaluation FILE), which
 `ld-hub eval MODEL_DIR --data DIR --out MODEL_DIR/eval` writes; without any the
 card has no AP. Evaluations of the teacher and of the same model without
-distillation become rows of its table. In a card that is there already the
+distillation become rows of its table. Of a run there are its curves and, if none
+is there yet, a picture of the detections on an evaluation image. In a card that is there already the
 metadata and the generated block are renewed; your own text stays."""
 
 _EPILOG = """\
@@ -40,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
     add("--evaluation", action="append", default=[], metavar="FILE", help="a metrics.json of `ld-hub eval`; repeatable")
     add("--run", metavar="DIR", help="the run that trained the model, where MODEL_DIR does not lie in it")
     add("--image", metavar="FILE", help="draw what the model finds on this image beside the card, as detections.jpg")
+    add("--no_pictures", action="store_true", help="draw nothing but the picture of --image")
     add("--repo_id", default="", metavar="ORG/NAME", help="where the model is published")
     add("--license", metavar="ID", help="licence of the weights, e.g. apache-2.0")
 
@@ -115,17 +117,20 @@ def _write_all(out: Path) -> int:
 
 
 def _saved_card(directory: Path, run_directory: Path | None, folder: Path, args: argparse.Namespace) -> str:
+    from ld_hub.engine.publish import draw_curves, example_image, is_run
     from ld_hub.hub.evidence import find_evidence, read_evidence
     from ld_hub.models.cards import model_card
     from ld_hub.models.pretrained import load_pretrained
+    from ld_hub.models.publish import CURVES_NAME, PICTURE_NAME, draw_picture
 
     model = load_pretrained(directory)
-    if args.image:
-        found = model.predict(args.image, threshold=0.3)
-        folder.mkdir(parents=True, exist_ok=True)
-        (found[0] if isinstance(found, list) else found).save(folder / "detections.jpg")
-    if run_directory is not None:
-        _draw_curves(run_directory / "metrics.jsonl", folder / "curves.png")
+    image = args.image
+    if run_directory is not None and is_run(run_directory) and not args.no_pictures:
+        draw_curves(run_directory, folder / CURVES_NAME, print)
+        if image is None and not (folder / PICTURE_NAME).is_file():
+            image = example_image(model, run_directory, print)
+    if image is not None:
+        draw_picture(model, image, folder)
     evaluations = list(find_evidence(directory).values())
     evaluations += [read_evidence(file) for file in args.evaluation]
     return model_card(
@@ -136,18 +141,3 @@ def _saved_card(directory: Path, run_directory: Path | None, folder: Path, args:
         run=run_directory,
         folder=folder,
     )
-
-
-def _draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw the losses of a run, where matplotlib is installed."""
-    import json
-
-    from ld_hub.engine.plots import plot_losses
-
-    if not metrics.is_file():
-        return
-    try:
-        records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines() if line]
-    except ValueError:
-        raise CheckpointError(f"'{metrics}' is not what a run writes: a line of it is no JSON.") from None
-    plot_losses({"run": [record for record in records if "loss" in record]}, picture)

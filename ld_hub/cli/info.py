@@ -80,7 +80,8 @@ def describe(model: DenseDetector, tag: str = "") -> str:
         ("resize", f"short side {data.image_size[0]}, long side at most {data.image_size[1]} px, "
                    f"padded to a multiple of {data.size_divisor}"),
         ("detections", f"score > {shown.score_threshold:g}, the best {shown.nms_pre} {PREFILTERS[shown.prefilter]} "
-                       f"of each level, NMS at IoU {shown.nms_iou:g}, at most {shown.max_detections} per image"),
+                       f"of each level, {'' if shown.nms == 'hard' else f'{shown.nms} '}NMS at IoU {shown.nms_iou:g}, "
+                       f"at most {shown.max_detections} per image"),
     ]  # fmt: skip
     facts = [line for title, text in rows for line in _wrapped(f"{title:<{INDENT}}{text}", INDENT)]
     return "\n".join([*facts, "", *_layers(model, cost), "", *_weights(model.name, tag)])

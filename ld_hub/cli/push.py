@@ -12,6 +12,9 @@ card, evaluations, settings of the training. The repository is made if there is
 none. In a card that is there already, only the metadata and the generated block
 are renewed; what its owner wrote stays.
 
+Of a run, its training curves are published too (where matplotlib is installed),
+and a picture of the detections on one of its evaluation images.
+
 AP gets into the card from what `ld-hub eval` wrote into DIR/eval, or from --eval.
 The token is that of `hf auth login`, or HF_TOKEN."""
 
@@ -44,7 +47,8 @@ def add_parser(subparsers: Any) -> None:
     add("--license", metavar="ID", help="licence of the weights, e.g. apache-2.0")
     artefact = "metrics.json of `ld-hub eval`, or its directory"
     add("--eval", nargs="+", default=[], type=Path, metavar="PATH", help=artefact)
-    add("--image", metavar="FILE", help="publish a picture of the detections on this image, too")
+    add("--image", metavar="FILE", help="the picture of detections is on this image")
+    add("--no_pictures", action="store_true", help="no curves of a run, and no picture but that of --image")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         commit_message=args.message,
         license=args.license,
         image=args.image,
+        pictures=not args.no_pictures,
     )
     print(address(commit))
     return 0

@@ -26,7 +26,8 @@ class DataArguments:
     """Where the images are.
 
     Attributes:
-        data: Directory in COCO format: train2017/ or train/, val2017/ or val/, annotations/*.json.
+        data: Directory of the data: COCO's (train2017/ or train/, val2017/ or val/, annotations/*.json), PASCAL VOC's
+            (VOCdevkit: trained on 07+12 trainval, evaluated on VOC2007 test) or YOLO's (data.yaml).
         train_images: Directory of training images, where data does not tell.
         train_annotations: COCO file of the training images, where data does not tell.
         val_images: Directory of the images to evaluate on, where data does not tell.
@@ -170,12 +171,14 @@ class HubArguments:
         hub_model_id: Repository to publish to, ORG/NAME; made if it does not exist.
         hub_private: Make a new repository private; as the account's settings say where not given.
         hub_license: Licence of the weights as the card states it, e.g. apache-2.0.
+        hub_pictures: Publish the training curves and a picture of the detections on one of the images to evaluate on.
     """
 
     push_to_hub: bool = False
     hub_model_id: str | None = None
     hub_private: bool | None = None
     hub_license: str | None = None
+    hub_pictures: bool = True
 
     def __post_init__(self) -> None:
         if self.push_to_hub != (self.hub_model_id is not None):

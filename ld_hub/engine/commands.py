@@ -20,6 +20,7 @@ from ld_hub.engine.arguments import (
 )
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.config import TrainConfig
+from ld_hub.engine.launch import COMMAND_NAME, with_this_start
 from ld_hub.engine.recipe_files import find_recipe
 from ld_hub.errors import ConfigError, LdHubError
 from ld_hub.ops.dist import leave
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 
 TRAIN = Command(
     program="ld_hub.train",
-    summary="Train a detector on data in COCO format. --flag alone means true for flags that are true or false.",
+    summary="Train a detector on COCO, PASCAL VOC or YOLO data. --flag alone means true for flags of true or false.",
     name_help="Model to train: `ld-hub list` shows all.",
     groups=(DataArguments, ModelArguments, TrainConfig, HubArguments),
     examples="""examples:
   accelerate launch -m ld_hub.train gfocal_r50 --data coco/ --output_dir runs/r50
   ... --schedule 2x --short_sides 480 800                     multi-scale 2x, as the published teachers
+  ... --data VOCdevkit/ --schedule voc                        PASCAL VOC 07+12, as published
   ... --resume                                                continue a run that was interrupted
   ... --checkpoint runs/r50/model --data mine/ --epochs 20    fine-tune on other classes
   ... --pretrained_backbone false                             nothing is downloaded""",
@@ -43,8 +45,9 @@ TRAIN = Command(
 DISTILL = Command(
     program="ld_hub.distill",
     summary=(
-        "Train a student on data in COCO format with the help of a trained teacher. --flag alone means true for flags "
-        "that are true or false. --terms.TERM.FIELD changes the recipe; the terms shown are those of the recipe given."
+        "Train a student on COCO, PASCAL VOC or YOLO data with the help of a trained teacher. --flag alone means true "
+        "for flags that are true or false. --terms.TERM.FIELD changes the recipe; the terms shown are those of the "
+        "recipe given."
     ),
     name_help=(
         "Distilled model (gfocal_r18_ld_r101: student gfocal_r18, recipe ld, teacher gfocal_r101), or any model, "
@@ -83,7 +86,11 @@ def train(argv: Sequence[str]) -> int:
     resuming = RunDirectory(config.output_dir).resumes(config.resume)
     model = build_model(parsed.name, parsed.of(ModelArguments), training, _say, resuming=resuming)
     trainer = DetectionTrainer(
-        model, train_dataset=training, eval_dataset=evaluation, config=config, attachments=_attachments(parsed)
+        model,
+        train_dataset=training,
+        eval_dataset=evaluation,
+        config=config,
+        attachments=_attachments(parsed, config, argv),
     )
     return _finish(trainer.train(), parsed)
 
@@ -124,7 +131,7 @@ def distill(argv: Sequence[str]) -> int:
         train_dataset=training,
         eval_dataset=evaluation,
         config=config,
-        attachments=_attachments(parsed),
+        attachments=_attachments(parsed, config, argv),
     )
     return _finish(trainer.train(), parsed)
 
@@ -204,8 +211,10 @@ def _seed(config: TrainConfig) -> None:
     torch.manual_seed(config.seed)
 
 
-def _attachments(parsed: Parsed) -> dict[str, str]:
-    return {"arguments.yaml": parsed.yaml}
+def _attachments(parsed: Parsed, config: TrainConfig, argv: Sequence[str]) -> dict[str, str]:
+    """What the run directory gets beside the trainer's own files."""
+    command = with_this_start(Path(config.output_dir), argv)
+    return {"arguments.yaml": parsed.yaml, **({} if command is None else {COMMAND_NAME: command})}
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,9 @@ from typing import Any, Literal
 
 from ld_hub.errors import ConfigError
 
-PRESET_EPOCHS = {"1x": 12.0, "2x": 24.0}  # reference SPEC 7; both decay after 2/3 and 11/12 of the run
+# Reference SPEC 7. VOC's 4 epochs are over a data set that is repeated three times.
+PRESET_EPOCHS = {"1x": 12.0, "2x": 24.0, "voc": 12.0}
+PRESET_MILESTONES = {"1x": (2 / 3, 11 / 12), "2x": (2 / 3, 11 / 12), "voc": (3 / 4,)}
 BASE_BATCH = 16  # images per optimizer step that base learning rates are given for (SPEC 7: lr = batch / 16 * .01)
 BASE_LR = {"sgd": 0.01, "adamw": 1e-4}
 WARMUP_STEPS = 500
@@ -30,7 +32,8 @@ class TrainConfig:
             path continues from that checkpoint directory instead, of this run or, in a new output_dir, of another.
             Starts from step 0 where nothing was saved yet. Settings, network, teacher, recipe and data must be the
             same.
-        schedule: Published preset of the length: 1x = 12 epochs, 2x = 24 epochs. 1x where neither epochs nor steps
+        schedule: Published preset of the length: 1x = 12 epochs, 2x = 24 epochs, voc = the published 4 epochs of PASCAL
+            VOC 07+12 over three times the images, 12 passes with one decay after 9. 1x where neither epochs nor steps
             is given.
         epochs: Length in passes over the training images, instead of schedule.
         steps: Length in optimizer steps, instead of schedule.
@@ -49,7 +52,8 @@ class TrainConfig:
         bias_weight_decay: Weight decay of the same biases; 0 for fcos, as published, and weight_decay for other
             families where not given.
         lr_schedule: step multiplies lr by lr_decay at each milestone, cosine falls to 0 at the end, constant stays.
-        milestones: Fractions of the run at which lr_schedule step decays; 2/3 and 11/12 are epochs 8 and 11 of 12.
+        milestones: Fractions of the run at which lr_schedule step decays; 2/3 and 11/12 are epochs 8 and 11 of 12. With
+            schedule voc 3/4 where nothing else is given.
         lr_decay: Factor of each decay of lr_schedule step.
         warmup_steps: Optimizer steps of linear warm-up; 500 where not given, or a tenth of a run of less than 5000.
         warmup_ratio: Fraction of the learning rate that the warm-up starts from; 1/3 for fcos, as published, and 0.001
@@ -80,7 +84,7 @@ class TrainConfig:
 
     output_dir: str = "runs/run"
     resume: bool | str = False
-    schedule: Literal["1x", "2x"] | None = None
+    schedule: Literal["1x", "2x", "voc"] | None = None
     epochs: float | None = None
     steps: int | None = None
     batch_size: int = 2
@@ -93,7 +97,7 @@ class TrainConfig:
     bias_lr_factor: float | None = None
     bias_weight_decay: float | None = None
     lr_schedule: Literal["step", "cosine", "constant"] = "step"
-    milestones: tuple[float, ...] = (2 / 3, 11 / 12)
+    milestones: tuple[float, ...] = PRESET_MILESTONES["1x"]
     lr_decay: float = 0.1
     warmup_steps: int | None = None
     warmup_ratio: float | None = None
@@ -119,6 +123,8 @@ class TrainConfig:
             value = getattr(self, name)
             if isinstance(value, list):  # from JSON or YAML
                 object.__setattr__(self, name, tuple(value))
+        if self.schedule in PRESET_MILESTONES and self.milestones == PRESET_MILESTONES["1x"]:
+            object.__setattr__(self, "milestones", PRESET_MILESTONES[self.schedule])
         _check_exclusive(self)
         _check_choices(self)
         _check_ranges(self)
@@ -169,7 +175,7 @@ def _check_exclusive(config: TrainConfig) -> None:
 
 def _check_choices(config: TrainConfig) -> None:
     choices: dict[str, tuple[str | None, ...]] = {
-        "schedule": (None, "1x", "2x"),
+        "schedule": (None, *PRESET_EPOCHS),
         "optimizer": ("sgd", "adamw"),
         "lr_schedule": ("step", "cosine", "constant"),
         "precision": (None, "no", "bf16", "fp16"),

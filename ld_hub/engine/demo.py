@@ -17,9 +17,10 @@ from ld_hub.distillation import Distiller
 from ld_hub.drawing import contact_sheet, draw_detections, save_picture
 from ld_hub.engine.compare import Course, train_together
 from ld_hub.engine.config import TrainConfig
+from ld_hub.engine.curves import LOSSES, course, panels
 from ld_hub.engine.devices import fast_bf16
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.engine.plots import plot_losses
+from ld_hub.engine.plots import plot_curves
 from ld_hub.engine.tasks import DetectionTask, DistillationTask
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
@@ -211,8 +212,8 @@ class Demo:
         }
         atomic_write(self.out / "results.json", json.dumps(result, indent=1))
         atomic_write(self.out / "results.txt", format_table(self.rows) + "\n")
-        students = {name: course.losses for name, course in self.courses.items() if name != "teacher"}
-        plot_losses(students, self.out / "pictures" / "losses.png")
+        students = [course(name, each.losses) for name, each in self.courses.items() if name != "teacher"]
+        plot_curves(panels(students, LOSSES), self.out / "pictures" / "losses.png")
 
 
 def format_table(rows: Sequence[Row]) -> str:

@@ -21,12 +21,12 @@ def fit_labels(model: DenseDetector, dataset: DetectionSet) -> None:
     wanted, found = len(dataset.label_names), model.config.num_classes
     if wanted != found:
         raise ConfigError(
-            f"Model '{model.name}' has {found} classes, '{dataset.annotation_file}' has {wanted} "
+            f"Model '{model.name}' has {found} classes, '{dataset.source}' has {wanted} "
             f"({_some(dataset.label_names)}): make it with create_model(..., num_classes={wanted})."
         )
     unnamed = model.backbone.initialized_from != LOADED and model.label_names == default_labels(found)[0]
     if not unnamed:
-        require_order(model.label_names, dataset.label_names, f"model '{model.name}'", dataset.annotation_file)
+        require_order(model.label_names, dataset.label_names, f"model '{model.name}'", dataset.source)
     model.set_labels(dataset.label_names, dataset.category_ids)
 
 

@@ -2,33 +2,50 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ld_hub.engine.arguments import HubArguments
+from ld_hub.engine.arguments import DataArguments, HubArguments
 from ld_hub.engine.checkpoint import RunDirectory
-from ld_hub.engine.plots import plot_losses
-from ld_hub.errors import HubError, MissingFileError
+from ld_hub.engine.curves import course, panels, read_records
+from ld_hub.engine.plots import MISSING, plot_curves
+from ld_hub.errors import CheckpointError, HubError, LdHubError, MissingFileError
 from ld_hub.hub import CONFIG_NAME
+from ld_hub.hub.card import read_yaml
 from ld_hub.hub.evidence import find_evidence
 from ld_hub.models.names import saved_directory
 from ld_hub.models.pretrained import load_pretrained
-from ld_hub.models.publish import CURVES_NAME
+from ld_hub.models.publish import CURVES_NAME, PICTURE_THRESHOLD
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
+    from ld_hub.models.detector import DenseDetector
 
-def publish_directory(directory: Path, repo_id: str, *, evaluations: Sequence[Path] = (), **options: Any) -> CommitInfo:
+LOOKED_AT = 16  # evaluation images, for one on which something is found
+SHOWN = ("loss", "loss_", "distill_", "lr")  # curves of a card; AP enters it from evaluation artefacts alone
+
+
+def publish_directory(
+    directory: Path,
+    repo_id: str,
+    *,
+    evaluations: Sequence[Path] = (),
+    image: str | Path | None = None,
+    pictures: bool = True,
+    say: Callable[[str], None] = print,
+    **options: Any,
+) -> CommitInfo:
     """Publish the model of a run, or of a model directory.
 
     Args:
         directory: See `locate`.
         repo_id: ``org/name``.
         evaluations: Artefacts beside those in the model directory's ``eval/``.
+        image: A picture of the detections on it is published.
+        pictures: Of a run, publish its curves and, without `image`, the detections on one of its evaluation images.
+        say: Told which picture is published, or why there is none.
         **options: Of `ld_hub.models.publish.push_to_hub`.
 
     Returns:
@@ -41,10 +58,13 @@ def publish_directory(directory: Path, repo_id: str, *, evaluations: Sequence[Pa
     """
     place, run = locate(directory)
     model = load_pretrained(place)
-    if run is not None:
-        draw_curves(run)
+    if run is not None and pictures:
+        draw_curves(run, run / CURVES_NAME, say)
+        image = image or example_image(model, run, say)
     found = [*find_evidence(place), *evaluations]
-    commit: CommitInfo = model.push_to_hub(repo_id, eval_results=found, run=run, **options)
+    commit: CommitInfo = model.push_to_hub(
+        repo_id, eval_results=found, run=run, image=image, curves=pictures, **options
+    )
     return commit
 
 
@@ -67,20 +87,69 @@ def locate(directory: Path) -> tuple[Path, Path | None]:
     return saved, parent if is_run(parent) else None
 
 
-def draw_curves(run: Path) -> None:
-    """Draw the losses of a run into its directory, where matplotlib is installed and there are any.
+def draw_curves(run: Path, picture: Path, say: Callable[[str], None]) -> None:
+    """Draw losses and learning rate of a run, where matplotlib is installed and there are any.
 
     Args:
         run: Directory of the run.
+        picture: PNG to be written.
+        say: Told why there is none.
     """
-    records = []
-    for line in RunDirectory(run).metrics_file.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(ValueError):  # the last line of a killed run
-            records.append(json.loads(line))
-    losses = [record for record in records if isinstance(record, dict) and any("loss" in name for name in record)]
-    if losses:
-        with contextlib.suppress(OSError):  # a run that may only be read is published without
-            plot_losses({run.name: losses}, run / CURVES_NAME)
+    try:
+        curves = panels([course(run.name, read_records(RunDirectory(run).metrics_file))], SHOWN)
+        drawn = plot_curves(curves, picture)
+    except (LdHubError, OSError) as error:
+        say(f"no training curves: {error}")
+        return
+    if not drawn:
+        say(f"no training curves: {MISSING if curves else 'the run has logged no losses'}.")
+
+
+def example_image(model: DenseDetector, run: Path, say: Callable[[str], None]) -> Path | None:
+    """The first evaluation image with objects on which a model finds something, for the picture in its card.
+
+    Args:
+        model: Detector.
+        run: Its run; the arguments.yaml there says where the images are.
+        say: Told which image it is, or why there is none.
+
+    Returns:
+        Path of the image, or None.
+    """
+    try:
+        images = _evaluation_images(run)
+        for path in images:
+            if len(model.predict(path, threshold=PICTURE_THRESHOLD)):
+                say(f"picture of detections: on '{path}'")
+                return path
+        reason = f"on {len(images)} images nothing is found with a score above {PICTURE_THRESHOLD:g}"
+    except (LdHubError, OSError, TypeError, ValueError) as error:  # of a run whose files were changed by hand, maybe
+        reason = str(error).rstrip(".")
+    say(f"no picture of detections: {reason}. --image FILE of `ld-hub push` names an image.")
+    return None
+
+
+def _evaluation_images(run: Path) -> list[Path]:
+    """The first images with objects that a run was evaluated on.
+
+    Raises:
+        MissingFileError: If nothing says where they are, or they are there no more.
+        CheckpointError: If arguments.yaml cannot be read; and as `load_evaluation`.
+    """
+    from ld_hub.engine.start import load_evaluation
+
+    file = run / "arguments.yaml"
+    if not file.is_file():
+        raise MissingFileError("the run has no arguments.yaml, so nothing says where its images are")
+    try:
+        values = read_yaml(file.read_text(encoding="utf-8"))
+    except LdHubError as error:
+        raise CheckpointError(f"'{file}': its lines {error}") from None
+    dataset = load_evaluation(DataArguments(**{k: v for k, v in values.items() if k in vars(DataArguments())}))
+    if dataset is None:
+        raise MissingFileError("the run had no images to evaluate on")
+    rows = dataset.rows.select(range(min(10 * LOOKED_AT, len(dataset))))
+    return [Path(row["path"]) for row in rows if len(row["boxes"])][:LOOKED_AT]
 
 
 def address(commit: CommitInfo) -> str:
@@ -108,7 +177,15 @@ def publish_run(run: Path, flags: HubArguments, say: Callable[[str], None]) -> N
     if flags.hub_model_id is None:
         return
     try:
-        say(address(publish_directory(run, flags.hub_model_id, private=flags.hub_private, license=flags.hub_license)))
+        commit = publish_directory(
+            run,
+            flags.hub_model_id,
+            pictures=flags.hub_pictures,
+            say=say,
+            private=flags.hub_private,
+            license=flags.hub_license,
+        )
+        say(address(commit))
     except HubError as error:
         later = f"The model is in '{run}': `ld-hub push {run} {flags.hub_model_id}` publishes it later."
         raise HubError(f"{error} {later}") from error

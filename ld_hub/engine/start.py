@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from ld_hub.data import DetectionSet, load_coco
+from ld_hub.data import DetectionSet
+from ld_hub.data import load_data as read_split
 from ld_hub.engine.arguments import DataArguments, ModelArguments
 from ld_hub.engine.labels import require_order
 from ld_hub.errors import CheckpointError, ConfigError
@@ -31,21 +32,31 @@ def load_data(arguments: DataArguments) -> tuple[DetectionSet, DetectionSet | No
     """Read training and evaluation images.
 
     Raises:
-        ConfigError: If the arguments do not say where they are; whatever `load_coco` raises.
+        ConfigError: If the arguments do not say where they are; whatever `ld_hub.data.load_data` raises.
     """
     given = arguments
     if given.data is None and (given.train_images is None or given.train_annotations is None):
         raise ConfigError("Say where the data is: --data DIR, or both --train_images DIR and --train_annotations FILE.")
     bad = given.on_bad_box
-    train = load_coco(
+    train = read_split(
         given.data, "train", images=given.train_images, annotations=given.train_annotations, on_bad_box=bad
     )
+    return train, load_evaluation(given)
+
+
+def load_evaluation(arguments: DataArguments) -> DetectionSet | None:
+    """Read the evaluation images; None where the arguments do not name any.
+
+    Raises:
+        ConfigError: If they are named by half; whatever `ld_hub.data.load_data` raises.
+    """
+    given = arguments
     if given.data is None and given.val_annotations is None:
-        return train, None
+        return None
     if given.data is None and given.val_images is None:
         raise ConfigError("--val_annotations needs --val_images DIR beside it.")
-    return train, load_coco(
-        given.data, "val", images=given.val_images, annotations=given.val_annotations, on_bad_box=bad
+    return read_split(
+        given.data, "val", images=given.val_images, annotations=given.val_annotations, on_bad_box=given.on_bad_box
     )
 
 

@@ -57,7 +57,7 @@ class TeacherWanted:
         name = self.name if is_model(self.name) else "TEACHER"
         data = self.command().split(" ", 5)[-1]
         return ConfigError(
-            f"Teacher '{self.name}' detects {_classes(teacher.label_names)}; '{dataset.annotation_file}' has "
+            f"Teacher '{self.name}' detects {_classes(teacher.label_names)}; '{dataset.source}' has "
             f"{_classes(dataset.label_names)}. {reason} On the command line: --class_map MINE=THEIRS, or another "
             f"--recipe; or a teacher of the data's classes. Either name one that was trained on this data (accelerate "
             f"launch -m ld_hub.train {name} {data} makes runs/{name}/model):\n"

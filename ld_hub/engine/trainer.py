@@ -22,7 +22,7 @@ from ld_hub.engine.report import table
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.tasks import Balance, DetectionTask, DistillationTask
 from ld_hub.errors import ConfigError, DataError
-from ld_hub.evaluation import CocoMetrics
+from ld_hub.evaluation import DetectionMetrics
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
 from ld_hub.version import __version__
@@ -44,7 +44,7 @@ class RunResult:
 
     steps: int
     seconds: float
-    metrics: CocoMetrics | None
+    metrics: DetectionMetrics | None
     best_ap: float | None
     best_step: int | None
     model_dir: Path
@@ -84,11 +84,11 @@ class Trainer:
         self.eval_dataset = eval_dataset
         if not len(self.train_dataset):
             dropped = " with objects (filter_empty left the others out)" if len(train_dataset) else ""
-            raise DataError(f"'{train_dataset.annotation_file}' has no images{dropped}: there is nothing to train on.")
+            raise DataError(f"'{train_dataset.source}' has no images{dropped}: there is nothing to train on.")
         if eval_dataset is not None and eval_dataset.label_names != train_dataset.label_names:
             raise DataError(
-                f"'{eval_dataset.annotation_file}' has the classes {', '.join(eval_dataset.label_names)}, "
-                f"'{train_dataset.annotation_file}' has {', '.join(train_dataset.label_names)}: they must agree."
+                f"'{eval_dataset.source}' has the classes {', '.join(eval_dataset.label_names)}, "
+                f"'{train_dataset.source}' has {', '.join(train_dataset.label_names)}: they must agree."
             )
         if self.config.image_size is not None:
             self.model.data_config = replace(self.model.data_config, image_size=self.config.image_size)
@@ -121,7 +121,7 @@ class Trainer:
         loop.reporter.say(description)
         loop.run()
         accelerator.free_memory()
-        metrics = None if loop.metrics is None else CocoMetrics(**loop.metrics)
+        metrics = None if loop.metrics is None else DetectionMetrics(**loop.metrics)
         return RunResult(
             steps=loop.step,
             seconds=loop.clock.training,

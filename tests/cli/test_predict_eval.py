@@ -165,6 +165,15 @@ def test_eval_with_the_fast_backend(model, data, tmp_path, capsys):
     assert results[0] == results[1]
 
 
+def test_eval_by_the_rules_of_voc(model, data, tmp_path, capsys):
+    options = ["--data", data, "--workers", 0, "--out", tmp_path / "o", "--device", "cpu", "--protocol", "voc12"]
+    code, out, err = run(capsys, "eval", model[0], *options)
+    assert code == 0, err
+    assert "PASCAL VOC 2012" in out and "AP85" in out and max(map(len, out.splitlines()[:-1])) <= 80
+    content = json.loads((tmp_path / "o" / "metrics.json").read_text())
+    assert content["protocol"] == "voc12" and list(content["stats"])[:3] == ["AP", "AP50", "AP55"]
+
+
 def assert_one_line(code, out, err, *words):
     """One error line that names things, exit code 2, no traceback."""
     lines = [line for line in err.splitlines() if line]

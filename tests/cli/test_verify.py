@@ -72,6 +72,38 @@ def test_what_is_true_passes(published, capsys):
     assert verify(capsys, *published, "--batch_size", "1")[0] == 0
 
 
+def test_two_protocols(published, copy, tmp_path, capsys):
+    """Each artefact is checked by its own rules, and the card has both."""
+    data = tmp_path / "pets"
+    shutil.copytree(published[1], data)
+    edit(data / "annotations/instances_val.json", lambda content: content["annotations"][0].update(difficult=1))
+    coco = judge(copy, data, copy / "eval")
+    voc = judge(copy, data, copy / "eval/voc", "--protocol", "voc07")
+    assert (coco["protocol"], voc["protocol"], voc["backend"]) == ("coco", "voc07", "ld_hub")
+    assert "--protocol voc07" in voc["command"] and sum(voc["boxes"].values()) == sum(coco["boxes"].values()) - 1
+    assert 0 < voc["stats"]["AP"] < 1 and voc["stats"]["AP"] != coco["stats"]["AP"]
+    assert main(["card", str(copy)]) == 0
+    text = (copy / "README.md").read_text()
+    assert "PASCAL VOC 2007, 11-point AP" in text and "COCO box metrics" in text
+    assert "| AP, x100 | AP | AP50 | AP55 | AP60 |" in text and "type: voc07_map_50" in text
+    code, failed, out = verify(capsys, copy, data)
+    assert (code, failed) == (0, []), out
+
+    artefact = copy / "eval/voc/metrics.json"
+    edit(artefact, lambda content: content["stats"].update(AP55=0.9))
+    code, failed, _ = verify(capsys, copy, data)
+    assert code == 1 and "eval/voc/metrics.json: its numbers are those of its detections" in failed
+    assert not any(line.startswith("eval/metrics.json") for line in failed)
+    edit(artefact, lambda content: content.update(protocol="voc12", stats=voc["stats"]))  # the other rule's numbers
+    assert verify(capsys, copy, data)[0] == 1
+
+
+def test_an_artefact_without_a_protocol_is_of_coco(published, copy, capsys):
+    edit(copy / "eval/metrics.json", lambda content: [content.pop(name) for name in ("protocol", "not_counted")])
+    code, failed, out = verify(capsys, copy, published[1])
+    assert (code, failed) == (0, []), out
+
+
 def test_ap_edited_in_the_metadata(published, copy, capsys):
     card = copy / "README.md"
     ap = json.loads((copy / "eval/metrics.json").read_text())["stats"]["AP"]
@@ -210,6 +242,7 @@ def test_counterparts():
         '[{"image_id": "1", "category_id": 3, "bbox": [1, 2, 3, 4], "score": 1}]',
         '[{"image_id": 10, "category_id": 3, "bbox": [1, 2, 3, NaN], "score": 1}]',
         '[{"image_id": 10, "category_id": 3, "bbox": [1, 2, 3], "score": 1}]',
+        '[{"image_id": 10, "category_id": 3, "bbox": [1, 2, 3, -4], "score": 1}]',
     ],
 )
 def test_files_that_are_no_results(tmp_path, text):
@@ -223,3 +256,53 @@ def test_detections_of_unknown_images(published):
     row = {"image_id": 999, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 1.0}
     with pytest.raises(EvaluationError, match="image 999"):
         score_detections([row], published[1] / "annotations/instances_val.json", [3, 4], ["cat", "dog: 🐕"])
+
+
+@pytest.fixture
+def two(published, copy, tmp_path, capsys):
+    """A model with evaluations on two data sets, and the second one."""
+    model = load_pretrained(copy)
+    other = write_data(tmp_path / "more pets", model, count=3)
+    judge(copy, other, copy / "eval" / "second")
+    assert main(["card", str(copy)]) == 0
+    return copy, published[1], other
+
+
+def test_the_data_says_which_evaluation_is_meant(two, capsys):
+    model, first, second = two
+    for data, done, left in (
+        (first, "eval/metrics.json", "eval/second"),
+        (second, "eval/second/metrics.json", "eval/m"),
+    ):
+        code, failed, out = verify(capsys, model, data)
+        assert (code, failed) == (0, []), out
+        assert f"{done}: AP recomputed" in out and f"skipped {left}" in out
+        assert "8 of 8 comparisons agree. Evaluations of other data, not recomputed: 1." in out
+    edit(model / "eval/second/metrics.json", lambda content: content["stats"].update(AP=0.9))
+    assert verify(capsys, model, second)[1][0] == "eval/second/metrics.json: its numbers are those of its detections"
+    code, failed, out = verify(capsys, model, first)  # the card of both is checked with either
+    assert code == 1 and failed == ["README.md: AP of the metadata", "README.md: table of AP"], out
+
+
+def test_data_of_no_evaluation_fails_all(two, tmp_path, capsys):
+    model, first, _ = two
+    shutil.copytree(first, tmp_path / "third")
+    edit(tmp_path / "third/annotations/instances_val.json", lambda content: content["annotations"].pop())
+    code, failed, _ = verify(capsys, model, tmp_path / "third")
+    assert (code, failed) == (1, ["eval/metrics.json: annotations", "eval/second/metrics.json: annotations"])
+
+
+def test_an_evaluation_can_be_named(two, tmp_path, capsys):
+    model, first, second = two
+    shutil.copytree(model / "eval/second", tmp_path / "elsewhere")
+    for name in ("second", "more pets", "more pets/val", str(model / "eval/second/metrics.json")):
+        code, failed, out = verify(capsys, model, second, "--evaluation", name)
+        assert (code, failed) == (0, []) and "skipped eval/metrics.json: of pets, val" in out, out
+    assert verify(capsys, model, second, "--evaluation", str(tmp_path / "elsewhere/metrics.json"))[0] == 0
+    assert verify(capsys, model, first, "--evaluation", "second")[:2] == (1, ["eval/second/metrics.json: annotations"])
+    code, _, out = verify(capsys, model, first, "--evaluation", "none")
+    assert code == 2
+    assert "'none' is no evaluation in" in out and "metrics.json (pets/val), second/metrics.json (more pets/val)" in out
+    shutil.copytree(model / "eval/second", model / "eval/third")
+    code, _, out = verify(capsys, model, second, "--evaluation", "more pets")
+    assert code == 2 and "'more pets' is the name of 2 evaluations" in out

@@ -355,11 +355,12 @@ def test_a_tracker_by_name_and_one_of_the_users_get_every_record(data, tmp_path,
 
 
 def test_the_best_model_is_kept(data, tmp_path, monkeypatch):
-    from ld_hub.evaluation import CocoMetrics
+    from ld_hub.evaluation import DetectionMetrics
 
     scores = iter([0.1, 0.4, 0.4, 0.2])
     monkeypatch.setattr(
-        "ld_hub.engine.loop.evaluate", lambda *_, **__: (CocoMetrics(stats={"AP": next(scores)}, per_class={}), None)
+        "ld_hub.engine.loop.evaluate",
+        lambda *_, **__: (DetectionMetrics(stats={"AP": next(scores)}, per_class={}), None),
     )
     training, evaluation = sets(data)
     config = TrainConfig(output_dir=str(tmp_path / "run"), **{**QUICK, "steps": 4}, eval_every_epochs=1 / 3)
