@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -88,7 +88,7 @@ def collect(
     Raises:
         EvaluationError: If a detector's classes are not the data's, or it predicts something that cannot be scored.
     """
-    truth = restrict(read_ground_truth(dataset.annotation_file), dataset)
+    truth = read_ground_truth(dataset.annotation_file).only(dataset.records.image_ids.tolist())
     keep = frozenset(examples)
     evaluators = {
         one.name: DetectionEvaluator(
@@ -116,16 +116,6 @@ def collect(
     traces = [] if tracing is None else tracing.traces
     left_out = {"scores": missing, "edges": untraced}
     return Collected(truth, evaluators, crowding, errors, entropies, traces, left_out)
-
-
-def restrict(truth: GroundTruth, dataset: DetectionSet) -> GroundTruth:
-    """The ground truth of a data set's images only."""
-    wanted = set(dataset.records.image_ids.tolist())
-    return replace(
-        truth,
-        images=[row for row in truth.images if row["id"] in wanted],
-        annotations=[row for row in truth.annotations if row["image_id"] in wanted],
-    )
 
 
 def _score_errors(

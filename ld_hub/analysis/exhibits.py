@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 import numpy as np
@@ -13,13 +14,16 @@ from ld_hub.analysis.choice import spread, telling_boxes
 from ld_hub.analysis.marks import COLORS, Kind, marks_of
 from ld_hub.analysis.numbers import Analysis, EntropyStudy
 from ld_hub.analysis.page import Content, Html, Picture, Section, grid, heading, join, note, table, tag
-from ld_hub.analysis.watchers import NMS_IOUS, BoxTrace, ScoreErrors
+from ld_hub.analysis.watchers import NMS_IOUS, BoxTrace, Crowding, ScoreErrors
+from ld_hub.drawing import Color, class_color
+from ld_hub.structures import Detections
 
 SHOWN = 3  # detectors beside each other in pictures
+NAMED = 12  # boxes of a picture whose class is written; more names would hide the image
 HEAT_IMAGES, NMS_IMAGES = 2, 3
 KINDS = {
-    "gained": "{1} detects more than {0}",
-    "lost": "{1} detects less than {0}",
+    "gained": "{1} detects better than {0}",
+    "lost": "{1} detects worse than {0}",
     "best": "Best",
     "worst": "Worst",
 }
@@ -51,7 +55,7 @@ class Album:
         row = self.row[image_id]
         part = slice(int(self.records.offsets[row]), int(self.records.offsets[row + 1]))
         boxes, labels = self.records.boxes[part].tolist(), self.records.labels[part].tolist()
-        texts = [self.names[label] for label in labels]
+        texts = [self.names[label] if k < NAMED else "" for k, label in enumerate(labels)]
         return pictures.with_boxes(image, boxes, labels, f"{self.title(image_id)}, true boxes", texts=texts)
 
     def found(self, name: str, image_id: int, image: Image.Image) -> Picture:
@@ -66,12 +70,14 @@ class Album:
             skip_ignored=found.skip_ignored,
         )
         marks.sort(key=lambda mark: mark.kind != "right")  # drawn last, on top
+        wrong = [k for k, mark in enumerate(marks) if mark.kind != "right"]
+        named = {*wrong[: NAMED // 2], *wrong[-(NAMED // 2) :]}  # false ones of the best scores, and missed ones
         return pictures.with_boxes(
             image,
             [mark.box for mark in marks],
             [mark.label for mark in marks],
             f"{self.title(image_id)}, detections of {name}",
-            texts=["" if mark.kind == "right" else self.names[mark.label] for mark in marks],
+            texts=[self.names[mark.label] if k in named else "" for k, mark in enumerate(marks)],
             colors=[COLORS[mark.kind] for mark in marks],
         )
 
@@ -87,7 +93,7 @@ def score_errors(analysis: Analysis, album: Album) -> Section:
         body += [
             note(
                 "L1 error of class scores (after the sigmoid, 0 to 1), mean over the classes, at every place of each "
-                "level of the pyramid. Colours mean the same on all maps of a group."
+                "level of the pyramid. Colours mean the same on all maps of a group. In the table: times 1000."
             ),
             _mean_errors(errors),
             *_mean_maps(analysis, errors),
@@ -107,7 +113,7 @@ def _level(index: int, stride: int) -> str:
 def _mean_errors(errors: Mapping[str, ScoreErrors]) -> Html:
     strides = next(iter(errors.values())).strides
     head = ["student", *(_level(k, stride) for k, stride in enumerate(strides))]
-    rows = ([f"{name}, error × 1000", *(f"{1000 * mean:.2f}" for mean in one.means)] for name, one in errors.items())
+    rows = ([name, *(f"{1000 * mean:.2f}" for mean in one.means)] for name, one in errors.items())
     return table(head, rows)
 
 
@@ -232,7 +238,7 @@ def detections(analysis: Analysis, album: Album) -> Section:
     body.append(
         note(
             f"Detections with a score above {analysis.score:g}; an object is found by a detection of its class with "
-            f"IoU 0.5. F1 is of one image. {_left_out(analysis)}"
+            f"IoU 0.5. F1 is of one image. Of many boxes on a picture, {NAMED} are named. {_left_out(analysis)}"
         )
     )
     lead = "Green boxes are right, red ones false, yellow ones missed: compare the detectors on the same image."
@@ -250,9 +256,18 @@ def _legend(analysis: Analysis) -> Html:
     words: dict[Kind, str] = {"right": "right", "false": "false, with its class", "missed": "missed, with its class"}
     if analysis.skip_ignored or analysis.dataset.records.crowd.any():
         words["excused"] = "on a crowd or a difficult object: does not count"
-    return join(
-        tag("span", tag("i", style=f"background:rgb{COLORS[kind]}"), word, class_="key") for kind, word in words.items()
-    )
+    return join(_key(COLORS[kind], word) for kind, word in words.items())
+
+
+def _class_key(shown: Sequence[Detections], names: Sequence[str]) -> Html:
+    """The colours of the classes on some pictures, named; of many, those with the most boxes."""
+    counts = Counter(label for found in shown for label in found.labels.tolist())
+    labels = sorted(label for label, _ in counts.most_common(NAMED))
+    return join(_key(class_color(label), names[label]) for label in labels)
+
+
+def _key(color: Color, word: str) -> Html:
+    return tag("span", tag("i", style=f"background:rgb{color}"), word, class_="key")
 
 
 def _left_out(analysis: Analysis) -> str:
@@ -264,8 +279,29 @@ def nms(analysis: Analysis, album: Album) -> Section:
     """The same predictions at two NMS thresholds."""
     crowding = analysis.collected.crowding
     lead = "At NMS 0.95 nearly all boxes stay: the closer together they lie on an object, the surer its edges are."
+    words = (
+        f"Detections with a score above {analysis.score:g}, and their mean IoU with the best box of their class. "
+        "On the pictures each class has its colour."
+    )
+    kinds = [(name, iou) for name in analysis.pair for iou in NMS_IOUS]
+    kept = list(crowding[analysis.names[0]].detections[NMS_IOUS[0]])
+    drawn = [kept[k] for k in spread(len(kept), NMS_IMAGES)]
+    key = _class_key([crowding[name].detections[iou][k] for name, iou in kinds for k in drawn], album.names)
+    body: list[Content] = [_crowding_table(crowding, len(analysis.dataset)), note(words), note(key) if key else ""]
+    for image_id in drawn:
+        image = album.load(image_id)
+        figures = []
+        for name, iou in kinds:
+            found = crowding[name].detections[iou][image_id]
+            alt = f"{album.title(image_id)}, {name}, NMS {iou:g}"
+            picture = pictures.with_boxes(image, found.boxes.tolist(), found.labels.tolist(), alt)
+            figures.append(picture.html(f"{name}, NMS {iou:g}: {len(found)} boxes"))
+        body += [heading(album.title(image_id)), grid(figures, "pictures")]
+    return Section("nms", "Before and after NMS", lead, body)
+
+
+def _crowding_table(crowding: Mapping[str, Crowding], images: int) -> Html:
     head = ["detector", *(f"{what}, NMS {iou:g}" for iou in NMS_IOUS for what in ("boxes per image", "mean IoU"))]
-    images = max(1, len(analysis.dataset))
     rows: list[list[Content]] = []
     for name, one in crowding.items():
         line: list[Content] = [name]
@@ -273,21 +309,4 @@ def nms(analysis: Analysis, album: Album) -> Section:
             mean = f"{one.overlap[iou] / one.count[iou]:.3f}" if one.count[iou] else "–"
             line += [f"{one.count[iou] / images:.1f}", mean]
         rows.append(line)
-    words = (
-        f"Detections with a score above {analysis.score:g}, and their mean IoU with the best box of their class. "
-        "On the pictures each class has its colour."
-    )
-    body: list[Content] = [table(head, rows), note(words)]
-    kept = list(crowding[analysis.names[0]].detections[NMS_IOUS[0]])
-    for image_id in [kept[k] for k in spread(len(kept), NMS_IMAGES)]:
-        image = album.load(image_id)
-        body.append(heading(album.title(image_id)))
-        figures = []
-        for name in analysis.pair:
-            for iou in NMS_IOUS:
-                found = crowding[name].detections[iou][image_id]
-                alt = f"{album.title(image_id)}, {name}, NMS {iou:g}"
-                picture = pictures.with_boxes(image, found.boxes.tolist(), found.labels.tolist(), alt)
-                figures.append(picture.html(f"{name}, NMS {iou:g}: {len(found)} boxes"))
-        body.append(grid(figures, "pictures"))
-    return Section("nms", "Before and after NMS", lead, body)
+    return table(head, rows)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ld_hub.drawing import Color
 from ld_hub.evaluation import GroundTruth
+from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.matching import match, overlaps
 
 Kind = Literal["false", "missed", "right", "excused"]
@@ -62,14 +63,10 @@ def marks_of(
     Returns:
         Detections, best score first, then missed boxes.
     """
-    one = replace(
-        truth,
-        images=[row for row in truth.images if row["id"] == image_id],
-        annotations=[row for row in truth.annotations if row["image_id"] == image_id],
-    )
+    one = truth.only([image_id])
     mine = [dict(row) for row in rows if row["image_id"] == image_id and row["score"] > score]
     mine.sort(key=lambda row: -row["score"])  # the order of Overlaps
-    found = overlaps(one, mine, category_ids, skip_ignored=skip_ignored)
+    found = overlaps(one, Found.of(mine), category_ids, skip_ignored=skip_ignored)
     matches = match(found, iou)
     marks = []
     for row, label, box, excused in zip(mine, found.det_label, matches.box, matches.excused, strict=True):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ld_hub.analysis.choice import telling_images
-from ld_hub.analysis.collect import Collected
+from ld_hub.analysis.collect import Collected, Subject
 from ld_hub.analysis.watchers import BoxTrace, Entropies
 from ld_hub.data import DetectionSet
 from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
@@ -177,7 +177,7 @@ class Analysis:
     def gains(self, name: str) -> dict[str, float | None]:
         """AP of each class less the first detector's, largest first; None (last) where a class has no boxes."""
         mine, first = (self.judged[one].metrics.per_class for one in (name, self.names[0]))
-        gain = {label: _minus(mine[label], first[label]) for label in mine}
+        gain = {label: minus(mine[label], first[label]) for label in mine}
         return dict(sorted(gain.items(), key=lambda item: (item[1] is None, -(item[1] or 0.0), item[0])))
 
     def to_dict(self) -> dict[str, Any]:
@@ -206,30 +206,28 @@ class Analysis:
 
 def analyse(
     collected: Collected,
+    subjects: Sequence[Subject],
     dataset: DetectionSet,
     *,
     teacher: str | None,
     data: str,
     score: float,
-    bins: Mapping[str, int],
-    sources: Mapping[str, str],
-    skip_ignored: bool,
     advance: Callable[[], None],
 ) -> Analysis:
     """From what was collected to all numbers.
 
     Args:
         collected: Of the pass.
+        subjects: The detectors.
         dataset: The images.
         teacher: Name of a detector, or None.
         data: What the data set is called.
         score: See `judge`.
-        bins: R by detector, of those with bins.
-        sources: Where each detector came from.
-        skip_ignored: See `judge`.
         advance: Called after each detector.
     """
-    judged = {}
+    judged, skip_ignored = {}, dataset.protocol != "coco"
+    sources = {one.name: one.source for one in subjects}
+    bins = {one.name: one.model.coder.reg_max for one in subjects if one.model.coder.reg_max is not None}
     for name, evaluator in collected.evaluators.items():
         judged[name] = judge(evaluator, dataset, score, skip_ignored=skip_ignored)
         advance()
@@ -263,5 +261,6 @@ def plain(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _minus(one: float | None, other: float | None) -> float | None:
+def minus(one: float | None, other: float | None) -> float | None:
+    """A difference of two numbers; None where one of them is not known."""
     return None if one is None or other is None else one - other

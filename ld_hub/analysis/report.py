@@ -12,7 +12,7 @@ from ld_hub.analysis.collect import Progress, Subject, collect
 from ld_hub.analysis.numbers import Analysis, analyse
 from ld_hub.analysis.page import Content, Section, note, page
 from ld_hub.data import DetectionSet
-from ld_hub.errors import ConfigError
+from ld_hub.errors import ConfigError, EvaluationError
 from ld_hub.hub import atomic_write
 from ld_hub.version import __version__
 
@@ -52,11 +52,12 @@ def analyze(
 
     Raises:
         ConfigError: Without matplotlib, or if names are not unlike each other, or the teacher is none of them.
-        EvaluationError: If a detector's classes are not the data's, or it predicts something that cannot be scored.
+        EvaluationError: If no image has an object, classes are not the data's, or a prediction cannot be scored.
         DataError: If an image cannot be read.
     """
     plots.require_matplotlib()
     _check_names([one.name for one in subjects], teacher)
+    _check_boxes(dataset)
     progress = progress or _silent
     collected = collect(
         subjects,
@@ -70,20 +71,14 @@ def analyze(
     )
     analysis = analyse(
         collected,
+        subjects,
         dataset,
         teacher=teacher,
         data=data or Path(dataset.annotation_file).stem,
         score=score,
-        bins={one.name: one.model.coder.reg_max for one in subjects if one.model.coder.reg_max is not None},
-        sources={one.name: one.source for one in subjects},
-        skip_ignored=dataset.protocol != "coco",
         advance=progress("scoring", len(subjects)),
     )
-    content = {"ld_hub_version": __version__, **analysis.to_dict()}
-    numbers = json.dumps(content, allow_nan=False, ensure_ascii=False)  # one line: indented, maps would fill megabytes
-    text = render(analysis, progress)
-    atomic_write(Path(out) / NUMBERS, numbers + "\n")
-    atomic_write(Path(out) / REPORT, text)
+    _write(analysis, Path(out), progress)
     return analysis
 
 
@@ -93,6 +88,23 @@ def _check_names(names: Sequence[str], teacher: str | None) -> None:
             f"The detectors are called {', '.join(names) or 'nothing'}, the teacher {teacher}; each detector needs a "
             "name of its own, and the teacher is one of them."
         )
+
+
+def _check_boxes(dataset: DetectionSet) -> None:
+    if not (~dataset.records.crowd).any():
+        raise EvaluationError(
+            f"'{dataset.annotation_file}' has no box to be found on these {len(dataset)} images, so nothing can be "
+            "measured. Take images with objects."
+        )
+
+
+def _write(analysis: Analysis, out: Path, progress: Progress) -> None:
+    """Both files, after everything that can fail."""
+    content = {"ld_hub_version": __version__, **analysis.to_dict()}
+    numbers = json.dumps(content, allow_nan=False, ensure_ascii=False)  # one line: indented, maps would fill megabytes
+    text = render(analysis, progress)
+    atomic_write(out / NUMBERS, numbers + "\n")
+    atomic_write(out / REPORT, text)
 
 
 def render(analysis: Analysis, progress: Progress) -> str:

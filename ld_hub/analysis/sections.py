@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from ld_hub.analysis import plots
-from ld_hub.analysis.numbers import Analysis
+from ld_hub.analysis.numbers import Analysis, minus
 from ld_hub.analysis.page import Content, Html, Section, cell, grid, heading, note, table, tag
 from ld_hub.evaluation.tide import MAIN, SPECIAL
 
@@ -30,13 +30,13 @@ def in_short(analysis: Analysis) -> list[Content]:
     lines = []
     for name, one in analysis.judged.items():
         worst = max(MAIN, key=lambda kind: one.tide.main[kind])
-        lost = f"most of the AP50 is lost to {worst} errors ({percent(one.tide.main[worst])})"
+        lost = f"without {worst} errors, its costliest, AP50 would be {percent(one.tide.main[worst])} higher"
         if name == first:
             lines.append(f"{name}: AP {percent(one.metrics['AP'])}; {lost}.")
             continue
         before = analysis.judged[first].metrics
         changes = ", ".join(
-            f"{key} {percent(_difference(one.metrics[key], before[key]), sign=True)}" for key in ("AP", "AP50", "AP75")
+            f"{key} {percent(minus(one.metrics[key], before[key]), sign=True)}" for key in ("AP", "AP50", "AP75")
         )
         gains = [(label, gain) for label, gain in analysis.gains(name).items() if gain is not None]
         ends = ""
@@ -73,9 +73,9 @@ def _classes(analysis: Analysis) -> list[Content]:
     boxes = judged[names[0]].metrics.boxes
     if len(names) == 1:
         aps = judged[names[0]].metrics.per_class
-        order = sorted(aps, key=lambda label: (aps[label] is None, -(aps[label] or 0.0), label))
+        order = sorted((label for label in aps if boxes[label]), key=lambda label: (-(aps[label] or 0.0), label))
         rows: Iterable[list[Content]] = ([label, boxes[label], percent(aps[label])] for label in order)
-        return [table(["class", "boxes", f"AP of {names[0]}"], rows)]
+        return [table(["class", "boxes", f"AP of {names[0]}"], rows), *_unseen(boxes)]
     gains = {name: analysis.gains(name) for name in names[1:]}
     head = ["class", "boxes", *(f"AP of {name}" for name in names), *(f"{name} − {names[0]}" for name in names[1:])]
     rows = (
@@ -86,18 +86,21 @@ def _classes(analysis: Analysis) -> list[Content]:
             *(_gain(gains[name][label]) for name in names[1:]),
         ]
         for label in gains[names[1]]
+        if boxes[label]
     )
     words = f"Sorted by the gain of {names[1]} over {names[0]}. Few boxes: a gain there may be chance."
-    return [table(head, rows), note(words)]
+    return [table(head, rows), note(words), *_unseen(boxes)]
+
+
+def _unseen(boxes: Mapping[str, int]) -> list[Content]:
+    """The classes without boxes in one line: of 80 there may be many."""
+    names = [label for label, count in boxes.items() if not count]
+    return [note(f"No boxes, so no AP ({NONE}): {', '.join(names)}.")] if names else []
 
 
 def _gain(value: float | None) -> Html:
     kind = "" if value is None or abs(value) < 0.0005 else "gain" if value > 0 else "loss"
     return cell(percent(value, sign=True), class_=kind)
-
-
-def _difference(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
 
 
 def _times_100(value: float | None) -> float | None:
@@ -138,6 +141,7 @@ def tide(analysis: Analysis) -> Section:
         note(words),
         heading("Number of errors"),
         table(["detector", *MAIN], counts),
+        note("Of all detections, those with low scores too."),
     ]
     return Section("tide", "Types of error (TIDE)", lead, body)
 

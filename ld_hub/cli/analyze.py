@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ld_hub.cli.eval import check_classes, data_name
+from ld_hub.cli.places import check_directory
 from ld_hub.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         ap, tide = analysis.judged[name].metrics["AP"], analysis.judged[name].tide
         worst = max(tide.main, key=lambda kind: tide.main[kind])
         shown = "–" if ap is None else f"{100 * ap:.1f}"
-        print(f"{name:<{wide}}  AP {shown}  most is lost to {worst}: {100 * tide.main[worst]:.1f} AP50")
+        print(f"{name:<{wide}}  AP {shown}  AP50 without {worst} errors +{100 * tide.main[worst]:.1f}")
     print(f"\n{REPORT} and {NUMBERS} are in {args.out}")
     return 0
 
@@ -114,8 +114,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--limit {args.limit}: at least 1 is needed; leave it out for all images.")
     if not 0 <= args.score < 1:
         raise ConfigError(f"--score {args.score:g}: expected a number from 0 to below 1.")
-    if Path(args.out).exists() and not Path(args.out).is_dir():
-        raise ConfigError(f"--out {args.out} is a file; name a directory for the report.")
+    check_directory(args.out)
 
 
 def load_subjects(

@@ -13,16 +13,17 @@ Write the card of a model: README.md with metadata for the Hub. AP comes from
 the evaluation artefacts in MODEL_DIR/eval/ (and --evaluation FILE), which
 `ld-hub eval MODEL_DIR --data DIR --out MODEL_DIR/eval` writes; without any the
 card has no AP. Evaluations of the teacher and of the same model without
-distillation become rows of its table. Of a run there are its curves and, if none
-is there yet, a picture of the detections on an evaluation image. In a card that is there already the
-metadata and the generated block are renewed; your own text stays."""
+distillation become rows of its table. Of a run there are its curves and, if
+none is there yet, a picture of the detections on an evaluation image. In a card
+that is there already the metadata and the generated block are renewed; your own
+text stays."""
 
 _EPILOG = """\
 examples:
-  ld-hub card runs/student                        writes runs/student/model/README.md
-  ld-hub card runs/student --license apache-2.0 --evaluation teacher_ap/metrics.json
-  ld-hub card gfocal_r18_ld_r101.mmdet_1x_coco    prints it
-  ld-hub card --all                               model_cards/NAME.TAG.md, all of them"""
+  ld-hub card runs/student         writes runs/student/model/README.md
+  ld-hub card runs/student --evaluation teacher_ap/metrics.json
+  ld-hub card gfocal_r18_ld_r101.mmdet_1x_coco      prints it
+  ld-hub card --all                model_cards/NAME.TAG.md, all of them"""
 
 
 def add_parser(subparsers: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ld_hub.cli.places import check_directory
 from ld_hub.errors import ConfigError
 
 _DESCRIPTION = """\
@@ -46,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.engine.curves import final_table, group_runs, panels, write_csv
     from ld_hub.engine.plots import MISSING, plot_curves
 
+    check_directory(args.out)
     groups = group_runs(args.runs, _named(args.group))
     curves = panels(groups)
     if not curves:

@@ -14,7 +14,7 @@ Ends with exit code 1 where a problem keeps the data from being used."""
 _DOCTOR_EPILOG = """\
 examples:
   ld-hub data doctor coco
-  ld-hub data doctor my_data --split val --check-images
+  ld-hub data doctor my_data --split val --check_images
   ld-hub data doctor VOCdevkit --split val         VOC2007 test
   ld-hub data doctor --images photos --annotations boxes.json
 
@@ -49,8 +49,8 @@ what it makes:
 
 _DEMO = """\
 Make a small detection data set without any download: textured scenes with up to
-six overlapping shapes of six classes, soft and partly hidden edges, COCO format.
-The same seed makes the same pictures everywhere."""
+six overlapping shapes of six classes, soft and partly hidden edges, in COCO
+format. The same seed makes the same pictures everywhere."""
 
 _DEMO_EPILOG = """\
 examples:
@@ -72,7 +72,7 @@ def add_parser(subparsers: Any) -> None:
     look.add_argument("--split", default="train", help=f"part of the data set {default}")
     look.add_argument("--images", metavar="DIR", help="directory of the images, where DIR does not lead to them")
     look.add_argument("--annotations", metavar="FILE", help="COCO annotations, where DIR does not lead to them")
-    look.add_argument("--check-images", action="store_true", help="open every image; finds damaged files")
+    look.add_argument("--check_images", action="store_true", help="open every image; finds damaged files")
     look.add_argument(
         "--image_size",
         type=int,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ld_hub.cli.places import check_directory
 from ld_hub.errors import ConfigError
 
 _DESCRIPTION = """\
@@ -24,8 +25,8 @@ _EPILOG = """\
 a data set is a directory such as
   coco/annotations/instances_val2017.json     boxes: instances_SPLIT*.json
   coco/val2017/000000000139.jpg ...           images: SPLIT*
-or VOCdevkit/ (VOC2007/, VOC2012/), or a YOLO directory with data.yaml, or two
-explicit paths, --images and --annotations.
+or VOCdevkit/ (VOC2007/, VOC2012/), or a YOLO directory with data.yaml (or that
+file itself), or two explicit paths, --images and --annotations.
 
 examples:
   ld-hub eval runs/student/model --data coco --out runs/student/model/eval
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.batch_size < 1 or args.workers < 0:
         raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
+    check_directory(args.out)
     choose_backend(args.backend)  # fails before the work, not after it
     device = resolve_device(args.device)
     dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
@@ -147,7 +149,10 @@ def check_classes(model: str, model_names: Sequence[str], data: str, data_names:
         return
     both = f"The model '{model}' detects {_brief(mine)}; '{data}' has {_brief(theirs)}."
     if sorted(mine) == sorted(theirs):
-        raise ConfigError(f"{both} These are the same classes in another order: sort the categories of the data alike.")
+        raise ConfigError(
+            f"{both} These are the same classes in another order. Give the data the model's order: by the category ids "
+            "of COCO data, a file classes.txt beside VOC's Annotations/, `names` in YOLO's data.yaml."
+        )
     raise ConfigError(f"{both} Evaluate on data with the model's classes, or train a model on this data.")
 
 

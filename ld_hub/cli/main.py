@@ -57,14 +57,15 @@ VERBS: dict[str, Verb] = {
 
 _EXAMPLES = """\
 examples:
-  ld-hub demo                                       the whole story on a small generated data set
-  ld-hub list 'gfocal_r50*'                         names that fit a wildcard
-  ld-hub info gfocal_r50_ld_r101                    its student, teacher, recipe, size
+  ld-hub demo                      the whole story on a small generated data set
+  ld-hub list 'gfocal_r50*'        names that fit a wildcard
+  ld-hub info gfocal_r50_ld_r101   its student, teacher, recipe, size
   ld-hub predict photo.jpg --model RUN/model --out pictures
   ld-hub eval RUN/model --data coco/
   accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data coco/
 
-`ld-hub VERB --help` explains a verb. With LD_HUB_DEBUG=1 errors show where they arose."""
+`ld-hub VERB --help` explains a verb. With LD_HUB_DEBUG=1 errors show where they
+arose."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -131,8 +132,14 @@ def _dispatch(arguments: list[str]) -> int | None:
         result: int | None = module.main(arguments[1:])
         return result
     module.add_parser(frame.add_subparsers(dest="verb", prog="ld-hub"))
-    code: int | None = module.run(frame.parse_args(arguments))
+    code: int | None = module.run(frame.parse_args([name, *map(_underscored, arguments[1:])]))
     return code
+
+
+def _underscored(argument: str) -> str:
+    """``--batch-size=4`` is ``--batch_size=4``, too."""
+    flag, equals, value = argument.partition("=")
+    return flag[:2] + flag[2:].replace("-", "_") + equals + value if flag.startswith("--") else argument
 
 
 def _frame() -> argparse.ArgumentParser:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ld_hub.cli.places import check_directory
+
 if TYPE_CHECKING:
     from ld_hub.structures import Detections
 
@@ -64,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.models.factory import create_model
     from ld_hub.models.inference import iter_predict, resolve_device
 
+    check_directory(args.out)
     sources = _expand(args.images)
     device = resolve_device(args.device)
     model = create_model(args.model, pretrained=True).to(device)

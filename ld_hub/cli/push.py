@@ -15,8 +15,8 @@ are renewed; what its owner wrote stays.
 Of a run, its training curves are published too (where matplotlib is installed),
 and a picture of the detections on one of its evaluation images.
 
-AP gets into the card from what `ld-hub eval` wrote into DIR/eval, or from --eval.
-The token is that of `hf auth login`, or HF_TOKEN."""
+AP gets into the card from what `ld-hub eval` wrote into DIR/eval, or from
+--eval. The token is that of `hf auth login`, or HF_TOKEN."""
 
 _EPILOG = """\
 examples:

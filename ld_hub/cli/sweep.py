@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ld_hub.cli.places import check_file
 from ld_hub.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -73,17 +74,23 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.engine.benchmark import hardware
     from ld_hub.engine.sweep import grid, sweep
     from ld_hub.hub import write_json
+    from ld_hub.hub.evidence import TITLES
     from ld_hub.models.factory import create_model
     from ld_hub.models.inference import resolve_device
 
     if args.batch_size < 1 or args.workers < 0:
         raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
+    if args.json:
+        check_file(args.json, "--json")
     device = resolve_device(args.device)
     dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
     model = create_model(args.model, pretrained=True).to(device)
     check_classes(args.model, model.label_names, dataset.source, dataset.label_names)
     settings = grid(model.postprocess_config, nms=args.nms, nms_iou=args.nms_iou, score_threshold=args.score_threshold)
-    print(f"{args.model}\n{len(dataset)} images, {len(settings)} settings\n{hardware(device)}\n")
+    plural = "s" if len(settings) > 1 else ""
+    print(f"{args.model}\n{len(settings)} setting{plural} on {dataset.source}: {len(dataset)} images")
+    print(f"{TITLES[dataset.protocol]}, x100")
+    print(f"{hardware(device)}\n", flush=True)
     rows = list(sweep(model, dataset, settings, batch_size=args.batch_size, workers=args.workers))
     print("\n".join(table(rows)))
     if args.json:

@@ -95,6 +95,8 @@ def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
     sizes = np.stack([read.ints("height"), read.ints("width")], axis=1)
     read = _Columns(path, "annotation", _with_ids(annotations))
     boxes = read.boxes("bbox")
+    with np.errstate(over="ignore"):  # sides that large are told by `find_problems`
+        products = boxes[:, 2] * boxes[:, 3]
     return CocoFile(
         path=path,
         image_ids=image_ids,
@@ -104,7 +106,7 @@ def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
         image_of=read.ints("image_id"),
         category_of=read.ints("category_id"),
         boxes=boxes,
-        areas=read.floats("area", boxes[:, 2] * boxes[:, 3]),
+        areas=read.floats("area", products),
         crowd=read.flags("iscrowd"),
         ignore=read.flags("ignore"),
         category_ids=category_ids,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ld_hub.data.annotations import Bools, CocoFile, Floats, Ints
+from ld_hub.ops.corners import sticking_out
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,23 @@ def bad_boxes(coco: CocoFile) -> dict[str, Bools]:
     side below 1 px. Each annotation is counted under the first reason that applies.
     """
     area = clip_boxes(coco)
-    with np.errstate(invalid="ignore"):  # infinite boxes, which are problems of their own
+    with np.errstate(invalid="ignore"):  # infinite boxes
         inside = ((area[:, 2] - area[:, 0]).clip(min=0) * (area[:, 3] - area[:, 1]).clip(min=0)) > 0
     tiny = (coco.areas <= 0) | (coco.boxes[:, 2] < 1) | (coco.boxes[:, 3] < 1)
     outside = ~inside & ~tiny
     return {"flagged ignore": coco.ignore, "no area": tiny & ~coco.ignore, "outside the image": outside & ~coco.ignore}
 
 
+def box_corners(coco: CocoFile) -> Floats:
+    """``(K, 4)`` xyxy px, as written."""
+    with np.errstate(over="ignore"):  # infinite boxes are problems of their own
+        corners: Floats = np.concatenate([coco.boxes[:, :2], coco.boxes[:, :2] + coco.boxes[:, 2:]], axis=1)
+    return corners
+
+
 def clip_boxes(coco: CocoFile) -> Floats:
     """``(K, 4)`` xyxy px, clipped to the declared size of their image (unknown images: not clipped)."""
-    corners = np.concatenate([coco.boxes[:, :2], coco.boxes[:, :2] + coco.boxes[:, 2:]], axis=1)
+    corners = box_corners(coco)
     rows = image_rows(coco)
     limit = np.full((len(rows), 2), np.inf)
     known = rows >= 0
@@ -136,7 +144,7 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
             f"Known category ids: {name_some(coco.category_ids, 12)}."
         )
         yield Problem("unknown categories", int(strange.sum()), text)
-    finite = np.isfinite(coco.boxes).all(axis=1) & np.isfinite(coco.areas)
+    finite = np.isfinite(box_corners(coco)).all(axis=1) & np.isfinite(coco.areas)
     if not finite.all():
         text = f"{file}: boxes or areas that are not finite numbers: annotation id {name_boxes(coco, ~finite)}."
         yield Problem("non-finite boxes", int((~finite).sum()), text)
@@ -147,6 +155,22 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
             "COCO boxes are [x, y, width, height], not corners."
         )
         yield Problem("negative boxes", int(negative.sum()), text)
+    out = _corners(coco) if finite.all() else np.zeros(0, dtype=np.int64)
+    if len(out):
+        text = (
+            f"{file}: {len(out)} of {len(coco.ids)} boxes reach out of their image when read as x, y, width, height, "
+            f"as COCO has them, but lie in it when read as corners x1, y1, x2, y2 (for example annotation id "
+            f"{coco.ids[out[0]]}: bbox {coco.boxes[out[0]].tolist()}). Write x2 - x1 and y2 - y1 in place of x2 and y2."
+        )
+        yield Problem("corners as boxes", len(out), text)
+
+
+def _corners(coco: CocoFile) -> Ints:
+    """Annotations that are corners where a corner and a size should be."""
+    rows = image_rows(coco)
+    sizes = np.zeros((len(rows), 2))
+    sizes[rows >= 0] = coco.sizes[rows[rows >= 0]][:, ::-1]
+    return sticking_out(coco.boxes, sizes)
 
 
 def _missing_files(coco: CocoFile, image_dir: Path) -> list[Problem]:
@@ -155,8 +179,18 @@ def _missing_files(coco: CocoFile, image_dir: Path) -> list[Problem]:
     ]
     if not missing:
         return []
-    text = f"{coco.path}: {len(missing)} of {len(coco.file_names)} images are not in {image_dir}: {name_some(missing)}."
+    other_case = _other_case(missing, image_dir)
+    hint = f" There is {other_case}: upper and lower case matter here." if other_case else ""
+    named = name_some(missing)
+    text = f"{coco.path}: {len(missing)} of {len(coco.file_names)} images are not in {image_dir}: {named}.{hint}"
     return [Problem("missing images", len(missing), text, missing_file=True)]
+
+
+def _other_case(missing: Sequence[str], root: Path) -> str:
+    """A file whose name differs from the first missing one's in upper and lower case alone."""
+    path = root / missing[0]
+    there = os.listdir(path.parent) if path.parent.is_dir() else []
+    return next((name for name in there if name.lower() == path.name.lower()), "")
 
 
 def files_exist(names: Sequence[str], root: Path) -> NDArray[np.bool_]:

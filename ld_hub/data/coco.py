@@ -65,7 +65,10 @@ def locate(
         ConfigError: If too little is named.
     """
     if data_dir is None and (images is None or annotations is None):
-        raise ConfigError("Say where the data is: a data directory, or both images=DIR and annotations=FILE.")
+        raise ConfigError(
+            "Say where the data is: a data directory (--data DIR), or both images=DIR and annotations=FILE "
+            "(--images DIR --annotations FILE)."
+        )
     if images is not None and annotations is not None:
         image_dir, file = Path(images).expanduser(), Path(annotations).expanduser()
     else:

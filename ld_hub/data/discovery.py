@@ -10,6 +10,9 @@ from ld_hub.errors import ConfigError, MissingFileError
 # How people name the splits; the first name is the one used here.
 SPLITS: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation")}
 _YEARS = ("2017", "", "2014")
+OR_NAME_BOTH = (
+    "Or name the image directory and the COCO file: images=..., annotations=... (--images DIR --annotations FILE)."
+)
 
 
 def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
@@ -34,9 +37,8 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
         if file.is_file():
             return find_images(folders, file), file
     raise MissingFileError(
-        f"No annotations of the split '{split}' in {root}. Looked for {', '.join(looked_for(root, split))}. "
-        f"Found {contents(root)}. "
-        "Or name the image directory and the annotation file: images=..., annotations=...."
+        f"No annotations of the split '{split}' in {root}. Looked for {looked_for(root, split)}. "
+        f"Found {contents(root)}. {OR_NAME_BOTH}"
     )
 
 
@@ -51,8 +53,9 @@ def data_root(data_dir: str | Path, split: str) -> Path:
     if not split or Path(split).name != split:
         raise ConfigError(f"A split is a plain name such as {' or '.join(SPLITS)}, got '{split}'.")
     if not root.is_dir():
-        what = "is a file, not a directory" if root.exists() else "does not exist"
-        raise MissingFileError(f"The data directory {root} {what}.")
+        if root.exists():
+            raise MissingFileError(f"The data directory {root} is a file, not a directory. {OR_NAME_BOTH}")
+        raise MissingFileError(f"The data directory {root} does not exist.")
     return root
 
 
@@ -61,9 +64,11 @@ def has_split(root: Path, split: str) -> bool:
     return any(file.is_file() for file, _ in _layouts(root, split))
 
 
-def looked_for(root: Path, split: str) -> list[str]:
-    """Where `find_split` looks for the file of a split, below the directory."""
-    return [_relative(file, root) for file, _ in _layouts(root, split)]
+def looked_for(root: Path, split: str) -> str:
+    """Where `find_split` looks for the file of a split, below the directory, for a message."""
+    name, *others = SPLITS.get(split, (split,))
+    files = ", ".join(_relative(file, root) for file, _ in _layouts(root, name, (name,)))
+    return files + (f", and the same with {' or '.join(others)}" if others else "")
 
 
 def find_images(folders: tuple[Path, ...], annotations: Path) -> Path:
@@ -79,8 +84,8 @@ def find_images(folders: tuple[Path, ...], annotations: Path) -> Path:
     raise MissingFileError(f"{annotations} exists, but none of the image directories that go with it: {names}.")
 
 
-def _layouts(root: Path, split: str) -> Iterator[tuple[Path, tuple[Path, ...]]]:
-    for name in SPLITS.get(split, (split,)):
+def _layouts(root: Path, split: str, names: tuple[str, ...] | None = None) -> Iterator[tuple[Path, tuple[Path, ...]]]:
+    for name in names or SPLITS.get(split, (split,)):
         for year in _YEARS:
             own = (root / f"{name}{year}", root / "images" / f"{name}{year}")
             plain = (root / name, root / "images" / name, root / "images", root)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ld_hub.data.annotations import CocoFile, Floats
-from ld_hub.data.checks import Problem, bad_boxes, clip_boxes, image_rows, name_some
+from ld_hub.data.annotations import Bools, CocoFile, Floats
+from ld_hub.data.checks import Problem, bad_boxes, box_corners, clip_boxes, image_rows, name_some
 from ld_hub.data.dataset import DetectionSet
 from ld_hub.data.layouts import find_source
+from ld_hub.data.source import tracked
 from ld_hub.errors import LdHubError
 from ld_hub.preprocessing import load_image, resize_shape
 
@@ -73,7 +75,7 @@ class Report:
         shares = ", ".join(f"{name} {count} ({count / total:.0%})" for name, count in self.sizes.items())
         lines.append(_row("box areas", shares))
         for reason, count in self.left_out.items():
-            lines.append(_row("left out", f"{count} boxes {reason}"))
+            lines.append(_row("left out", f"{count} box{'' if count == 1 else 'es'} {reason}"))
         if self.anchor_scale is not None:
             at = f"{self.image_size[0]} x {self.image_size[1]} px"
             lines.append(_row("anchor_scale", f"about {self.anchor_scale:g} fits these boxes at {at} (published: 8)"))
@@ -144,13 +146,11 @@ def doctor(
         anchor_scale=_anchor_scale(coco, good & ~coco.crowd, image_size),
         image_size=image_size,
         checked=len(coco.file_names) if check_images else 0,
-        notes=(*source.notes, *_notes(coco, counts)),
+        notes=(*source.notes, *_notes(coco, counts, good)),
     )
 
 
-def _anchor_scale(
-    coco: CocoFile, good: np.ndarray[tuple[int], np.dtype[np.bool_]], image_size: tuple[int, int]
-) -> float | None:
+def _anchor_scale(coco: CocoFile, good: Bools, image_size: tuple[int, int]) -> float | None:
     """The scale that has as many boxes below its smallest anchors as the published one has on COCO."""
     if not good.any() or (coco.sizes < 1).any():
         return None
@@ -164,7 +164,8 @@ def _anchor_scale(
 
 def _damaged(coco: CocoFile, image_dir: Path) -> list[Problem]:
     faults: list[str] = []
-    for name, (height, width) in zip(coco.file_names, coco.sizes.tolist(), strict=True):
+    images = list(zip(coco.file_names, coco.sizes.tolist(), strict=True))
+    for name, (height, width) in tracked(images, "opening images"):
         path = image_dir / name
         if not path.exists():
             continue  # already reported as missing
@@ -177,7 +178,7 @@ def _damaged(coco: CocoFile, image_dir: Path) -> list[Problem]:
     return [Problem("damaged images", len(faults), " ".join(faults[:5]) + ("" if len(faults) <= 5 else " ..."))]
 
 
-def _notes(coco: CocoFile, counts: dict[str, int]) -> list[str]:
+def _notes(coco: CocoFile, counts: dict[str, int], good: Bools) -> list[str]:
     notes = []
     few = [f"{name} ({count})" for name, count in counts.items() if count < FEW]
     if few:
@@ -189,6 +190,12 @@ def _notes(coco: CocoFile, counts: dict[str, int]) -> list[str]:
             "annotation id 0 exists. pycocotools takes id 0 for 'no match', so that box counts as never found; "
             "number the annotations from 1."
         )
+    clipped = int((np.abs(box_corners(coco) - clip_boxes(coco))[good] > 1).any(axis=1).sum())
+    if clipped:
+        notes.append(f"boxes that reach more than 1 px beyond their image: {clipped}. Training clips them.")
+    twice = [name for name, count in Counter(coco.file_names).items() if count > 1]
+    if twice:
+        notes.append(f"images listed more than once: {name_some(twice)}. They count as often in AP.")
     return notes
 
 

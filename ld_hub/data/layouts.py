@@ -6,10 +6,11 @@ from pathlib import Path
 
 from ld_hub.data.coco import coco_source
 from ld_hub.data.dataset import DetectionSet
-from ld_hub.data.discovery import contents, data_root, has_split, looked_for
+from ld_hub.data.discovery import OR_NAME_BOTH, SPLITS, contents, data_root, has_split, looked_for
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 from ld_hub.data.voc import find_sets, voc_source
-from ld_hub.data.yolo import YAML_NAMES, looks_like_yolo, yolo_source
+from ld_hub.data.yolo import looks_like_yolo, yolo_source
+from ld_hub.data.yolo_parts import YAML_NAMES
 from ld_hub.errors import MissingFileError
 
 
@@ -64,8 +65,17 @@ def find_source(
     if looks_like_yolo(root):
         return yolo_source(root, split)
     raise MissingFileError(
-        f"No annotations of the split '{split}' in {root}. Looked for COCO's {', '.join(looked_for(root, split))}; "
+        f"No annotations of the split '{split}' in {root}. Looked for COCO's {looked_for(root, split)}; "
         "VOC's Annotations/, JPEGImages/ and ImageSets/Main/, here or in VOC2007/ and VOC2012/; "
-        f"YOLO's {YAML_NAMES[0]}, or images/{split}/ with labels/{split}/. Found {contents(root)}. "
-        "Or name the image directory and the COCO file: images=..., annotations=...."
+        f"YOLO's {YAML_NAMES[0]}, or images/{split}/ with labels/{split}/. Found {contents(root)}."
+        f"{_loose_xml(root, split)} {OR_NAME_BOTH}"
     )
+
+
+def _loose_xml(root: Path, split: str) -> str:
+    """What to do with XML files that lie beside the images, as labelling tools write them."""
+    for folder in (root, *(root / name for name in SPLITS.get(split, (split,)))):
+        if any(folder.glob("*.xml")):
+            lists = f"list the images in ImageSets/Main/{split}.txt"
+            return f" For the XML files in {folder}: move them to Annotations/, the images to JPEGImages/, and {lists}."
+    return ""

@@ -177,8 +177,9 @@ def group_faults(root: Path, faults: Iterable[tuple[str, str]]) -> list[Problem]
     for kind, text in faults:
         kinds.setdefault(kind, []).append(text)
     return [
-        Problem(kind, len(texts), f"{root}: {'; '.join(texts[:3])}{_more(texts, 3)}.", kind.startswith("missing"))
+        Problem(kind, len(texts), f"{place}{'; '.join(texts[:3])}{_more(texts, 3)}.", kind.startswith("missing"))
         for kind, texts in kinds.items()
+        for place in ["" if all(str(root) in text for text in texts[:3]) else f"{root}: "]
     ]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from ld_hub.data.dataset import DetectionSet
 from ld_hub.data.discovery import SPLITS, data_root
 from ld_hub.data.source import OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
+from ld_hub.data.text import read_lines
 from ld_hub.data.voc_xml import Annotated, Fault, VocObject, class_names, read_annotation
 from ld_hub.errors import DataError, MissingFileError
 from ld_hub.preprocessing.loading import read_size
@@ -55,8 +56,7 @@ class VocSet:
 
     def stems(self, part: str) -> list[str]:
         """Names of the images of a part, without suffix."""
-        text = self.list_file(part).read_text(encoding="utf-8")
-        return [self._stem(line.strip()) for line in text.split("\n") if line.strip()]
+        return [self._stem(line.strip()) for line in read_lines(self.list_file(part)) if line.strip()]
 
     def _stem(self, line: str) -> str:
         """A line of a list: a name, or a name and -1, 0 or 1 as in the lists of one class."""
@@ -167,7 +167,7 @@ def voc_source(root: Path, split: str) -> Source:
 
     Raises:
         MissingFileError: If there are no such lists; says which there are.
-        DataError: If there are no classes at all.
+        DataError: If there are no classes at all, or a list is empty or no text.
     """
     sets = find_sets(root)
     parts = choose_parts(sets, split)
@@ -178,6 +178,8 @@ def voc_source(root: Path, split: str) -> Source:
             f"Found {', '.join(_lists(sets)) or 'none'}. A list has one image name per line, without suffix."
         )
     wanted = [(s, stem) for s, part in parts for stem in s.stems(part)]
+    if not wanted:
+        raise DataError(f"There is no image name in {', '.join(str(s.list_file(part)) for s, part in parts)}.")
     faults: list[Fault] = _repeated(wanted)
     found: list[Annotated] = []
     for voc, stem in tracked(wanted, f"reading {root.name} {split}"):
@@ -261,11 +263,7 @@ def read_classes(file: Path) -> list[str]:
     Raises:
         DataError: If there are none, or one is given twice.
     """
-    try:
-        lines = file.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} is not text in UTF-8 ({error.reason}).") from None
-    names = [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in read_lines(file) if line.strip()]
     if not names or len(set(names)) != len(names):
         twice = next((name for name in names if names.count(name) > 1), "")
         fault = f"gives the class '{twice}' twice" if twice else "has no class names"

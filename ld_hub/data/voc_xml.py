@@ -91,6 +91,10 @@ def read_annotation(path: Path, name: str, image: str) -> tuple[Annotated | None
         return None, [("unsafe XML", f"{name} has a DOCTYPE, which VOC files have not; remove it")]
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that is unknown
         return None, [("broken XML", f"{name} is not valid XML ({error})")]
+    except OSError as error:
+        return None, [("broken XML", f"{name} cannot be read ({error.strerror})")]
+    if tree.tag != "annotation":  # else it would pass for an image without objects
+        return None, [("broken XML", f"{name} has the root <{tree.tag[:60]}>, expected VOC's <annotation>")]
     objects: list[VocObject] = []
     faults: list[Fault] = []
     for k, element in enumerate(tree.findall("object"), start=1):
@@ -114,7 +118,7 @@ def class_names(path: Path) -> set[str]:
     """
     try:
         tree = _parse(path)
-    except (_DoctypeError, ElementTree.ParseError, ValueError, LookupError):
+    except (_DoctypeError, ElementTree.ParseError, ValueError, LookupError, OSError):
         return set()
     return {name for element in tree.findall("object") if (name := _text(element, "name"))}
 

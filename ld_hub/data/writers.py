@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ld_hub.data.annotations import Bools, CocoFile, Floats
-from ld_hub.data.checks import bad_boxes, clip_boxes, image_rows, lookup
+from ld_hub.data.checks import bad_boxes, box_corners, clip_boxes, image_rows, lookup
 from ld_hub.data.voc import CLASSES_FILE
 from ld_hub.errors import DataError
 from ld_hub.hub.files import atomic_write
@@ -173,8 +173,7 @@ def _usable(part: Part) -> tuple[Floats, Bools]:
     usable = ~(reasons["no area"] | reasons["outside the image"])
     part.told["boxes without an area in their image left out"] += int((~usable).sum())
     corners = clip_boxes(coco)
-    plain = np.concatenate([coco.boxes[:, :2], coco.boxes[:, :2] + coco.boxes[:, 2:]], axis=1)
-    clipped = (np.abs(corners - plain) > 0.01).any(axis=1) & usable
+    clipped = (np.abs(corners - box_corners(coco)) > 0.01).any(axis=1) & usable
     part.told["boxes that reached beyond their image clipped"] += int(clipped.sum())
     return corners, usable
 

@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import inspect
 import re
+import textwrap
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from ld_hub.errors import ConfigError
 from ld_hub.hub import offline
 
 Arguments = TypeVar("Arguments")
+WIDTH = 78  # columns of texts in --help
 
 
 @dataclass(frozen=True)
@@ -287,7 +289,7 @@ def make_parser(command: Command, recipe: Any = None, *, any_terms: bool = False
     parser = ArgumentParser(
         prog=command.program,
         usage=f"{command.program} NAME --data DIR [flags]",
-        description=command.summary,
+        description=textwrap.fill(command.summary, WIDTH),
         epilog=command.examples,
         exit_on_error=False,
         allow_abbrev=False,
@@ -296,7 +298,7 @@ def make_parser(command: Command, recipe: Any = None, *, any_terms: bool = False
     parser.add_argument("name", type=str, metavar="NAME", help=command.name_help)
     parser.add_argument("--config", action="config", help="YAML file with values of these flags.")
     for kind in command.groups:
-        group = parser.add_argument_group(GROUPS[kind], (kind.__doc__ or "").split("\n", 1)[0])
+        group = parser.add_argument_group(GROUPS[kind], _first_line(kind))
         _add_fields(group, kind, more=command.more)
     if any_terms:
         parser.add_argument("--terms", type=dict, default=None)  # in a YAML file
@@ -341,6 +343,10 @@ def field_texts(kind: type[Any]) -> dict[str, str]:
         for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
             texts[name] = " ".join(text.replace("``", "").split())
     return texts
+
+
+def _first_line(kind: type[Any]) -> str:
+    return textwrap.fill((kind.__doc__ or "").split("\n", 1)[0], WIDTH)
 
 
 def _formatter() -> type[Any]:

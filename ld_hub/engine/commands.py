@@ -35,12 +35,12 @@ TRAIN = Command(
     name_help="Model to train: `ld-hub list` shows all.",
     groups=(DataArguments, ModelArguments, TrainConfig, HubArguments),
     examples="""examples:
-  accelerate launch -m ld_hub.train gfocal_r50 --data coco/ --output_dir runs/r50
-  ... --schedule 2x --short_sides 480 800                     multi-scale 2x, as the published teachers
-  ... --data VOCdevkit/ --schedule voc                        PASCAL VOC 07+12, as published
-  ... --resume                                                continue a run that was interrupted
-  ... --checkpoint runs/r50/model --data mine/ --epochs 20    fine-tune on other classes
-  ... --pretrained_backbone false                             nothing is downloaded""",
+  accelerate launch -m ld_hub.train gfocal_r50 --data coco/ --epochs 12
+  ... --schedule 2x --short_sides 480 800          multi-scale, as the teachers
+  ... --data VOCdevkit/ --schedule voc             VOC 07+12, as published
+  ... --resume                                     continue an interrupted run
+  ... --checkpoint runs/r50/model --data mine/     fine-tune on other classes
+  ... --pretrained_backbone false                  nothing is downloaded""",
 )
 DISTILL = Command(
     program="ld_hub.distill",
@@ -55,13 +55,14 @@ DISTILL = Command(
     ),
     groups=(DataArguments, ModelArguments, DistillArguments, TeacherArguments, TrainConfig, HubArguments),
     examples="""examples:
-  accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data coco/ --teacher r101/
-  ... --data mine/ --train_teacher                    other classes: train the teacher first
-  ... --data mine/ --teacher runs/gfocal_r101/model   other classes: a teacher trained on them
-  ... --recipe vlr --terms.ld.weight 2                another recipe, changed
-  ... --recipe mine.yaml --balance gradient           a recipe of your own, weighted by gradients
-  ... --teacher runs/a/model,runs/b/model             two teachers
-  ... --config run.yaml --resume                      flags from a file; every run writes its arguments.yaml""",
+  accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data coco/ \\
+      --teacher runs/gfocal_r101/model
+  ... --data mine/ --train_teacher            other classes: teacher first
+  ... --data mine/ --teacher runs/r101/model  a teacher of these classes
+  ... --recipe vlr --terms.ld.weight 2        another recipe, changed
+  ... --recipe mine.yaml --balance gradient   a recipe of your own, balanced
+  ... --teacher runs/a/model,runs/b/model     two teachers
+  ... --config arguments.yaml --resume        flags from a file that a run wrote""",
     more={"recipe": f"Registered: {', '.join(list_recipes())}; `ld-hub recipes` says what they are."},
 )
 

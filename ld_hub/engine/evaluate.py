@@ -14,7 +14,7 @@ from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.inference import evaluating
 from ld_hub.ops.dist import is_distributed, rank, world_size
-from ld_hub.structures import ImageBatch
+from ld_hub.structures import DenseOutput, ImageBatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -59,6 +59,7 @@ def evaluate(
             images = batch.images.to(device, non_blocking=True)
             with accelerator.autocast() if accelerator is not None else contextlib.nullcontext():
                 output = model(images)
+            refuse_nan(output, batch)
             sizes, factors = batch.image_sizes.to(device), batch.scale_factors.to(device)
             evaluator.update(batch.image_ids, model.postprocess(output, sizes, factors))
     if is_distributed():
@@ -87,6 +88,22 @@ def evaluator_of(
         protocol=protocol or dataset.protocol,
         backend=backend,
     )
+
+
+def refuse_nan(output: DenseOutput, batch: ImageBatch) -> None:
+    """Refuse predictions that no threshold lets through, so that a broken model would merely find little.
+
+    Raises:
+        EvaluationError: If a class or quality score is NaN, naming the image.
+    """
+    best = output.cls_logits.amax(dim=(1, 2))
+    broken = (best if output.quality is None else best + output.quality.amax(dim=1)).isnan()
+    if broken.any():
+        index = int(broken.nonzero()[0])
+        raise EvaluationError(
+            f"Image id {batch.image_ids[index]}: the model's scores are not numbers (NaN). Did it diverge, or is the "
+            "precision too low for it?"
+        )
 
 
 def batches_of(

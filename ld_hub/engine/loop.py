@@ -90,11 +90,11 @@ class Loop:
         """Train to the end; call `restore` first."""
         stream = self._stream()
         self.task.train()
-        if self._unscored:
-            self._evaluate_safely()
         self.reporter.start(self.step)
-        self.clock.resume()
         try:
+            if self._unscored:
+                self._evaluate_safely()
+            self.clock.resume()
             while self.step < self.plan.steps:
                 self._train_step(stream)
                 if self.plan.saves_after(self.step):
@@ -216,7 +216,7 @@ class Loop:
             self._unscored = True
             self.save()
             self._evaluate(self.eval_dataset)
-            self._unscored = False
+        self._unscored = False  # also of a run that is continued without images to evaluate on
         self.save()
 
     def _evaluate(self, dataset: DetectionSet) -> None:

@@ -21,6 +21,7 @@ _PANELS = {  # beginning of a name -> label of the axis, factor, logarithmic
     "lr": ("learning rate", 1.0, False),
     "": ("weighted loss", 1.0, False),
 }
+LOWEST = 0.5  # of the least mean: where a logarithmic axis begins at the latest
 _LINES = ("-", "--", ":", "-.")
 
 
@@ -53,7 +54,7 @@ def plot_curves(panels: Mapping[str, Mapping[str, Curve]], path: Path) -> bool:
             lines[group] = _line(axes, curve, place, number, _axis(name)[1])
         _finish(axes, name, sorted({curve.steps[-1] for curve in curves.values()}) if single else [])
     spread = any(curve.runs > 1 for curves in panels.values() for curve in curves.values())
-    title = "mean over runs; the band is ± 1 standard deviation" if spread else None
+    title = "mean over runs; bands and bars: ± 1 standard deviation" if spread else None
     if len(groups) > 1 or spread:
         counts = {group: _runs(panels, group) for group in groups}
         names = [f"{group} ({count} runs)" if count > 1 else group for group, count in counts.items()]
@@ -86,6 +87,9 @@ def _finish(axes: Any, name: str, single: Sequence[int]) -> None:
     axes.margins(0.15 if single else 0.02, 0.08)
     if logarithmic and all(value > 0 for line in axes.get_lines() for value in line.get_ydata()):
         axes.set_yscale("log")
+        # a band whose std is about its mean would reach down without end
+        least = min(min(line.get_ydata()) for line in axes.get_lines())
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], LOWEST * least))
         for axis in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             axis(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "125" else "")
     elif not single:

@@ -11,9 +11,9 @@ from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.curves import course, panels, read_records
 from ld_hub.engine.plots import MISSING, plot_curves
 from ld_hub.errors import CheckpointError, HubError, LdHubError, MissingFileError
-from ld_hub.hub import CONFIG_NAME
+from ld_hub.hub import CONFIG_NAME, WEIGHTS_NAME, sha256_of
 from ld_hub.hub.card import read_yaml
-from ld_hub.hub.evidence import find_evidence
+from ld_hub.hub.evidence import EVAL_DIRECTORY, find_evidence
 from ld_hub.models.names import saved_directory
 from ld_hub.models.pretrained import load_pretrained
 from ld_hub.models.publish import CURVES_NAME, PICTURE_THRESHOLD
@@ -61,9 +61,12 @@ def publish_directory(
     if run is not None and pictures:
         draw_curves(run, run / CURVES_NAME, say)
         image = image or example_image(model, run, say)
-    found = [*find_evidence(place), *evaluations]
+    found, digest = find_evidence(place), sha256_of(place / WEIGHTS_NAME)
+    if not evaluations and all(each["weights"]["sha256"] != digest for each in found.values()):
+        say(f"no AP in the card: `ld-hub eval {place} --data DIR --out {place / EVAL_DIRECTORY}` measures it.")
+    results = [*found, *evaluations]
     commit: CommitInfo = model.push_to_hub(
-        repo_id, eval_results=found, run=run, image=image, curves=pictures, **options
+        repo_id, eval_results=results, run=run, image=image, curves=pictures, **options
     )
     return commit
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ld_hub.data import DetectionSet
-from ld_hub.engine.evaluate import batches_of, evaluator_of
+from ld_hub.engine.evaluate import batches_of, evaluator_of, refuse_nan
 from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig
 from ld_hub.models.detector import DenseDetector
@@ -105,6 +105,7 @@ def sweep(
     with evaluating(model):
         for batch in batches_of(model, dataset, batch_size, workers, device, progress):
             output = model(batch.images.to(device, non_blocking=True))
+            refuse_nan(output, batch)
             sizes, factors = batch.image_sizes.to(device), batch.scale_factors.to(device)
             for k, config in enumerate(settings):
                 _wait(device)

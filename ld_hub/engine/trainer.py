@@ -285,10 +285,13 @@ class DistillationTrainer(Trainer):
             trackers=trackers,
             attachments=attachments,
         )
+        taught_by = list(teacher.values()) if isinstance(teacher, Mapping) else [teacher]
+        origins = {one.name: one.origin for one in taught_by if one.origin}
         saved: Any = student
         saved.recipe = {  # saved with the student, for its card
             **task.recipe.to_dict(),
             "teacher": [t.name for t in teacher.values()] if isinstance(teacher, Mapping) else teacher.name,
+            **({"teacher_origin": origins} if origins else {}),
             "individual_ld": individual_ld,
             **({} if balance == "none" else {"balance": balance}),
             **({} if teacher_scale == 1 else {"teacher_scale": teacher_scale}),
@@ -313,6 +316,7 @@ class DistillationTrainer(Trainer):
     def identity(self) -> dict[str, Any]:
         """See `Trainer.identity`; with the teachers and the recipe."""
         recipe = plain(self.model.recipe or {})
+        recipe.pop("teacher_origin", None)  # the same weights may be of a later commit
         return {**super().identity(), **describe_teachers(self.task.outside), "recipe": recipe}
 
     def _has_optional_parameters(self) -> bool:

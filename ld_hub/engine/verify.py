@@ -25,11 +25,11 @@ from ld_hub.evaluation.agreement import Tolerance, differences, read_detections,
 from ld_hub.evaluation.artefact import Circumstances, artefact, find_evidence, read_evidence
 from ld_hub.hub import WEIGHTS_NAME, sha256_of
 from ld_hub.hub.card import ap_cells, eval_results, generated_block, read_metadata
+from ld_hub.hub.upload import CARD_NAME
 from ld_hub.models.card_facts import comparable
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.pretrained import load_pretrained
 
-CARD_NAME = "README.md"
 EXACT = 1e-6  # of numbers that the same scorer computes of the same detections
 SHOWN = 5  # differences that a check names
 

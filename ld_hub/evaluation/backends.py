@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,24 +28,30 @@ def choose_backend(backend: str) -> str:
     """The scorer that a setting stands for.
 
     Args:
-        backend: One of `BACKENDS`, or ``"auto"``: hotcoco where it is installed.
+        backend: One of `BACKENDS`, or ``"auto"``: hotcoco where it works.
 
     Raises:
-        ConfigError: If there is no such scorer, or it is not installed.
+        ConfigError: If there is no such scorer, or hotcoco does not work here.
     """
     if backend == "auto":
-        return "hotcoco" if find_spec("hotcoco") is not None else "pycocotools"
+        return "hotcoco" if _has_hotcoco() else "pycocotools"
     if backend not in BACKENDS:
         raise ConfigError(f"Unknown evaluation backend '{backend}'; choose one of auto, {', '.join(BACKENDS)}.")
-    if backend == "hotcoco":
-        try:
-            import hotcoco  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                "backend='hotcoco' needs the package hotcoco: pip install 'ld_hub[fast-eval]', "
-                "or leave the backend at 'auto'."
-            ) from error
+    if backend == "hotcoco" and not _has_hotcoco():
+        raise ConfigError(
+            "backend='hotcoco' needs the package hotcoco: pip install 'ld_hub[fast-eval]', "
+            "or leave the backend at 'auto'."
+        )
     return backend
+
+
+def _has_hotcoco() -> bool:
+    """Whether there is a hotcoco that works and is new enough: better known before an evaluation than after it."""
+    try:
+        from hotcoco import COCO
+    except ImportError:
+        return False
+    return hasattr(COCO, "from_arrays")
 
 
 def score(backend: str, truth: GroundTruth, found: Found, category_ids: list[int]) -> Curves:

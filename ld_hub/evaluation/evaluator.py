@@ -15,11 +15,12 @@ import torch
 from ld_hub.errors import ConfigError, EvaluationError
 from ld_hub.evaluation.backends import choose_backend, score
 from ld_hub.evaluation.found import Found
-from ld_hub.evaluation.ground_truth import GroundTruth, read_ground_truth, sticking_out
+from ld_hub.evaluation.ground_truth import GroundTruth, read_ground_truth
 from ld_hub.evaluation.metrics import MOST_COUNTED, DetectionMetrics, mean_found, summarize, summarize_voc
 from ld_hub.evaluation.voc import voc_average_precision
 from ld_hub.hub.evidence import PROTOCOLS
 from ld_hub.hub.files import atomic_write
+from ld_hub.ops.corners import sticking_out
 from ld_hub.structures.detections import Detections
 
 
@@ -163,7 +164,7 @@ class DetectionEvaluator:
         if self.protocol == "coco":
             stats, ap = self._score_coco(truth, found)
         else:
-            by_iou = voc_average_precision(truth, found.rows(), self.category_ids, self.protocol)
+            by_iou = voc_average_precision(truth, found, self.category_ids, self.protocol)
             stats, ap = summarize_voc(by_iou), [mean_found(column) for column in by_iou.T]
         boxes = truth.boxes_per_category(skip_ignored=self.protocol != "coco")
         return DetectionMetrics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """K detections, by rising image id; those of one image in the order in which the model gave them.
+    """K detections; those of one image in the order in which the model gave them.
 
     Attributes:
         image_ids: ``(K,)``.
@@ -24,6 +25,16 @@ class Found:
     category_ids: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float64]
     scores: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> Found:
+        """Rows of a COCO results file."""
+        return cls(
+            np.array([row["image_id"] for row in rows], dtype=np.int64),
+            np.array([row["category_id"] for row in rows], dtype=np.int64),
+            np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4),
+            np.array([row["score"] for row in rows], dtype=np.float64),
+        )
 
     def __len__(self) -> int:
         return len(self.scores)

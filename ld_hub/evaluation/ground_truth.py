@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from ld_hub.errors import DataError, MissingFileError
+from ld_hub.ops.corners import sticking_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,28 +111,6 @@ def read_ground_truth(annotations: str | Path | dict[str, Any]) -> GroundTruth:
     return truth
 
 
-def sticking_out(boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Tell whether boxes that should be x, y, width, height are x1, y1, x2, y2.
-
-    They are, where at least a fifth of them (and 3) reach out of their image, and all but 1 % would be boxes inside of
-    it when read as corners. Of boxes given as corners about three quarters reach out, while of others hardly any does,
-    and those near the right or the lower edge are no corners.
-
-    Args:
-        boxes: ``(K, 4)`` px.
-        sizes: ``(K, 2)`` width and height of the image of each, in px; 0 where it is not known.
-
-    Returns:
-        Indices of the boxes that reach out of their image if they are corners, else none.
-    """
-    known = (sizes > 0).all(axis=1)
-    ends = boxes[:, :2] + boxes[:, 2:]
-    out = np.flatnonzero(known & (ends > 1.01 * sizes + 1).any(axis=1))
-    corners = known & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1) & (boxes[:, 2:] <= sizes + 1).all(axis=1)
-    many = len(out) >= max(3, 0.2 * np.count_nonzero(known))
-    return out if many and np.count_nonzero(corners) >= 0.99 * np.count_nonzero(known) else out[:0]
-
-
 def _refuse_corners(truth: GroundTruth) -> None:
     rows = truth.annotations
     boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
@@ -172,8 +151,8 @@ def _rows(content: dict[str, Any], key: str, source: str) -> list[dict[str, Any]
     seen: set[int] = set()
     for k, row in enumerate(rows):
         number = row.get("id") if isinstance(row, dict) else None
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise DataError(f"{source}: {key}[{k}] has id {number!r}; ids are integers.")
+        if not _is_id(number):
+            raise DataError(f"{source}: {key}[{k}] has id {number!r}; ids are integers of at most 64 bits.")
         if number in seen:
             raise DataError(f"{source}: id {number} appears twice in '{key}'; ids must be distinct.")
         seen.add(number)
@@ -187,8 +166,8 @@ def _refuse_repeated(rows: list[Any], source: str) -> None:
         number = row.get("id") if isinstance(row, dict) else None
         if number is None:
             continue
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise DataError(f"{source}: annotations[{k}] has id {number!r}; ids are integers.")
+        if not _is_id(number):
+            raise DataError(f"{source}: annotations[{k}] has id {number!r}; ids are integers of at most 64 bits.")
         if number in seen:
             raise DataError(f"{source}: annotation id {number} is given more than once. Number the annotations anew.")
         seen.add(number)
@@ -200,9 +179,9 @@ def _annotation(row: Any, index: int, images: set[int], categories: set[int], so
     if not isinstance(row, dict):
         raise DataError(f"{where} is a {type(row).__name__}, not an object.")
     where += f" (id {row.get('id')}, image {row.get('image_id')})"
-    if row.get("image_id") not in images:
+    if not _is_one_of(row.get("image_id"), images):
         raise DataError(f"{where} names image id {row.get('image_id')!r}, which is not in 'images'.")
-    if row.get("category_id") not in categories:
+    if not _is_one_of(row.get("category_id"), categories):
         raise DataError(f"{where} names category id {row.get('category_id')!r}, which is not in 'categories'.")
     box = row.get("bbox")
     if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(_finite(side) for side in box):
@@ -230,5 +209,15 @@ def _side(value: Any) -> float:
     return value if _finite(value) and value > 0 else 0
 
 
+def _is_one_of(value: Any, ids: set[int]) -> bool:
+    return isinstance(value, (int, float)) and value in ids  # other JSON values may not be looked up
+
+
+def _is_id(value: Any) -> TypeGuard[int]:
+    """Whether a value is an integer that the scorers' arrays hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+
+
 def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    """Whether a value is a number that a float holds; JSON knows integers of any length."""
+    return isinstance(value, (int, float)) and abs(value) <= sys.float_info.max

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ld_hub.errors import EvaluationError
 from ld_hub.evaluation.backends import Rows
+from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.ground_truth import GroundTruth
 
 Floats = npt.NDArray[np.float64]
@@ -101,39 +102,38 @@ class Matches:
     excused: Flags
 
 
-def overlaps(truth: GroundTruth, rows: Rows, category_ids: Sequence[int], *, skip_ignored: bool = False) -> Overlaps:
-    """Bring boxes and detections into arrays.
+def overlaps(truth: GroundTruth, found: Found, category_ids: Sequence[int], *, skip_ignored: bool = False) -> Overlaps:
+    """Bring boxes and detections together.
 
     Args:
         truth: Boxes.
-        rows: COCO results rows.
+        found: Detections.
         category_ids: Category id of each of the C labels.
         skip_ignored: Whether boxes marked ``ignore`` (VOC's difficult ones) are neither found nor missed; crowds
             never are.
 
     Raises:
-        EvaluationError: If a row names an unknown image or category, or a box is of another category.
+        EvaluationError: If a detection names an unknown image or category, or a box is of another category.
     """
     image_ids = np.array([image["id"] for image in truth.images], dtype=np.int64)
     known = set(category_ids)  # crowds of other categories excuse nothing
     boxes = [row for row in truth.annotations if row["category_id"] in known or not row["iscrowd"]]
     box_image = _index(image_ids, _column(boxes, "image_id"), "image", truth.source)
-    det_image = _index(image_ids, _column(rows, "image_id"), "image", truth.source)
-    box_label = _labels(category_ids, _column(boxes, "category_id"))
-    det_label = _labels(category_ids, _column(rows, "category_id"))
-    score = np.array([row["score"] for row in rows], dtype=np.float64)
+    det_image = _index(image_ids, found.image_ids, "image", truth.source)
+    box_label, det_label = (_labels(category_ids, ids) for ids in (_column(boxes, "category_id"), found.category_ids))
+    sides = np.array([row["bbox"] for row in boxes], dtype=np.float64).reshape(-1, 4)
     crowd = np.array([bool(row["iscrowd"]) for row in boxes], dtype=bool)
-    marked = np.array([skip_ignored and bool(row.get("ignore", 0)) for row in boxes], dtype=bool)
-    by_image, best = np.argsort(box_image, kind="stable"), np.lexsort((-score, det_image))
+    marked = np.array([skip_ignored and bool(row["ignore"]) for row in boxes], dtype=bool)
+    by_image, best = np.argsort(box_image, kind="stable"), np.lexsort((-found.scores, det_image))
     pairs = _overlapping(
-        _sides(rows)[best], det_image[best], _sides(boxes)[by_image], box_image[by_image], crowd[by_image],
+        found.boxes[best], det_image[best], sides[by_image], box_image[by_image], crowd[by_image],
         len(image_ids),
     )  # fmt: skip
     return Overlaps(
         image_ids=image_ids,
         det_image=det_image[best],
         det_label=det_label[best],
-        score=score[best],
+        score=found.scores[best],
         box_image=box_image[by_image],
         box_label=box_label[by_image],
         ignored=(crowd | marked)[by_image],
@@ -209,12 +209,8 @@ def precision_at(levels: Floats, correct: Flags, boxes: int) -> Floats:
     return np.append(precision, 0.0)[reached]
 
 
-def _column(rows: Rows, name: str) -> Ints:
-    return np.array([row[name] for row in rows], dtype=np.int64)
-
-
-def _sides(rows: Rows) -> Floats:
-    return np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
+def _column(boxes: Rows, name: str) -> Ints:
+    return np.array([row[name] for row in boxes], dtype=np.int64)
 
 
 def _index(known: Ints, values: Ints, what: str, source: str) -> Ints:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ld_hub.errors import ConfigError
 from ld_hub.evaluation.backends import Rows
+from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.ground_truth import GroundTruth
 from ld_hub.evaluation.matching import MOST, Floats, assign, best_pairs, match, overlaps, precision_at
 
@@ -145,7 +146,7 @@ def precision_recall(
     Raises:
         EvaluationError: If a row names an unknown image or category.
     """
-    found = overlaps(truth, rows, category_ids, skip_ignored=skip_ignored)
+    found = overlaps(truth, Found.of(rows), category_ids, skip_ignored=skip_ignored)
     best = found.rank(by_class=True) < MOST
     boxes = np.bincount(found.box_label[~found.ignored], minlength=len(category_ids))
     by_label = np.lexsort((-found.score, found.det_label))
@@ -193,7 +194,7 @@ def confusion(
     Raises:
         EvaluationError: If a row names an unknown image or category.
     """
-    found = overlaps(truth, rows, category_ids, skip_ignored=skip_ignored)
+    found = overlaps(truth, Found.of(rows), category_ids, skip_ignored=skip_ignored)
     above = found.score > score
     matches = match(found, iou, above)
     free_det, free_box = above & (matches.box < 0) & ~matches.excused, ~found.ignored
@@ -238,7 +239,7 @@ def calibration(
     """
     if bins < 1:
         raise ConfigError(f"bins is {bins}; expected at least 1.")
-    found = overlaps(truth, rows, category_ids, skip_ignored=skip_ignored)
+    found = overlaps(truth, Found.of(rows), category_ids, skip_ignored=skip_ignored)
     _, iou = best_pairs(found.pairs.take(found.same & found.wanted), len(found.score))
     on_crowd = np.zeros(len(iou), dtype=bool)
     on_crowd[found.pairs.det[found.same & ~found.wanted & (found.pairs.iou >= RIGHT)]] = True
@@ -274,7 +275,7 @@ def per_image(
     Raises:
         EvaluationError: If a row names an unknown image or category.
     """
-    found = overlaps(truth, rows, category_ids, skip_ignored=skip_ignored)
+    found = overlaps(truth, Found.of(rows), category_ids, skip_ignored=skip_ignored)
     above = found.score > score
     matches = match(found, iou, above)
     right = matches.box >= 0

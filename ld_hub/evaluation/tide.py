@@ -10,6 +10,7 @@ import numpy as np
 
 from ld_hub.errors import ConfigError, EvaluationError
 from ld_hub.evaluation.backends import Rows
+from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.ground_truth import GroundTruth
 from ld_hub.evaluation.matching import (
     MOST,
@@ -95,13 +96,14 @@ def tide_errors(
     """
     if not 0 < background < iou <= 1:
         raise ConfigError(f"background {background} and iou {iou} must be 0 < background < iou <= 1.")
-    found = _best_of_each_image(overlaps(truth, rows, category_ids, skip_ignored=skip_ignored))
+    found = _best_of_each_image(overlaps(truth, Found.of(rows), category_ids, skip_ignored=skip_ignored))
     wanted = np.bincount(found.box_label[~found.ignored], minlength=len(category_ids))
     if not wanted.any():
         raise EvaluationError(f"{truth.source} has no box to be found, so no error can be told.")
     sorted_out = _sort_out(found, iou, background)
-    missed = np.bincount(found.box_label[sorted_out.missed], minlength=len(wanted))
-    unfound = np.bincount(found.box_label[sorted_out.unfound], minlength=len(wanted))
+    missed, unfound = (
+        np.bincount(found.box_label[boxes], minlength=len(wanted)) for boxes in (sorted_out.missed, sorted_out.unfound)
+    )
     given = sorted_out.points
     ap = _mean_ap(given, wanted, wanted)
     mended = {name: _mean_ap(sorted_out.mended(name), wanted, wanted) for name in MAIN[:-1]}
@@ -111,10 +113,7 @@ def tide_errors(
         ap50=ap,
         main={name: max(mended[name] - ap, 0.0) for name in MAIN},  # below 0 comes from the 101 levels alone
         special={"FP": no_false - ap, "FN": _mean_ap(given.errors_first(), wanted - unfound, wanted) - ap},
-        counts={
-            **{name: int((sorted_out.kind == k).sum()) for k, name in enumerate(MAIN[:-1])},
-            "Miss": len(sorted_out.missed),
-        },
+        counts=sorted_out.counts,
     )
 
 
@@ -162,6 +161,11 @@ class _SortedOut:
     def points(self) -> _Points:
         """All but the excused ones."""
         return _Points(self.label, self.score, self.correct).take(~self.excused)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of errors of each main type."""
+        return {**{name: int((self.kind == k).sum()) for k, name in enumerate(MAIN[:-1])}, "Miss": len(self.missed)}
 
     def mended(self, name: str) -> _Points:
         """All errors of one type mended."""

@@ -24,7 +24,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from ld_hub.evaluation.backends import Rows
+from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.ground_truth import GroundTruth
 from ld_hub.evaluation.matching import best_pairs, overlaps
 
@@ -34,12 +34,12 @@ Flags = npt.NDArray[np.bool_]
 THRESHOLDS = np.arange(10, 20) / 20  # 0.50, 0.55, ..., 0.95, each the float nearest to it
 
 
-def voc_average_precision(truth: GroundTruth, rows: Rows, category_ids: Sequence[int], protocol: str) -> Floats:
+def voc_average_precision(truth: GroundTruth, found: Found, category_ids: Sequence[int], protocol: str) -> Floats:
     """AP of each class at each IoU threshold.
 
     Args:
         truth: Boxes of all images that are scored.
-        rows: Detections, as rows of a COCO results file by image id.
+        found: Detections.
         category_ids: C category ids.
         protocol: ``"voc07"`` or ``"voc12"``.
 
@@ -47,36 +47,40 @@ def voc_average_precision(truth: GroundTruth, rows: Rows, category_ids: Sequence
         ``(10, C)`` fractions 0..1 at the IoU `THRESHOLDS`; -1 for classes without a box to find.
     """
     area = {"voc07": _eleven_points, "voc12": _area}[protocol]
-    found = overlaps(_without_crowds(truth), rows, category_ids, skip_ignored=True)
-    box, iou = best_pairs(found.pairs.take(found.same), len(found.score))
-    right, wrong = _judge(box, iou, found.score, found.ignored)
+    near = overlaps(_without_crowds(truth, category_ids), found, category_ids, skip_ignored=True)
+    box, iou = best_pairs(near.pairs.take(near.same), len(found))
+    right, wrong = _judge(box, iou, near.ignored)
     result = np.full((len(THRESHOLDS), len(category_ids)), -1.0)
-    order = np.lexsort((-found.score, found.det_label))  # stable, hence by image where scores are equal
-    ends = np.cumsum(np.bincount(found.det_label, minlength=len(category_ids)))
-    boxes = np.bincount(found.box_label[~found.ignored], minlength=len(category_ids))
+    order = np.lexsort((-near.score, near.det_label))  # stable, hence by image where scores are equal
+    ends = np.cumsum(np.bincount(near.det_label, minlength=len(category_ids)))
+    boxes = np.bincount(near.box_label[~near.ignored], minlength=len(category_ids))
     for label, part in enumerate(np.split(order, ends[:-1])):
         if boxes[label]:
             result[:, label] = _average(right[:, part], wrong[:, part], int(boxes[label]), area)
     return result
 
 
-def _without_crowds(truth: GroundTruth) -> GroundTruth:
-    """Crowds as difficult boxes."""
-    marked = [{**r, "iscrowd": 0, "ignore": 1} if r["iscrowd"] else r for r in truth.annotations]
+def _without_crowds(truth: GroundTruth, category_ids: Sequence[int]) -> GroundTruth:
+    """Crowds of these categories as difficult boxes, and without others, which no detection can lie on."""
+    known = set(category_ids)
+    marked = [
+        {**row, "iscrowd": 0, "ignore": 1} if row["iscrowd"] else row
+        for row in truth.annotations
+        if row["category_id"] in known or not row["iscrowd"]
+    ]
     return replace(truth, annotations=marked)
 
 
-def _judge(box: npt.NDArray[np.int64], iou: Floats, score: Floats, ignored: Flags) -> tuple[Flags, Flags]:
+def _judge(box: npt.NDArray[np.int64], iou: Floats, ignored: Flags) -> tuple[Flags, Flags]:
     """Whether each detection is right and whether it is wrong, ``(10, D)`` each, at each threshold.
 
     Args:
-        box: ``(D,)`` index of the box that each detection overlaps most, -1 for none; by image.
+        box: ``(D,)`` index of the box that each detection overlaps most, -1 for none; by image, best score first.
         iou: ``(D,)`` with it.
-        score: ``(D,)``.
         ignored: ``(T,)`` difficult boxes.
     """
     near = np.flatnonzero(box >= 0)
-    near = near[np.lexsort((-score[near], box[near]))]  # those of one box together, best first
+    near = near[np.argsort(box[near], kind="stable")]  # those of one box together, still best first
     easy = ~ignored[box[near]]
     right = np.zeros((len(THRESHOLDS), len(box)), dtype=bool)
     wrong = np.ones_like(right)

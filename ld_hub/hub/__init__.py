@@ -1,7 +1,7 @@
 """Files on disk and on the Hub: atomic writes, safetensors, config.json, downloads. Never a pickle."""
 
 from ld_hub.hub.config import CONFIG_NAME, MODEL_TYPE, no_model, read_config, shorten, write_json
-from ld_hub.hub.download import download
+from ld_hub.hub.download import download, origin_of
 from ld_hub.hub.fetch import disk_errors, fetch_file, offline, one_at_a_time
 from ld_hub.hub.files import (
     atomic_directory,
@@ -31,6 +31,7 @@ __all__ = [
     "no_model",
     "offline",
     "one_at_a_time",
+    "origin_of",
     "read_config",
     "refuse_non_finite",
     "save_safetensors",

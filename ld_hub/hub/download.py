@@ -76,6 +76,18 @@ def download(
     return folder
 
 
+def origin_of(folder: Path) -> str | None:
+    """``org/name@commit`` of a directory in the cache of downloads; None for any other.
+
+    Args:
+        folder: As `download` returns it.
+    """
+    repository = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not repository.startswith("models--"):
+        return None
+    return f"{repository.removeprefix('models--').replace('--', '/', 1)}@{folder.name}"
+
+
 def _explain(error: Exception, repo_id: str, revision: str | None, name: str, secrets: Sequence[str]) -> str:
     """Say what happened and what to do, without the request's headers or address parameters."""
     where = f"'{repo_id}'" + (f" at revision '{revision}'" if revision else "")

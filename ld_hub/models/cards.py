@@ -216,17 +216,26 @@ def _base_model(model: Any, run: Run) -> str | None:
 def _lead(model: Any, run: Run) -> str:
     sentence = architecture(model)
     recipe = model.recipe or {}
-    names = ", ".join(code(name) for name in listed(recipe.get("teacher")))
-    if not names:
+    teachers = listed(recipe.get("teacher"))
+    if not teachers:
         return sentence
-    hub = from_hub(run.arguments.get("teacher"))
-    if hub:
-        place, revision = hub
-        names += f" ([{place}](https://huggingface.co/{place}{f'/tree/{revision}' if revision else ''})"
-        names += f", commit {code(revision)})" if revision else ")"
+    origins = recipe.get("teacher_origin")
+    origins = origins if isinstance(origins, Mapping) else {}
+    typed = run.arguments.get("teacher") if len(teachers) == 1 else None
+    sources = [f"hf-hub:{origins[name]}" if name in origins else typed for name in teachers]
+    names = ", ".join(_named(name, from_hub(source)) for name, source in zip(teachers, sources, strict=True))
     known = listed(run.settings.get("teacher_weights_sha256"))
     hashes = f" Sha256 of the teacher's tensors: {', '.join(code(each) for each in known)}." if known else ""
     return f"{sentence} Distilled from {names} by the recipe {code(recipe.get('name'))}.{hashes}"
+
+
+def _named(name: str, hub: tuple[str, str] | None) -> str:
+    """A teacher's name, with its repository and commit as far as they are known."""
+    if hub is None:
+        return code(name)
+    place, revision = hub
+    address = f"https://huggingface.co/{place}" + (f"/tree/{revision}" if revision else "")
+    return f"{code(name)} ([{place}]({address})" + (f", commit {code(revision)})" if revision else ")")
 
 
 def _use(repo_id: str) -> str:
@@ -303,9 +312,9 @@ def _training(model: Any, run: Run) -> str:
         ["images", f"{settings['train_images']}" if "train_images" in settings else ""],
         ["annotations", _annotations(settings)],
         ["steps", _joined(settings, " ", steps="{}", images_per_step="of {} images")],
-        ["optimizer", _joined(config, ", ", optimizer="{}", lr_schedule="{}", weight_decay="weight decay {}")],
+        ["optimizer", _joined(config, ", ", optimizer="{}", lr_schedule="{} schedule", weight_decay="weight decay {}")],
         ["peak learning rate", _joined(settings, peak_lr="{}")],
-        ["precision", _joined(config, precision="{}")],
+        ["precision", "float32" if config.get("precision") == "no" else _joined(config, precision="{}")],
         ["seed", _joined(config, seed="{}")],
     ]
     parts.append(table(["", ""], [[name, escape(text)] for name, text in rows if text]))
@@ -369,7 +378,8 @@ def _limits(measured: Measured) -> str:
         missing = [name for name, key in sizes.items() if content["stats"].get(key, 0.0) is None]
         if missing:
             lines.append(f"- {where} has no {' and no '.join(missing)} objects.")
-        lines.append(f"- AP is of {content['images']} images.") if content["images"] < 500 else None
+        if content["images"] < 500:
+            lines.append(f"- AP on {where} is of {content['images']} images: a difference of few points may be chance.")
     return "\n\n".join(["## Limits", "\n".join(lines)]) if lines else ""
 
 

@@ -63,6 +63,7 @@ class DenseDetector(TimmMethods):
     assigner: Any
     criterion: Any
     recipe: dict[str, Any] | None = None  # how it was distilled, as the trainer records it; saved with the weights
+    origin: str | None = None  # org/name@commit of one that came from the Hub
 
     def __init__(
         self,

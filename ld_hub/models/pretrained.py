@@ -19,6 +19,7 @@ from ld_hub.hub import (
     atomic_directory,
     download,
     load_safetensors,
+    origin_of,
     save_safetensors,
     tensor_shapes,
     write_json,
@@ -140,6 +141,8 @@ def load_pretrained(
         model = saved.entry.build(config, **options, **build_options, cache_dir=cache_dir)
     if saved.recipe:
         model.recipe = saved.recipe
+    if weights:
+        model.origin = origin_of(directory)
     return model
 
 

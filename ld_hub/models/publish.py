@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ld_hub.errors import CheckpointError, ConfigError, HubError, LdHubError, MissingFileError
-from ld_hub.hub import CONFIG_NAME, atomic_write, write_json
+from ld_hub.hub import CONFIG_NAME, WEIGHTS_NAME, atomic_write, sha256_of, write_json
 from ld_hub.hub.card import update_card
 from ld_hub.hub.evidence import EVAL_DIRECTORY, check_evidence, find_evidence, read_evidence
 from ld_hub.hub.fetch import DISK_FULL
@@ -225,7 +225,7 @@ def _require_run(run: str | Path | None) -> Path | None:
 
 
 def _write_evaluations(results: EvalResults | None, run: Path | None, folder: Path) -> list[dict[str, Any]]:
-    """Put artefacts and their detections into ``eval/``: the first there, others into directories of it."""
+    """Put artefacts and their detections into ``eval/``: the model's own there, others into directories of it."""
     given: list[Any] = []
     if isinstance(results, (str, Path, Mapping)):
         given.append(results)
@@ -233,10 +233,9 @@ def _write_evaluations(results: EvalResults | None, run: Path | None, folder: Pa
         given += results
     elif run is not None:
         given += find_evidence(run / "model")
+    digest = sha256_of(folder / WEIGHTS_NAME)
     contents: list[dict[str, Any]] = []
-    for one in given:
-        file = None if isinstance(one, Mapping) else _artefact_file(Path(one))
-        content = check_evidence(one) if file is None else read_evidence(file)
+    for file, content in sorted(map(_read, given), key=lambda each: each[1]["weights"]["sha256"] != digest):
         if content in contents:
             continue
         place = folder / EVAL_DIRECTORY / (_slug(len(contents), content) if contents else "")
@@ -252,8 +251,12 @@ def _write_evaluations(results: EvalResults | None, run: Path | None, folder: Pa
     return contents
 
 
-def _artefact_file(path: Path) -> Path:
-    return path / "metrics.json" if path.is_dir() else path
+def _read(given: str | Path | Mapping[str, Any]) -> tuple[Path | None, dict[str, Any]]:
+    """The file of an artefact, where it comes from one, and its content."""
+    if isinstance(given, Mapping):
+        return None, check_evidence(given)
+    file = Path(given) / "metrics.json" if Path(given).is_dir() else Path(given)
+    return file, read_evidence(file)
 
 
 def _slug(number: int, content: Mapping[str, Any]) -> str:

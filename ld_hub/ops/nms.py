@@ -192,7 +192,8 @@ def _vote(boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor, sigma: fl
     first = boxes[kept][:, None].expand(-1, number, -1).reshape(-1, 4)
     iou = overlap(first, boxes.expand(many, -1, -1).reshape(-1, 4)).view(many, number)
     iou = iou.masked_fill(labels[kept][:, None] != labels, 0.0)
-    iou[torch.arange(many, device=kept.device), kept] = 1.0  # also of boxes without area
+    own = torch.arange(many, device=kept.device), kept
     weight = torch.where(iou > VOTERS, scores * torch.exp(-(1 - iou).square() / sigma), 0.0).double()
+    weight[own] = weight[own].clamp(min=torch.finfo(weight.dtype).tiny)  # no area, score 0: no 0 / 0
     mean = weight @ boxes.double() / weight.sum(dim=1, keepdim=True)  # float64: autocast leaves it alone
     return mean.to(boxes.dtype)

@@ -20,6 +20,7 @@ ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray[Any, Any
 
 MAX_DOWNLOAD = 128 * 2**20  # bytes; no photograph is larger
 _ORIENTATION = 0x0112
+_NO_IMAGE = "not an image, or of a kind that Pillow cannot read"
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -60,7 +61,7 @@ def load_image(source: ImageSource, *, size: tuple[int, int] | None = None, time
         with Image.open(stream) as image:
             return _finish(image, name, size)
     except UnidentifiedImageError:
-        raise DataError(f"{name}: not an image, or of a kind that Pillow cannot read.") from None
+        raise DataError(f"{name}: {_NO_IMAGE}.") from None
     except _DECODE_ERRORS as error:
         if isinstance(error, DataError):
             raise
@@ -84,8 +85,10 @@ def read_size(path: str | Path) -> tuple[int, int]:
         with Image.open(stream) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) in _SWAPS_SIDES
-    except _DECODE_ERRORS as error:  # UnidentifiedImageError is an OSError
-        raise DataError(f"{name}: not an image, or damaged ({' '.join(str(error).split())}).") from None
+    except UnidentifiedImageError:
+        raise DataError(f"{name}: {_NO_IMAGE}.") from None
+    except _DECODE_ERRORS as error:
+        raise DataError(f"{name}: the image is damaged ({' '.join(str(error).split())}).") from None
     return (height, width) if turned else (width, height)
 
 

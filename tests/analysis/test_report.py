@@ -12,9 +12,12 @@ import pytest
 import torch
 
 from ld_hub.analysis import NUMBERS, REPORT, Subject, analyze, sections
-from ld_hub.analysis.marks import marks_of
+from ld_hub.analysis.exhibits import Album
+from ld_hub.analysis.marks import COLORS, marks_of
+from ld_hub.data import load_data
+from ld_hub.drawing import class_color
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.errors import ConfigError, DataError
+from ld_hub.errors import ConfigError, DataError, EvaluationError
 from ld_hub.evaluation import read_ground_truth
 from ld_hub.evaluation.studies import calibration, confusion, per_image, precision_recall
 from ld_hub.evaluation.tide import tide_errors
@@ -176,6 +179,56 @@ def test_one_detector_alone(scenes, tmp_path):
     assert set(content["pictures"]) == {"best", "worst"} and content["models"]["alone"]["entropy"] is None
     assert "scores" not in [value for name, value in seen.attributes if name == "id"]
     assert "−" not in seen.text  # no differences
+
+
+def test_pictures_of_many_boxes_name_some(made, monkeypatch):
+    """True boxes: the first ones. Detections: false ones of the best scores, and missed ones; right ones never."""
+    _, analysis, _, _ = made
+    monkeypatch.setattr("ld_hub.analysis.exhibits.NAMED", 2)
+    given = {}
+    monkeypatch.setattr(
+        "ld_hub.analysis.pictures.with_boxes",
+        lambda image, boxes, labels, alt, *, texts, colors=None: given.update(texts=texts, colors=colors),
+    )
+    album = Album(analysis)
+    image_id = max(analysis.judged[EVIL].images, key=lambda one: analysis.judged[EVIL].images[one].missed)
+    counts = analysis.judged[EVIL].images[image_id]
+    assert counts.missed > 1 and counts.false > 1
+    album.truth(image_id, None)
+    assert all(given["texts"][:2]) and not any(given["texts"][2:]) and len(given["texts"]) > 2
+    album.found(EVIL, image_id, None)
+    named = [color for color, text in zip(given["colors"], given["texts"], strict=True) if text]
+    assert named == [COLORS["false"], COLORS["missed"]]
+
+
+def test_the_classes_of_crowded_pictures_are_named_by_colour(made):
+    text = (made[2] / REPORT).read_text(encoding="utf-8")
+    part = text[text.index('id="nms"') :].partition("</section>")[0]
+    for label, name in enumerate(NAMES):
+        color = html.escape(str(class_color(label)))
+        assert f'background:rgb{color}"></i>{html.escape(name, quote=True)}</span>' in part
+
+
+def test_classes_without_boxes_are_one_line(made):
+    _, analysis, out, _ = made
+    boxes = analysis.judged["student"].metrics.boxes
+    unseen = [name for name in NAMES if not boxes[name]]
+    assert unseen
+    text = (out / REPORT).read_text(encoding="utf-8")
+    assert f"No boxes, so no AP (–): {html.escape(', '.join(unseen))}." in text
+    classes = text[text.index("<h3>By class") :].partition("</table>")[0]
+    assert {name for name in NAMES if f"<td>{html.escape(name, quote=True)}</td>" in classes} == set(NAMES) - set(
+        unseen
+    )
+
+
+def test_images_without_any_object_are_refused_before_the_pass(scenes, tmp_path):
+    content = json.loads((scenes.root / "annotations" / "instances_val.json").read_text(encoding="utf-8"))
+    (tmp_path / "bare.json").write_text(json.dumps({**content, "annotations": []}), encoding="utf-8")
+    bare = load_data(None, "val", images=scenes.root / "val", annotations=tmp_path / "bare.json")
+    with pytest.raises(EvaluationError, match=r"bare\.json' has no box to be found on these 6 images"):
+        analyze([Subject("one", None)], bare, tmp_path / "out", workers=0)
+    assert not (tmp_path / "out").exists()
 
 
 def test_many_classes_get_a_list_of_mistakes(made, monkeypatch):

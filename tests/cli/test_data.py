@@ -13,7 +13,7 @@ def demo(tmp_path_factory):
 
 
 def test_demo_then_doctor(demo, capsys):
-    assert main(["data", "doctor", str(demo), "--split", "val", "--check-images"]) == 0
+    assert main(["data", "doctor", str(demo), "--split", "val", "--check_images"]) == 0
     out = capsys.readouterr().out
     assert "images          3" in out
     assert "images opened   3" in out

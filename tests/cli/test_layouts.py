@@ -70,7 +70,7 @@ def test_an_unreadable_image_in_the_middle_is_named(trained, tmp_path, capsys):
         code, _, err = run(capsys, line)
         assert code == 2 and err.count("\n") == 1 and f"{image}: the image is damaged" in err
     assert not (tmp_path / "e").exists()
-    code, out, _ = run(capsys, f"data doctor {other} --split val --check-images")
+    code, out, _ = run(capsys, f"data doctor {other} --split val --check_images")
     assert code == 1 and "2007_000005.jpg" in out
 
 

@@ -137,3 +137,24 @@ def test_a_reader_that_goes_away_is_no_error():
         process.stdout.close()
         stderr = process.stderr.read()
     assert process.returncode == frame.BROKEN_PIPE and stderr == b""
+
+
+@pytest.mark.parametrize("spelling", ["--number=1", "--num-ber=1"])
+def test_flags_may_be_written_with_dashes(monkeypatch, spelling):
+    module = types.ModuleType("a_verb")
+    module.run = lambda args: args.num_ber
+    module.add_parser = lambda subparsers: subparsers.add_parser("demo").add_argument("--num_ber", "--number", type=int)
+    monkeypatch.setitem(sys.modules, "a_verb", module)
+    monkeypatch.setitem(VERBS, "demo", Verb("a_verb", "help"))
+    assert main(["demo", spelling]) == 1
+
+
+OWN = [name for name, verb in VERBS.items() if verb.own_parser]
+
+
+@pytest.mark.parametrize("line", ["", *(name for name in VERBS if name not in OWN), "data demo"])
+def test_help_is_80_columns_wide(line, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([*line.split(), "--help"])
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -51,7 +51,7 @@ def test_the_error_says_what_was_looked_for_and_found(tmp_path):
     for words in (
         str(tmp_path),
         "instances_val2017.json",
-        "valid/_annotations.coco.json",
+        "val/_annotations.coco.json, images/val/_annotations.coco.json, and the same with valid or validation.",
         "pictures/",
         "annotations/all.json",
     ):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ld_hub.data import doctor, load_coco
+from ld_hub.errors import DataError, MissingFileError
 
 
 def test_counts_of_a_healthy_dataset(coco):
@@ -75,3 +76,37 @@ def test_anchor_scale_puts_the_smallest_anchor_among_the_boxes(coco, side, scale
     assert doctor(coco.root).anchor_scale == scale
     if side == 64:  # at half the size the objects are half as large
         assert doctor(coco.root, image_size=(400, 666)).anchor_scale == 4.0
+
+
+def test_corners_in_place_of_sizes_are_refused_before_training(coco):
+    sizes = {image["id"]: (image["width"], image["height"]) for image in coco.content["images"]}
+    for row in coco.content["annotations"]:
+        width, height = sizes[row["image_id"]]
+        row["bbox"] = [0.4 * width, 0.2 * height, 0.9 * width, 0.6 * height]  # x + "width" is 1.3 times the image's
+    coco.write()
+    with pytest.raises(DataError, match=r"6 of 6 boxes reach out of their image when read as x, y, width, height"):
+        load_coco(coco.root)
+    assert [problem.kind for problem in doctor(coco.root).problems] == ["corners as boxes"]
+
+
+def test_what_is_no_fault_and_yet_worth_knowing(coco):
+    notes = " ".join(doctor(coco.root).notes)
+    assert "reach more than 1 px beyond their image: 1." in notes and "more than once" not in notes
+    coco.content["images"][1]["file_name"] = "0.png"
+    coco.write()
+    assert any("images listed more than once: 0.png." in note for note in doctor(coco.root).notes)
+
+
+def test_names_that_differ_in_case_alone(coco):
+    coco.content["images"][1]["file_name"] = "1.PNG"
+    coco.write()
+    with pytest.raises(MissingFileError, match=r"1\.PNG\. There is 1\.png: upper and lower case matter here"):
+        load_coco(coco.root)
+
+
+def test_sides_that_overflow_are_one_error_without_warnings(coco, recwarn):
+    coco.content["annotations"][0]["bbox"] = [1e308, 1e308, 1e308, 1e308]
+    coco.write()
+    with pytest.raises(DataError, match="not finite numbers: annotation id 11"):
+        load_coco(coco.root)
+    assert not recwarn.list

@@ -180,6 +180,8 @@ FAULTS = {  # how to spoil 2007_000005.xml, and the words of the error
     "document type": (lambda xml: xml.write_text(BOMB), "has a DOCTYPE"),
     "hidden document type": (lambda xml: xml.write_text(BOMB, encoding="utf-16"), "has a DOCTYPE"),
     "missing": (Path.unlink, "does not exist"),
+    "no annotation": (lambda xml: xml.write_text("<html><body/></html>"), "has the root <html>, expected VOC's"),
+    "a directory": (lambda xml: (xml.unlink(), xml.mkdir()), "cannot be read"),
 }  # fmt: skip
 
 
@@ -244,6 +246,27 @@ def test_bad_boxes_of_coco_checks_name_the_xml(tmp_path):
         load_data(tmp_path)
     with pytest.raises(DataError, match=r"Annotations/b\.xml"):
         load_data(tmp_path, on_bad_box="error")
+
+
+def test_byte_order_marks_and_line_ends(devkit):
+    (devkit / "classes.txt").write_text("person\ndog\n")
+    before = load_data(devkit, "val")
+    for file in [*devkit.rglob("*.xml"), *devkit.rglob("*.txt")]:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    after = load_data(devkit, "val")
+    assert after.label_names == before.label_names == ("person", "dog")
+    assert after.rows["boxes"] == before.rows["boxes"] and stems(after) == stems(before)
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"\n\n", "There is no image name in"), (b"\xff\xfe0", "is not text")])
+def test_a_list_without_names(devkit, content, words):
+    file = devkit / "VOC2007/ImageSets/Main/test.txt"
+    (devkit / "VOC2012/ImageSets/Main/val.txt").write_bytes(content)
+    (devkit / "VOC2007/ImageSets/Main/trainval.txt").write_bytes(content)
+    file.unlink()
+    with pytest.raises(DataError, match=words) as caught:
+        load_data(devkit, "val")
+    assert "VOC2012/ImageSets/Main/val.txt" in str(caught.value)
 
 
 def test_years(tmp_path):

@@ -154,7 +154,7 @@ def yaml(text):
 
 
 def list_a_missing_image(root):
-    (root / "list.txt").write_text("images/train/a.png\nimages/x.png\n")
+    (root / "list.txt").write_text("images/train/a.png\nimages/x.png\n")  # whose label file is missing, too
     yaml("train: list.txt\nnames: [a, b]")(root)
 
 
@@ -169,6 +169,13 @@ OTHERS = {  # how to spoil the directory
     "names with a hole": (yaml("train: images/train\nnames: {0: a, 2: b}"), "has the numbers 0, 2; expected 0 to 1"),
     "names, a number": (yaml("train: images/train\nnames: 3"), "'names' is 3, expected a list of class names"),
     "no directory": (yaml("train: pics\nnames: [a]"), r"names 'pics', which does not exist; looked for .*/shapes/pics"),
+    "a Python object": (yaml("train: images/train\nnames: !!python/object/apply:os.getcwd []"),
+                        r"data\.yaml, line 2: the tag !!python/object/apply:os\.getcwd asks for a Python object"),
+    "lists in lists": (yaml("a: &a [x, x]\nb: &b [*a, *a]\ntrain: images/train\nnames: *b"), "expected a list of cl"),
+    "another number": (yaml("train: images/train\nnames: [cat, dog]\nnc: 80"), "'nc' is 80, but 'names' has 2"),
+    "a mapping of directories": (yaml("train: {a: b}\nnames: [cat, dog]"), "'train' is .*, expected a directory"),
+    "no file of labels": (lambda d: (d / "labels/train/deep/b.txt").mkdir(parents=True),
+                          r"labels/train/deep/b\.txt is no file"),
     "no images": (yaml("train: labels\nnames: [a]"), r"no images in .*labels"),
     "a missing image": (list_a_missing_image, r"No image file .*images/x\.png"),
 }  # fmt: skip
@@ -183,12 +190,81 @@ def test_what_cannot_be_read_is_one_error(yolo, fault):
     assert str(yolo) in str(caught.value) and "\n" not in str(caught.value)
 
 
+PLACES = {  # what data.yaml says where it was written for another place, and why that is found
+    "another root": "path: /gone/data\ntrain: images/train\nval: images/val",
+    "another root, absolute": "train: /gone/data/images/train\nval: /gone/data/images/val",
+    "Roboflow": "train: ../images/train\nval: ../images/val",
+    "Windows": "path: C:\\me\\data\ntrain: images\\train\nval: images\\val",
+    "Windows, absolute": "train: C:\\me\\data\\images\\train\nval: C:/me/data/images/val",
+    "lists": "train: train.txt\nval: /gone/data/val.txt",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_description_written_for_another_place(yolo, place):
+    (yolo / "data.yaml").write_text(f"{PLACES[place]}\nnames: [cat, dog]\n")
+    (yolo / "train.txt").write_bytes(b"\xef\xbb\xbf./images/train/a.png\r\n./images/train/deep/b.png\r\n")
+    (yolo / "val.txt").write_text("/gone/data/images/val/c.png\n")
+    assert [Path(path).name for path in load_data(yolo, "train").rows["path"]] == ["a.png", "b.png"]
+    assert load_data(yolo, "val").rows["path"] == [str(yolo / "images/val/c.png")]
+
+
+def test_data_beside_its_description(yolo):
+    file = yolo.parent / "shapes.yaml"
+    file.write_text("path: ../datasets/shapes\ntrain: images/train\nval: images/val\nnames: {0: cat, 1: dog}\n")
+    assert load_data(file, "val").rows["path"] == [str(yolo / "images/val/c.png")]
+
+
+def test_the_last_folder_alone_is_not_taken_for_the_one_that_is_named(yolo):
+    (yolo / "data.yaml").write_text("train: images/train\nval: ../valid/images\nnames: [cat, dog]\n")
+    with pytest.raises(MissingFileError, match=r"names '\.\./valid/images', which does not exist"):
+        load_data(yolo, "val")  # images/ holds those to train on
+
+
+def test_byte_order_marks_line_ends_and_rounding(yolo):
+    before = load_data(yolo, "train").rows["boxes"]
+    for file in [*yolo.glob("labels/*/*.txt"), yolo / "data.yaml"]:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_data(yolo, "train").rows["boxes"] == before
+    (yolo / "labels/val/c.txt").write_text("0 0.5 0.5 1.0000001 1\n0 0.5 -1e-9 1 1\n")
+    assert load_data(yolo, "val").rows[0]["boxes"] == [[0, 0, 20, 20], [0, 0, 20, 10]]
+
+
+def test_hidden_files_are_no_images_and_links_are_followed(yolo):
+    (yolo / "images/train/._a.png").write_bytes(b"\0\5\x16\7")
+    picture(yolo / "images/train/.ipynb_checkpoints/a.png")
+    (yolo / "images/train/deep").rename(yolo / "elsewhere")
+    (yolo / "images/train/deep").symlink_to(yolo / "elsewhere")
+    (yolo / "images/train/loop").symlink_to(yolo / "images/train")
+    (yolo / "images/train/up").symlink_to(yolo / "images")
+    assert [Path(path).name for path in load_data(yolo, "train").rows["path"]] == ["a.png", "b.png"]
+
+
+def test_images_that_share_a_label_file_are_pointed_out(yolo):
+    picture(yolo / "images/val/c.jpg", 20, 20)
+    assert len(load_data(yolo, "val")) == 2
+    assert any("several images of one name (a.jpg, a.png): labels/val/c.txt" in n for n in doctor(yolo, "val").notes)
+
+
+def test_of_several_descriptions_one_is_to_be_named(yolo):
+    (yolo / "data.yaml").rename(yolo / "one.yaml")
+    (yolo / "two.yaml").write_bytes((yolo / "one.yaml").read_bytes())
+    with pytest.raises(DataError, match=r"Or name one of one\.yaml, two\.yaml in place of the directory"):
+        load_data(yolo, "train")
+    assert len(load_data(yolo / "two.yaml", "train")) == 2
+
+
 def test_no_layout_at_all(tmp_path):
     (tmp_path / "pictures").mkdir()
     with pytest.raises(MissingFileError) as caught:
         load_data(tmp_path, "val")
     for words in ("COCO's annotations/instances_val2017.json", "VOC's Annotations/", "YOLO's data.yaml", "pictures/"):
         assert words in str(caught.value)
+    assert "XML" not in str(caught.value)
+    (tmp_path / "valid").mkdir()
+    (tmp_path / "valid" / "a.xml").write_text("<annotation/>")  # as Roboflow writes VOC
+    with pytest.raises(MissingFileError, match=r"the XML files in .*valid: move them to Annotations/.*Main/val\.txt"):
+        load_data(tmp_path, "val")
 
 
 def test_a_coco_file_goes_before_other_layouts(yolo):

@@ -25,7 +25,6 @@ from ld_hub.distillation.matching import Matching, as_seen, common_classes
 from ld_hub.distillation.terms import WholeConfig
 from ld_hub.errors import ConfigError
 from ld_hub.ops.distribution import expectation, rebin
-from ld_hub.ops.priors import level_shapes, multi_anchor_grid, point_grid, square_anchor_grid
 from ld_hub.structures import DenseOutput, Rows
 from tests.support import build
 from tests.support.build import PREDICTIONS
@@ -91,6 +90,18 @@ def test_the_students_best_row_of_a_cell_is_taught() -> None:
         assert taught[cell, best] == 1
     expected = inputs.teacher.cls_logits.flatten(0, 1).repeat_interleave(9, dim=0)
     assert torch.equal(pairs.classes()[1], expected)
+
+
+def test_of_the_rows_that_are_looked_at_the_best_is_taught() -> None:
+    """Where the best of a cell has weight 0, the next one learns in its place."""
+    inputs, pairs = all_pairs("retinanet", "gfocal")
+    assert inputs.partners is not None
+    looked_at = torch.arange(len(pairs.weight)) % 3 > 0  # six of nine
+    rows = Rows(pairs.rows.index, 0.5 * looked_at, pairs.rows.per_image)
+    taught = inputs.partners.of(rows).weight.view(-1, 9)
+    scores = inputs.student.cls_logits.detach().amax(dim=2).view(-1, 9).masked_fill(~looked_at.view(-1, 9), -torch.inf)
+    expected = torch.zeros_like(taught).scatter_(1, scores.argmax(dim=1, keepdim=True), 0.5)
+    assert torch.equal(taught, expected)
 
 
 def _best_of_each_cell(inputs: TermInputs, recipe: Recipe) -> Tensor:
@@ -199,57 +210,6 @@ def test_the_images_have_to_have_the_size_that_was_said() -> None:
         Distiller("bckd", teacher_scale=1.5).setup(spec_of("gfocal"), spec_of("gfocal"))
     with pytest.raises(ConfigError, match="teacher_scale is 0"):
         Distiller("bckd", teacher_scale=0)
-
-
-def grown(family: str, scale: float) -> DenseOutput:
-    """Predictions on the grid of images `scale` times as big, levels of the usual strides."""
-    shapes = level_shapes(int(scale * build.SIZE[0]), int(scale * build.SIZE[1]), build.STRIDES)
-    if family == "retinanet":
-        priors = multi_anchor_grid(shapes, build.STRIDES, scale=2.0, dtype=torch.float64)
-    else:
-        grid = point_grid if family == "fcos" else square_anchor_grid
-        priors = grid(shapes, build.STRIDES, dtype=torch.float64)
-    random = torch.Generator().manual_seed(7)
-    cls = torch.randn(2, len(priors), 5, generator=random, dtype=torch.float64)
-    box = torch.randn(2, len(priors), 4, 17, generator=random, dtype=torch.float64)
-    return DenseOutput(cls, box, None, priors, build.coder(family))
-
-
-@pytest.mark.parametrize("scale", [1.5, 0.75])
-@pytest.mark.parametrize(("student", "teacher"), [("gfocal", "gfocal"), ("gfocal", "retinanet"), ("retinanet", "fcos")])
-def test_boxes_are_compared_on_images_of_any_size(student: str, teacher: str, scale: float) -> None:
-    """The row's centre lies on its partner's cell, on the level of nearest stride; boxes are in the student's px."""
-    distiller = Distiller("bckd_box", teacher_scale=scale)
-    remarks = distiller.setup(spec_of(student), spec_of(teacher))
-    assert "nearest stride" in remarks[0]
-    mine, theirs = fresh(output_of(student)), grown(teacher, scale)
-    inputs = build.term_inputs(mine, theirs, build.targets(2, seed=2)).matched(distiller.matching)
-    pairs = inputs.everywhere()
-    decoded = theirs.decode().flatten(0, 1) / scale
-    per_cell, of_teacher = mine.priors.anchors_per_cell, theirs.priors.anchors_per_cell
-    logits, scores = theirs.cls_logits.amax(dim=2), mine.cls_logits.detach().amax(dim=2).flatten()
-    compared = 0
-    for k in range(0, len(pairs.rows.index), 11):
-        if not inputs.assignment.valid.flatten()[k]:
-            continue
-        image, row = divmod(k, len(mine.priors))
-        x, y = (mine.priors.centers[row] * scale).tolist()
-        stride = mine.priors.strides[row].item()
-        level = min(range(5), key=lambda i: abs(math.log(build.STRIDES[i] / scale / stride)))
-        height, width = theirs.priors.level_shapes[level]
-        column, line = int(x // build.STRIDES[level]), int(y // build.STRIDES[level])
-        first = sum(theirs.priors.level_sizes[:level]) + (line * width + column) * of_teacher
-        rivals = range(k // per_cell * per_cell, k // per_cell * per_cell + per_cell)
-        best_of_mine = max(rivals, key=lambda r: float(scores[r]))
-        assert pairs.weight[k] == float(column < width and line < height and k == best_of_mine)
-        if pairs.weight[k]:
-            partner = max(range(first, first + of_teacher), key=lambda r: float(logits[image, r]))
-            assert torch.equal(pairs.boxes()[1][k], decoded[image * len(theirs.priors) + partner])
-            compared += 1
-    assert compared > 5
-    loss = distiller(inputs)["distill_bckd_box"]
-    loss.backward()
-    assert loss > 0 and mine.box.grad is not None and mine.box.grad.isfinite().all() and mine.box.grad.any()
 
 
 def test_a_finer_pyramid_is_one_twice_as_big() -> None:

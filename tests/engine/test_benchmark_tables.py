@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,6 +34,15 @@ def test_a_row_has_the_published_size() -> None:
     assert (round(row.params / 1e6, 2), round(row.multiply_adds / 1e9, 2), row.bins) == (32.22, 208.31, True)
     assert round(row.all_params / 1e6, 2) == 32.44
     assert row.images_per_second == pytest.approx(1 / (row.network + row.postprocessing)) and row.postprocessing > 0
+
+
+def test_times_are_per_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = SimpleNamespace(
+        parts={"network": SimpleNamespace(median=6.0), "post-processing": SimpleNamespace(median=2.0)}
+    )
+    monkeypatch.setattr("ld_hub.engine.speed_table.time_inference", lambda model, work: times)
+    row = measure("gfocal_tiny", Workload(4, 64, 64, 2, 1), torch.device("cpu"))
+    assert (row.network, row.postprocessing, row.images_per_second) == (1.5, 0.5, 0.5)
 
 
 def test_verb_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

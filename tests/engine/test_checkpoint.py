@@ -161,3 +161,16 @@ def test_random_numbers_go_on():
     draw()
     set_random_state(state, CPU)
     assert draw() == expected
+
+
+def test_later_checkpoints_and_lines_are_forgotten(tmp_path):
+    run = RunDirectory(tmp_path)
+    for step in (2, 3):
+        run.save(checkpoint(step))
+    lines = [{"step": 2, "loss": 1.0}, {"step": 2, "eval/AP": 0.5}, {"step": 3, "loss": 0.5}]
+    run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "los')
+    run.forget_after(2)
+    assert [path.name for path in run.checkpoints()] == ["step_00000002"]
+    assert [json.loads(line) for line in run.metrics_file.read_text().splitlines()] == lines[:2]
+    run.forget_after(2, unscored=True)
+    assert [json.loads(line) for line in run.metrics_file.read_text().splitlines()] == lines[:1]

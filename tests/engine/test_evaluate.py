@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ld_hub.engine.evaluate import evaluate
+from ld_hub.engine.sweep import sweep
 from ld_hub.errors import EvaluationError
 from tests.engine.runs import detector, sets
 
@@ -86,6 +87,29 @@ def test_the_protocol_is_that_of_the_data_unless_another_is_named(data, eager):
     for expected, dataset, protocol in named:
         metrics, evaluator = evaluate(eager, dataset, workers=0, protocol=protocol)
         assert metrics.protocol == evaluator.protocol == expected
+        assert (evaluator.backend == "ld_hub") == (expected != "coco")  # the rules of VOC are our own
+
+
+@pytest.mark.parametrize("part", ["cls_logits", "quality"])
+def test_scores_that_are_no_numbers_are_refused(data, eager, part):
+    """NaN is below every threshold: without a word, AP would be that of a model that finds less."""
+    forward, calls = eager.forward, []
+
+    def breaking(images):
+        output = forward(images)
+        calls.append(len(images))
+        values = output.cls_logits.new_zeros(output.cls_logits.shape[:2]) if part == "quality" else output.cls_logits
+        if len(calls) == 2:
+            values[1, 7] = float("nan")  # of one location of the second image, ids 10, 11 | 12, 13
+        return replace(output, **{part: values})
+
+    eager.forward = breaking
+    expected = pytest.raises(EvaluationError, match=r"Image id 13: the model's scores are not numbers \(NaN\)")
+    with expected:
+        evaluate(eager, sets(data)[1], workers=0, batch_size=2)
+    calls.clear()
+    with expected:
+        list(sweep(eager, sets(data)[1], [eager.postprocess_config], workers=0, batch_size=2))
 
 
 def test_other_classes_are_refused(data, eager):

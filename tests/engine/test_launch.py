@@ -78,6 +78,13 @@ def test_secrets_are_not_written(monkeypatch):
     ]  # fmt: skip
 
 
+def test_a_typed_secret_is_not_told():
+    words = ["gfocal_tiny", "--hub_token", "abc"]
+    assert (
+        typed_command(words, ["/env/bin/ld-hub", "train", *words], {}) == "ld-hub train gfocal_tiny --hub_token '***'"
+    )
+
+
 SMALL = (
     "--batch_size 2 --workers 0 --image_size 64 64 --pretrained_backbone false --fpn_channels 16 --head_width 16 "
     "--head_depth 1 --reg_max 8 --save_every 1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -39,6 +40,22 @@ def test_the_spread_is_drawn(tmp_path: Path) -> None:
     plot_curves(panels([Group("a", (), runs)]), tmp_path / "two.png")
     band = {colour for colour in colours(tmp_path / "two.png") if colour[0] > 200 and colour[2] > colour[0] + 20}
     assert band and not band & colours(tmp_path / "one.png")
+
+
+def test_a_wide_band_does_not_stretch_a_logarithmic_axis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The std of 0.001 and 2 is larger than their mean: the band has no lower end there."""
+    figure = pytest.importorskip("matplotlib.figure")
+    seen: list[tuple[str, float]] = []
+    save = figure.Figure.savefig
+
+    def look(self: Any, *args: Any, **options: Any) -> None:
+        seen.extend((axes.get_yscale(), axes.get_ylim()[0]) for axes in self.axes)
+        save(self, *args, **options)
+
+    monkeypatch.setattr(figure.Figure, "savefig", look)
+    runs = tuple(tuple({"step": step, "share/kd": value} for step in range(9)) for value in (0.001, 2.0))
+    plot_curves(panels([Group("a", (), runs)]), tmp_path / "a.png")
+    assert seen == [("log", pytest.approx(0.5 * 1.0005))]
 
 
 def test_nothing_without_matplotlib_or_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,10 +35,13 @@ def run_train(tmp_path, *words):
 def test_a_run_is_published_when_it_has_ended(hub, tmp_path, capsys):
     words = ["--push_to_hub", "--hub_model_id", "org/run", "--hub_license", "mit", "--hub_private", "true"]
     assert run_train(tmp_path, *words) == 0
-    assert f"published: {hub.endpoint}/org/run (commit " in capsys.readouterr().out
+    out, place = capsys.readouterr().out, tmp_path / "run/model"
+    assert f"published: {hub.endpoint}/org/run (commit " in out
+    assert f"no AP in the card: `ld-hub eval {place} --data DIR --out {place / 'eval'}` measures it." in out
     files = hub.files("org/run")
     assert {"training/config.json", "training/arguments.yaml", "training/result.json"} <= set(files)
     assert files["model.safetensors"] == (tmp_path / "run/model/model.safetensors").read_bytes()
+    assert b"Average precision" not in files["README.md"]
     assert b"license: mit" in files["README.md"] and hub.repos["models", "org/run"].private
     loaded = create_model("hf-hub:org/run", pretrained=True).state_dict()
     trained = create_model(tmp_path / "run/model").state_dict()

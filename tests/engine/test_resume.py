@@ -178,6 +178,63 @@ def test_resume_after_a_kill_in_the_middle_of_an_evaluation(
         assert lines[0] == lines[1] and [line["step"] for line in lines[0]][-1] == 4
 
 
+@pytest.fixture
+def stopped(data, tmp_path, monkeypatch):
+    """A run that was interrupted in its first evaluation, after step 2 of 4."""
+
+    def stop(self, *arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("ld_hub.evaluation.DetectionEvaluator.update", stop)
+        _train_and_evaluate(data, tmp_path / "stopped")
+    return tmp_path / "stopped"
+
+
+def _unscored(run):
+    return {path.name[-1]: Checkpoint.load(path).state["unscored"] for path in (run / "checkpoints").iterdir()}
+
+
+def test_a_run_may_be_continued_without_what_it_was_stopped_in(data, stopped):
+    assert _unscored(stopped) == {"2": True}
+    config = TrainConfig(output_dir=str(stopped), **{**QUICK, "steps": 4, "eval_every_steps": 2, "eval_batch_size": 1,
+                                                     "lr": 1e-3}, resume=True)  # fmt: skip
+    result = DetectionTrainer(detector(), train_dataset=load_coco(data, "train"), config=config).train()
+    assert _unscored(stopped) == {"2": False, "4": False} and result.metrics is None
+
+
+def test_checkpoints_from_before_the_mark_are_continued_after_their_evaluation(data, stopped):
+    file = stopped / "checkpoints/step_00000002/state.json"
+    state = json.loads(file.read_text())
+    del state["unscored"]
+    file.write_text(json.dumps(state))
+    _train_and_evaluate(data, stopped, resume=True)
+    assert [line["step"] for line in records(stopped, "eval/AP")] == [4]
+
+
+def test_one_progress_bar_at_a_time(data, stopped, monkeypatch):
+    """rich used to refuse a second one, and two flicker."""
+    from ld_hub.engine import report
+
+    class Bar(report.Progress):
+        shown = 0
+
+        def start(self):
+            Bar.shown += 1
+            assert Bar.shown == 1
+            super().start()
+
+        def stop(self):
+            Bar.shown -= 1
+            super().stop()
+
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which makes it a terminal
+    monkeypatch.setattr(report, "Progress", Bar)
+    monkeypatch.setattr(Bar, "shown", 0)
+    result = _train_and_evaluate(data, stopped, resume=True)
+    assert result.steps == 4 and Bar.shown == 0
+
+
 def _count_steps(monkeypatch):
     from ld_hub.engine.loop import Loop
 

@@ -20,6 +20,7 @@ from ld_hub.layers.postprocess import NMS_KINDS, PostprocessConfig
 from ld_hub.models.gfocal import GFocal, GFocalConfig
 from ld_hub.models.pretrained import save_pretrained
 from ld_hub.preprocessing import DataConfig
+from ld_hub.structures import DenseOutput
 
 NAMES, IDS = ("cat", "dog"), (3, 8)
 
@@ -79,6 +80,41 @@ def test_a_row_is_what_evaluate_gives_with_that_setting(model: GFocal, data: Pat
     assert 0 < min(values) < max(values) < 1 and len(values) > len(settings) / 2
 
 
+def test_quality_and_the_other_prefilter(model: GFocal, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of ATSS and FCOS: scores that a second output lowers; and pairs of location and class, few of them."""
+    forward = model.forward
+
+    def with_quality(images: torch.Tensor) -> DenseOutput:
+        output = forward(images)
+        return replace(output, quality=output.cls_logits[..., 0].sin() * 3)
+
+    monkeypatch.setattr(model, "forward", with_quality)
+    dataset, plain = load_coco(data, "val"), model.postprocess_config
+    kinds = grid(plain, nms=NMS_KINDS)
+    settings = [
+        replace(config, prefilter=kind, nms_pre=9) for config in kinds for kind in ("pair", "location")
+    ]  # fmt: skip
+    rows, values = list(sweep(model, dataset, settings, batch_size=3, workers=0)), set()
+    for row in rows:
+        monkeypatch.setattr(model, "postprocess_config", row.config)
+        assert evaluate(model, dataset, batch_size=2, workers=0)[0] == row.metrics
+        values.add((row.metrics["AP"], row.metrics.detections))
+    assert len(values) > len(settings) / 2
+
+
+def test_time_is_per_image_and_the_protocol_that_of_the_data(
+    model: GFocal, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter(range(100))
+    monkeypatch.setattr("ld_hub.engine.sweep.time.perf_counter", lambda: next(ticks))  # a second per batch
+    dataset = replace(load_coco(data, "val"), protocol="voc12")
+    settings = grid(model.postprocess_config, nms_iou=(0.3, 0.6))
+    rows = list(sweep(model, dataset, settings, batch_size=3, workers=0, progress=False))
+    assert [(row.seconds, row.metrics.protocol) for row in rows] == [(2 / 4, "voc12")] * 2
+    (row,) = sweep(model, dataset, settings[:1], workers=0, progress=False, protocol="coco")
+    assert row.metrics.protocol == "coco"
+
+
 def test_grid_has_every_combination_once() -> None:
     base = PostprocessConfig(nms_iou=0.4)
     assert grid(base) == [base]
@@ -118,8 +154,9 @@ def test_verb(model: GFocal, data: Path, tmp_path: Path, capsys: pytest.CaptureF
     ), workers=0))  # fmt: skip
     assert [row["metrics"] for row in content["rows"]] == [row.metrics.to_dict() for row in expected]
     assert [row["postprocess"]["nms_iou"] for row in content["rows"]] == [0.3, 0.6, 0.3, 0.6]
-    assert max(map(len, lines[1:-1])) <= 80
-    shown = lines[5:9]
+    first = next(place for place, line in enumerate(lines) if line.startswith("hard"))
+    assert max(map(len, lines[2:-1])) <= 80  # above are names of files
+    shown = lines[first : first + 4]
     assert [line.split()[0] for line in shown] == ["hard", "hard", "score_voting", "score_voting"]
     best = max(row.metrics["AP"] or 0 for row in expected)
     for line, row in zip(shown, expected, strict=True):

@@ -104,3 +104,14 @@ def test_teachers_and_distillers_must_belong_together(data: Path, tmp_path: Path
         distil(data, tmp_path, teacher={"a": one, "b": two}, teacher_weights={"c": 1.0})
     with pytest.raises(ConfigError, match=r"class_map names 'rouge' as a class of teacher 'gfocal_tiny'"):
         distil(data, tmp_path, teacher={"a": one, "b": two}, class_map={"red": "rouge"})
+
+
+def test_where_a_teacher_came_from_is_recorded_and_does_not_stop_a_resume(data: Path, tmp_path: Path) -> None:
+    teacher = detector(seed=1)
+    teacher.origin = "org/teacher@0123abc"
+    _, trainer = distil(data, tmp_path / "run", teacher=teacher)
+    assert trainer.model.recipe["teacher_origin"] == {teacher.name: "org/teacher@0123abc"}
+    saved = create_model(tmp_path / "run" / "model")
+    assert saved.recipe["teacher_origin"] == trainer.model.recipe["teacher_origin"]
+    teacher.origin = "org/teacher@another"
+    distil(data, tmp_path / "run", teacher=teacher, resume=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -96,10 +99,17 @@ def test_detections_beyond_the_limit():
     assert Found(ids[:0], ids[:0], np.zeros((0, 4)), np.zeros(0)).beyond(100) == 0
 
 
-def test_auto_takes_hotcoco_where_it_is(monkeypatch):
-    monkeypatch.setattr("ld_hub.evaluation.backends.find_spec", lambda name: object() if name == "hotcoco" else None)
-    assert choose_backend("auto") == "hotcoco"
-    monkeypatch.setattr("ld_hub.evaluation.backends.find_spec", lambda name: None)
-    assert choose_backend("auto") == choose_backend("pycocotools") == "pycocotools"
+def test_auto_takes_hotcoco_where_it_works(monkeypatch):
+    class New:
+        from_arrays = None
+
+    for module, expected in (
+        (SimpleNamespace(COCO=New), "hotcoco"),
+        (SimpleNamespace(COCO=object), "pycocotools"),  # of an old version
+        (SimpleNamespace(), "pycocotools"),  # broken: importing from it fails
+        (None, "pycocotools"),  # not installed
+    ):
+        monkeypatch.setitem(sys.modules, "hotcoco", module)
+        assert choose_backend("auto") == expected and choose_backend("pycocotools") == "pycocotools"
     with pytest.raises(ConfigError, match="Unknown evaluation backend 'tide'; choose one of auto, pycocotools"):
         choose_backend("tide")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 
@@ -74,6 +75,19 @@ def test_corners_given_as_sizes_are_refused(seed, tmp_path):
     read_ground_truth(bad)
 
 
+@pytest.mark.parametrize(("out", "refused"), [(20, True), (19, False)])
+def test_a_fifth_that_reaches_out_tells_corners(out, refused):
+    """Objects at the upper left of their images: few reach out even as corners."""
+    boxes = [[60, 10, 90, 30]] * out + [[5, 10, 40, 30]] * (100 - out)
+    content = {
+        "images": [{"id": 1, "width": 100, "height": 100}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": box} for box in boxes],
+    }
+    with pytest.raises(DataError, match="20 of 100 boxes reach out") if refused else contextlib.nullcontext():
+        read_ground_truth(content)
+
+
 def test_boxes_that_reach_out_are_no_corners():
     content = drawn(0, corners=False)
     for row in content["annotations"][::2]:
@@ -81,6 +95,19 @@ def test_boxes_that_reach_out_are_no_corners():
     read_ground_truth(content)
     content["annotations"] = [{"image_id": 1, "category_id": 1, "bbox": [300.0, 20.0, 400.0, 100.0]}] * 2
     read_ground_truth(content)  # two are too few to tell
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_boxes_of_whole_objects_in_an_image_of_a_part_are_no_corners(seed):
+    """Close views, of which the annotations tell the whole (amodal boxes): many reach out, on all sides."""
+    random = np.random.default_rng(seed)
+    content = drawn(seed, corners=False)
+    for row in content["annotations"]:
+        middle, side = random.uniform(0.3, 0.7, 2) * [640, 480], random.uniform(0.6, 1.3, 2) * [640, 480]
+        row["bbox"] = [*(middle - side / 2).tolist(), *np.minimum(side, [640, 480]).tolist()]
+    reach = [row["bbox"][0] + row["bbox"][2] > 650 for row in content["annotations"]]
+    assert sum(reach) > 12
+    read_ground_truth(content)
 
 
 def change(path, value):
@@ -107,6 +134,13 @@ def change(path, value):
         (change(("annotations", 0, "area"), float("inf")), "area inf"),
         (change(("annotations", 1, "id"), 0), "annotation id 0 is given more than once"),
         (change(("annotations", 1, "id"), "9"), r"annotations\[1\] has id '9'; ids are integers"),
+        (change(("annotations", 0, "id"), 2**63), "ids are integers of at most 64 bits"),
+        (change(("annotations", 0, "id"), True), "has id True"),
+        (change(("images", 0, "id"), 2**63), r"images\[0\] has id 9223372036854775808; ids are integers of at most 64"),
+        (change(("annotations", 0, "image_id"), [3]), r"names image id \[3\]"),
+        (change(("annotations", 0, "category_id"), {}), r"names category id \{\}"),
+        (change(("annotations", 0, "bbox"), [1, 2, 10**400, 4]), "four finite numbers"),
+        (change(("annotations", 0, "bbox"), [1, 2, 1e300, 1e300]), "area inf"),
         (change(("annotations",), None), "no list 'annotations'"),
         ({"annotations": []}, "no list 'images'"),
     ],

@@ -10,7 +10,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ld_hub.errors import ConfigError, EvaluationError
-from ld_hub.evaluation import read_ground_truth
+from ld_hub.evaluation import matching, read_ground_truth
+from ld_hub.evaluation.found import Found
+from ld_hub.evaluation.matching import overlaps
 from ld_hub.evaluation.studies import calibration, confusion, per_image, precision_recall
 
 IDS, NAMES = (5, 2, 9), ("cat", "dog", "bird")
@@ -86,6 +88,34 @@ def test_only_a_hundred_detections_of_a_class_and_image_count():
     best = sorted((row for row in rows if row["category_id"] == 5), key=lambda row: -row["score"])[:100]
     cut = precision_recall(read_ground_truth(content), best, IDS, NAMES)
     assert cut.per_class == mine.per_class
+
+
+def test_boxes_of_equal_overlap_are_taken_as_pycocotools_does():
+    """The last one, which leaves the first to a worse detection."""
+    truth = truth_of(box(10.0), box(30.0))
+    rows = [box(20.0, score=0.9), box(6.0, score=0.8)]
+    assert assert_same_as_coco(truth, rows, (0.5, 0.6)).per_class["cat"][0.6] == pytest.approx(1.0)
+    rows[1]["bbox"][0] = 34.0
+    assert assert_same_as_coco(truth, rows, (0.5, 0.6)).per_class["cat"][0.6] == pytest.approx(51 / 101)
+
+
+def test_equal_boxes_overlap_wholly():
+    """x + width - x is not always width."""
+    random = np.random.default_rng(0)
+    truth = truth_of(*({**box(0.0), "bbox": sides} for sides in (random.random((40, 4)) * 50).tolist()))
+    rows = [{**row, "score": 0.5 + 0.01 * k} for k, row in enumerate(truth.annotations)]
+    assert assert_same_as_coco(truth, rows, (0.95, 1.0)).per_class["cat"][1.0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 40])
+def test_parts_of_the_pairs_make_the_whole(chunk, make, monkeypatch):
+    truth, rows = make(3, images=8)
+    whole = overlaps(truth, Found.of(rows), IDS)
+    monkeypatch.setattr(matching, "_CHUNK", chunk)
+    parts = overlaps(truth, Found.of(rows), IDS)
+    assert len(whole.pairs.iou) > 80
+    for name in ("det", "box", "iou"):
+        assert np.array_equal(getattr(whole.pairs, name), getattr(parts.pairs, name))
 
 
 def loop_iou(det, box, crowd=False):

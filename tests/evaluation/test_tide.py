@@ -101,6 +101,34 @@ def test_a_second_detection_of_a_box_is_a_duplicate_and_costs_where_boxes_are_fo
     assert mine.special == pytest.approx({"FP": 1 - expected, "FN": 0})
 
 
+OTHER = [1, 2, 10, 100, 50, 50]
+
+
+@pytest.mark.parametrize(
+    "boxes, detections, ap50, counts, gains",
+    [
+        # an IoU of exactly 0.5: right; with a box of another class, Cls
+        ([[*BOX, 0]], [[1, 1, 10, 10, 100, 20, 0.9]], 1.0, {}, {}),
+        ([[*BOX, 0], [*OTHER, 0]], [[1, 2, 10, 10, 100, 20, 0.9], [*OTHER, 0.8]], 0.25, {"Cls": 1}, {"Cls": 0.75}),
+        # of exactly 0.1: Loc; of another class, Bkg
+        ([[*BOX, 0]], [[1, 1, 10, 10, 100, 4, 0.9]], 0.0, {"Loc": 1}, {"Loc": 1.0}),
+        ([[*BOX, 0], [*OTHER, 0]], [[1, 2, 10, 10, 100, 4, 0.9], [*OTHER, 0.8]], 0.25, {"Bkg": 1, "Miss": 1},
+         {"Bkg": 0.25, "Miss": 0.25}),
+        # a detection of which exactly a half lies on a crowd is not excused
+        ([[1, 1, 10, 100, 50, 50, 0], [1, 1, 10, 10, 50, 40, 1]], [[*BOX, 0.9], [1, 1, 10, 100, 50, 50, 0.8]], 0.5,
+         {"Bkg": 1}, {"Bkg": 0.5}),
+        # without its missed box a class has detections left, which are all wrong
+        ([[*BOX, 0], [*OTHER, 0]], [[*BOX, 0.9], [1, 2, 150, 150, 20, 20, 0.8]], 0.5, {"Bkg": 1, "Miss": 1}, {}),
+    ],
+)  # fmt: skip
+def test_edges_are_those_of_tidecv(boxes, detections, ap50, counts, gains):
+    """Figures of tidecv 1.0.1."""
+    mine = errors_of(boxes, detections)
+    assert mine.ap50 == pytest.approx(ap50)
+    assert mine.counts == zero(**counts)
+    assert mine.main == pytest.approx(zero(**gains))
+
+
 def test_the_best_of_several_errors_is_the_one_mended():
     """A Loc error above a Cls error at one box: mending Cls alone drops it, and the box stays missed."""
     poor, wrong = [1, 1, 60, 10, 100, 40, 0.9], [1, 2, 10, 10, 100, 40, 0.8]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ld_hub.evaluation import DetectionEvaluator, read_ground_truth
+from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.voc import voc_average_precision
 from ld_hub.structures import Detections
 
@@ -91,7 +92,7 @@ def test_numbers_are_those_of_a_plain_loop(protocol):
     middle = 0
     for seed in range(300):
         content, rows = draw(seed)
-        found = voc_average_precision(read_ground_truth(content), rows, IDS, protocol)
+        found = voc_average_precision(read_ground_truth(content), Found.of(rows), IDS, protocol)
         for label, category in enumerate(IDS):
             for k, threshold in enumerate(THRESHOLDS):
                 expected = plain(content, rows, category, threshold, protocol == "voc07")
@@ -169,6 +170,22 @@ def test_three_of_ten_are_a_recall_of_three_tenths():
     truth = [(1, [40 * k, 0, 20, 20], 0) for k in range(10)]
     guesses = [(1, [40 * k, 0, 20, 20], 0.9) for k in range(3)]
     assert score(truth, guesses, "voc07")["AP"] == pytest.approx(4 / 11)
+
+
+@pytest.mark.parametrize("protocol", ["coco", "voc07", "voc12"])
+def test_crowds_of_a_class_that_the_model_lacks_excuse_nothing(protocol):
+    content = {
+        "images": [{"id": 1, "width": 500, "height": 500}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": A}],
+    }
+    found = Detections(torch.tensor([[200.0, 200, 300, 300], [0, 0, 100, 100]]), torch.tensor([0.9, 0.8]),
+                       torch.zeros(2).long(), ("a",))  # fmt: skip
+    for crowds in ([], [{"image_id": 1, "category_id": 2, "bbox": B, "iscrowd": 1}]):
+        more = {**content, "annotations": content["annotations"] + crowds}
+        evaluator = DetectionEvaluator(more, category_ids=[1], label_names=["a"], protocol=protocol)
+        evaluator.update([1], [found])
+        assert evaluator.compute()["AP"] == pytest.approx(1 / 2)
 
 
 def test_nothing_to_find_and_nothing_found():

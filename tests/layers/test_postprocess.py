@@ -55,6 +55,31 @@ def test_each_kind_is_the_function_it_names() -> None:
     assert len({str((parts[0].tolist(), parts[1].tolist())) for parts in expected.values()}) == 4
 
 
+@pytest.mark.parametrize("prefilter", ["location", "pair"])
+def test_a_score_at_the_threshold_does_not_count(prefilter: Any) -> None:
+    priors = square_anchor_grid([(1, 3)], (8,))
+    logits = torch.tensor([[[0.0], [1.0], [-1.0]]])
+    few = DenseOutput(logits, torch.zeros(1, 3, 4, 17), None, priors, DistributionCoder(16))
+    config = PostprocessConfig(score_threshold=0.5, nms_iou=1.0, prefilter=prefilter)
+    (found,) = postprocess(few, SIZE, None, config)
+    assert found.scores.tolist() == [torch.tensor(1.0).sigmoid().item()]
+
+
+@pytest.mark.parametrize("prefilter", ["location", "pair"])
+@pytest.mark.parametrize("nms_pre", [20, 1000])
+def test_what_is_found_on_the_padding_of_an_image_does_not_count(prefilter: Any, nms_pre: int) -> None:
+    """The image ends at 40 px; its own padding reaches to 64, that of its batch to 96."""
+    config = PostprocessConfig(score_threshold=0.3, nms_iou=1.0, prefilter=prefilter, nms_pre=nms_pre)
+    size, quiet, loud = torch.tensor([[96, 40]]), output(), output()
+    beyond = quiet.priors.centers[:, 0] >= 64
+    assert 20 < beyond.sum() < 100
+    quiet.cls_logits[:, beyond] = -9.0
+    loud.cls_logits[:, beyond] = 9.0
+    (first,), (second,) = (postprocess(each, size, None, config) for each in (quiet, loud))
+    assert torch.equal(first.boxes, second.boxes) and torch.equal(first.scores, second.scores)
+    assert len(first.scores) > 20 and first.boxes[:, 2].max() <= 40
+
+
 @pytest.mark.parametrize("kind", NMS_KINDS)
 def test_no_candidates(kind: Any) -> None:
     (found,) = postprocess(output(), SIZE, None, PostprocessConfig(score_threshold=1.0, nms=kind))

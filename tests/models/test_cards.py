@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from ld_hub.models.card_facts import backbone_repo, saved_hash
 from ld_hub.models.cards import model_card
 from ld_hub.models.citations import bibtex
 from ld_hub.models.factory import create_model
+from ld_hub.models.labels import default_labels
 from ld_hub.models.names import available
 from ld_hub.models.tag_cards import registered_tags
 from ld_hub.registry import MODELS
@@ -73,6 +76,61 @@ def test_a_card_holds_what_was_measured(story):
     assert "@inproceedings{zheng2022ld" in text and "@inproceedings{li2020gfl" in text
     assert "no large (above 96² px) objects" in text
     assert not re.search(r"N/A|None|\bnan\b|speed", text)
+
+
+def test_the_recipe_and_the_training_stand_in_tables(story):
+    """Each term's row against what the trainer recorded; a setting that is off has no cell."""
+    model, run, _ = story
+    rows = {}
+    for line in model_card(model, run=run).splitlines():
+        cells = [cell.strip().replace("\\", "").strip("`") for cell in line.strip("|").split("|")]
+        rows[cells[0]] = cells[1:]
+    terms = model.recipe["terms"]
+    assert set(terms) == {"kd", "ld", "ld_vlr"}
+    for name, term in terms.items():
+        kind, region, weight, temperature, settings = rows[name]
+        assert (kind, region) == (term["kind"], term["region"])
+        assert (float(weight), float(temperature)) == (term["weight"], term["temperature"])
+        assert f"kl_divisor={term['kl_divisor']}" in settings and not re.search("None|False|levels", settings)
+    assert rows["term"] == ["kind", "region", "weight", "temperature", "settings"]  # no first or last step
+    assert rows["steps"] == ["1 of 2 images"] and rows["images"] == ["4"] and "precision" not in rows
+    settings = json.loads((run / "config.json").read_text())
+    assert settings["train_annotations_sha256"] in rows["annotations"][0]
+
+
+def test_licences_are_of_the_weights_and_of_the_backbone_that_was_the_start(story, tmp_path):
+    _, run, _ = story
+    (tmp_path / "config.json").write_text((run / "config.json").read_text())
+    (tmp_path / "arguments.yaml").write_text("pretrained_backbone: true\n")
+    model = lively(("cat",))
+    model.config = replace(model.config, backbone="r18")
+    text = model_card(model, license="mit", run=tmp_path)
+    assert read_metadata(text)["base_model"] == "timm/resnet18.tv_in1k"
+    start = "The backbone started from [timm/resnet18.tv_in1k](https://huggingface.co/timm/resnet18.tv_in1k)"
+    assert f"## Licences\n\nThese weights: mit. {start} (bsd-3-clause)." in text
+    (tmp_path / "arguments.yaml").write_text("pretrained_backbone: true\ncheckpoint: other/model\n")
+    text = model_card(model, run=tmp_path)
+    assert "base_model" not in read_metadata(text) and "## Licences" not in text
+
+
+@pytest.mark.parametrize(("precision", "shown"), [("no", "float32"), ("bf16", "bf16")])
+def test_precision_in_words_of_tensors(tmp_path, precision, shown):
+    (tmp_path / "config.json").write_text(json.dumps({"config": {"precision": precision}}))
+    assert f"| precision | {shown} |" in model_card(lively(("cat",)), run=tmp_path)
+
+
+def test_published_figures_stand_apart_with_their_source():
+    """A model of a published name: the paper's AP is named as another's, and is not in the metadata."""
+    model, other = lively(default_labels(80)[0]), lively()
+    model.name = other.name = "gfocal_r18_vlr_r101"
+    (full,) = (name for name in registered_tags() if name.startswith("gfocal_r18_vlr_r101."))
+    cfg = MODELS[model.name].pretrained[full.partition(".")[2]]
+    assert "## Average precision" not in model_card(other)  # of other classes: nothing to set beside
+    text = model_card(model)
+    part = text[text.index("## Average precision") :].partition("\n## ")[0]
+    assert "Published for weights of this name, which are not these; not measured here:" in part
+    assert f"| this name | `{full}` | {cfg.ap:.1f} | {cfg.metric} |" in part and f"([paper]({cfg.paper}))" in part
+    assert "model-index" not in read_metadata(text) and text.count(f"{cfg.ap:.1f} |") == 1
 
 
 def test_strange_labels_are_shown_as_they_are(story):
@@ -186,3 +244,16 @@ def test_backbones_and_papers():
     assert backbone_repo("convnext_tiny") == "timm/convnext_tiny.in12k_ft_in1k"
     entries = bibtex(["https://arxiv.org/abs/2102.12252", "2102.12252", "https://arxiv.org/abs/1503.02531", "no"])
     assert entries.count("@") == 2 and "journal = {arXiv:1503.02531}" in entries
+
+
+def test_a_teacher_from_the_hub_is_named_with_its_commit(story):
+    model, run, evaluations = story
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    model = copy.copy(model)
+    model.recipe = {**model.recipe, "teacher_origin": {"gfocal_tiny": f"org/teacher@{commit}"}}
+    text = model_card(model, repo_id="me/ducks", license="mit", evaluations=evaluations, run=run)
+    assert f"[org/teacher](https://huggingface.co/org/teacher/tree/{commit}), commit `{commit}`" in text
+    for strange in ("org/teacher", {"gfocal_tiny": 'evil"</td><b>@y'}, {"gfocal_tiny": None}):
+        model.recipe = {**model.recipe, "teacher_origin": strange}
+        shown = model_card(model, repo_id="me/ducks", license="mit", evaluations=evaluations, run=run)
+        assert "evil" not in shown and "Distilled from" in shown

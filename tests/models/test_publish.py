@@ -148,6 +148,23 @@ def test_evaluations_come_as_files_directories_or_contents(hub, trained):
     assert json.loads(files["eval/metrics.json"]) == content
 
 
+def test_the_models_own_evaluation_comes_first(hub, trained):
+    model, run = trained
+    model.recipe = {"name": "ld", "teacher": "gfocal_r10t", "terms": {}}
+    own = evaluation(run / "model" / "model.safetensors")
+    teacher = {**own, "weights": {**own["weights"], "sha256": "1" * 64}}
+    teacher["model"] = {**own["model"], "architecture": "gfocal_r10t", "config": {"other": 1}}
+    try:
+        model.save_pretrained(run / "model")
+        model.push_to_hub(REPO, eval_results=[teacher, own])
+    finally:
+        model.recipe = None
+        model.save_pretrained(run / "model")
+    files = hub.files(REPO)
+    assert json.loads(files["eval/metrics.json"]) == own
+    assert json.loads(files["eval/2_gfocal_r10t_val/metrics.json"]) == teacher
+
+
 def test_what_is_refused_before_anything_is_sent(hub, trained, tmp_path):
     model, run = trained
     broken = create_model(run / "model")

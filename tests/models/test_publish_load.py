@@ -98,7 +98,7 @@ def test_other_classes_and_private_repositories(hub, monkeypatch):
 
 
 def test_a_token_reaches_the_download_and_nothing_else(hub, tmp_path, monkeypatch, caplog, capfd):
-    small().push_to_hub(REPO, private=True)
+    commit = small().push_to_hub(REPO, private=True).oid
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
     caplog.set_level("DEBUG")
@@ -109,6 +109,7 @@ def test_a_token_reaches_the_download_and_nothing_else(hub, tmp_path, monkeypatc
     hub.seen.clear()
     model = load_it(token=READER, cache_dir=tmp_path / "c")
     assert same(model, small())
+    assert (model.origin, small().origin) == (f"{REPO}@{commit}", None)
     assert {headers.get("authorization") for _, path, headers in hub.seen if path.startswith(f"/{REPO}")} == {
         f"Bearer {READER}"
     }
@@ -191,6 +192,16 @@ def test_files_that_are_no_weights_are_refused_by_what_they_are(hub, published, 
     put(model__safetensors=None, pytorch_model__bin=(tmp_path / "a.pth").read_bytes())
     with pytest.raises(HubError, match=r"has no model\.safetensors\. Pickled weights"):
         load_it()
+
+
+def test_the_configuration_is_no_timm_wrapper_s(hub, published):
+    """What transformers decides by, for where it is not installed: a timm model is what has no model_type, and a
+    pretrained_cfg; code of a repository is what auto_map names."""
+    content = json.loads(hub.files(REPO)["config.json"])
+    assert content["model_type"] == "ld_hub"
+    assert not {"pretrained_cfg", "auto_map", "architectures", "num_features"} & set(content)
+    settings = json.loads(hub.files(REPO)["preprocessor_config.json"])
+    assert not {"auto_map", "image_processor_type", "feature_extractor_type"} & set(settings)
 
 
 def test_transformers_names_the_library(hub, published, tmp_path):

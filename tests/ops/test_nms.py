@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torchvision
 
 from ld_hub.ops import nms
 from ld_hub.ops.nms import class_aware_nms, score_voting_nms, soft_nms
@@ -78,12 +79,15 @@ def test_soft_nms_is_the_loop(decay, seed, most, least):
     assert 10 < len(index) and (value < scores[index] - 1e-3).any()
 
 
-@pytest.mark.parametrize("seed, threshold, most", [(3, 0.6, 1000), (4, 0.3, 1000), (5, 0.6, 9), (6, 0.0, 1000)])
-def test_score_voting_is_the_loop(seed, threshold, most, monkeypatch):
+@pytest.mark.parametrize(
+    "seed, threshold, most, sigma",
+    [(3, 0.6, 1000, 0.025), (4, 0.3, 1000, 0.025), (5, 0.6, 9, 0.025), (6, 0.0, 1000, 0.025), (7, 0.6, 1000, 2.0)],
+)
+def test_score_voting_is_the_loop(seed, threshold, most, sigma, monkeypatch):
     monkeypatch.setattr(nms, "CHUNK", 50)  # several parts
     boxes, scores, labels = problem(seed)
-    index, mean = score_voting_nms(boxes, scores, labels, iou_threshold=threshold, sigma=0.025, most=most)
-    kept, expected = loop_voting(boxes, scores, labels, threshold, 0.025, most)
+    index, mean = score_voting_nms(boxes, scores, labels, iou_threshold=threshold, sigma=sigma, most=most)
+    kept, expected = loop_voting(boxes, scores, labels, threshold, sigma, most)
     assert index.tolist() == kept
     assert torch.allclose(mean, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-4)
     assert (mean - boxes[index]).abs().max() > 0.5
@@ -107,6 +111,38 @@ def test_suppression_goes_through_chains():
     assert index.tolist() == [0, 2, 4, 6, 8, 10]
 
 
+def test_an_overlap_at_the_threshold_suppresses_nothing():
+    """An IoU of exactly 1/2, and a DIoU of exactly 1/4, the IoU of two boxes with one centre."""
+    scores, labels = torch.tensor([0.9, 0.5]), torch.zeros(2, dtype=torch.int64)
+    half = torch.tensor([[0.0, 0, 8, 8], [0, 0, 8, 4]])
+    soft = {"sigma": 0.5, "least": 0.001, "most": 10}
+    assert class_aware_nms(half, scores, labels, 0.5, 10).tolist() == [0, 1]
+    assert torch.equal(soft_nms(half, scores, labels, "linear", iou_threshold=0.5, **soft)[1], scores)
+    lower = soft_nms(half, scores, labels, "linear", iou_threshold=0.499, **soft)[1]
+    assert lower.tolist() == pytest.approx([0.9, 0.25])
+    centred = torch.tensor([[0.0, 0, 4096, 4096], [1024, 1024, 3072, 3072]])  # beside which eps is nothing
+    for threshold, kept in ((0.25, [0, 1]), (0.249, [0])):
+        found = score_voting_nms(centred, scores, labels, iou_threshold=threshold, sigma=0.025, most=10)
+        assert found[0].tolist() == kept
+
+
+def test_steps_are_enough_for_one_class_alone():
+    boxes = torch.tensor([[20.0 * k, 0, 20 * k + 10, 10] for k in range(6)])
+    scores, labels = torch.linspace(0.9, 0.4, 6), torch.zeros(6, dtype=torch.int64)
+    index, value = soft_nms(boxes, scores, labels, "linear", iou_threshold=0.5, sigma=0.5, least=0.001, most=4)
+    assert index.tolist() == [0, 1, 2, 3] and torch.equal(value, scores[:4])
+
+
+def test_classes_far_apart_are_suppressed_exactly():
+    """The shift of class 999 leaves a float32 coordinate no quarter of a pixel."""
+    random = torch.Generator().manual_seed(0)
+    corner = torch.rand(400, 2, generator=random) * 12 + torch.tensor([4000.0, 0])
+    boxes = torch.cat([corner, corner + 4 + torch.rand(400, 2, generator=random)], dim=1)
+    scores, label = torch.rand(400, generator=random), torch.full((400,), 999)
+    expected = torchvision.ops.nms(boxes.double(), scores.double(), 0.3)
+    assert class_aware_nms(boxes, scores, label, 0.3, 400).tolist() == expected.tolist()
+
+
 def test_sharp_settings_are_hard_nms():
     """Distinct classes, threshold 0 and a decay to nothing: the same boxes as torchvision's NMS keeps."""
     boxes, scores, labels = problem(7)
@@ -120,6 +156,9 @@ def test_degenerate_and_no_boxes():
     point = torch.tensor([[5.0, 5.0, 5.0, 5.0], [0.0, 0.0, 10.0, 10.0]])
     scores, labels = torch.tensor([0.9, 0.5]), torch.zeros(2, dtype=torch.int64)
     index, boxes = score_voting_nms(point, scores, labels, iou_threshold=0.6, sigma=0.025, most=10)
+    assert index.tolist() == [0, 1] and torch.equal(boxes, point)
+    nothing = torch.tensor([0.9, 0.0])  # as of a quality that float32 cannot tell from 0
+    index, boxes = score_voting_nms(point, nothing, labels, iou_threshold=0.6, sigma=0.025, most=10)
     assert index.tolist() == [0, 1] and torch.equal(boxes, point)
     soft = {"iou_threshold": 0.5, "sigma": 0.5, "least": 0.001, "most": 10}
     index, value = soft_nms(point, scores, labels, "linear", **soft)

@@ -1,0 +1,40 @@
+"""Where verbs write to, looked at before the work instead of after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ld_hub.errors import ConfigError
+
+
+def check_directory(place: str | Path, flag: str = "--out") -> None:
+    """Make sure that a directory can be written to, or made.
+
+    Args:
+        place: As the user gave it.
+        flag: Where.
+
+    Raises:
+        ConfigError: If it, or what it is to be made in, is a file.
+    """
+    path = Path(place)
+    for each in (path, *path.parents):
+        if each.is_dir():
+            return
+        if each.exists():
+            raise ConfigError(f"{flag} {place}: {each} is a file; name a directory.")
+
+
+def check_file(place: str | Path, flag: str) -> None:
+    """Make sure that a file can be written.
+
+    Args:
+        place: As the user gave it.
+        flag: Where.
+
+    Raises:
+        ConfigError: If it is a directory, or what it is to lie in is a file.
+    """
+    if Path(place).is_dir():
+        raise ConfigError(f"{flag} {place} is a directory; name a file.")
+    check_directory(Path(place).parent, flag)
