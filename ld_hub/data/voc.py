@@ -103,9 +103,10 @@ def load_voc(
     """Read a PASCAL VOC dataset.
 
     Boxes are VOC's: whole pixels counted from 1, both corners inside; ``xmin-1, ymin-1, xmax, ymax`` in px are the
-    edges of the same box. Difficult objects are left out of training, and evaluation neither asks for them nor blames
-    their detection. The labels are VOC's 20 where all names are among them, else all names of Annotations/ in
-    alphabetical order, or those of a file ``classes.txt`` beside Annotations/.
+    edges of the same box (OpenMMLab's reader, which the published VOC figures were made with, takes 1 from all four
+    numbers, so its boxes are a pixel narrower). Difficult objects are left out of training, and evaluation neither
+    asks for them nor blames their detection. The labels are VOC's 20 where all names are among them, else all names
+    of Annotations/ in alphabetical order, or those of a file ``classes.txt`` beside Annotations/.
 
     Args:
         data_dir: VOCdevkit/, or a directory with Annotations/, JPEGImages/ and ImageSets/Main/.
