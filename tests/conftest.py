@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core; read when torch is loaded, below
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
