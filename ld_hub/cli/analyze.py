@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ld_hub.cli.eval import check_classes, data_name
+from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags
 from ld_hub.cli.places import check_directory
 from ld_hub.errors import ConfigError
 
@@ -50,20 +51,15 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, default = parser.add_argument, "(default: %(default)s)"
+    add = parser.add_argument
     add("models", nargs="+", metavar="MODEL", help="model directory, name with weights, or hf-hub:org/name")
-    add("--data", metavar="DIR", help="directory of the data set")
-    add("--split", default="val", help=f"part of the data set {default}")
-    add("--images", metavar="DIR", help="directory of the images, where --data does not lead to them")
-    add("--annotations", metavar="FILE", help="COCO annotations, where --data does not lead to them")
+    add_data_flags(parser)
     add("--out", required=True, metavar="DIR", help="where report.html and analysis.json go")
     add("--teacher", metavar="MODEL", help="the one that the others are compared with place by place; may be a MODEL")
     add("--names", nargs="+", metavar="NAME", help="what the report calls each MODEL, and last a --teacher beside them")
     add("--limit", type=int, metavar="N", help="look at N images, spread evenly over the set (default: all)")
-    add("--score", type=float, default=0.3, metavar="S", help=f"least score of single detections {default}")
-    add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {default}")
-    add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {default}")
-    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {default}")
+    add("--score", type=float, default=0.3, metavar="S", help=f"least score of single detections {DEFAULT}")
+    add_inference_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:

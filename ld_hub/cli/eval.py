@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags
 from ld_hub.cli.places import check_directory
 from ld_hub.errors import ConfigError
 
@@ -51,20 +52,14 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    default = "(default: %(default)s)"
     add("model", metavar="MODEL", help="a name that has weights (see `ld-hub list`), or a model directory")
-    add("--data", metavar="DIR", help="directory of the data set")
-    add("--split", default="val", help=f"part of the data set {default}")
-    add("--images", metavar="DIR", help="directory of the images, where --data does not lead to them")
-    add("--annotations", metavar="FILE", help="COCO annotations, where --data does not lead to them")
-    add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {default}")
-    add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {default}")
-    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {default}")
-    add("--out", default="evaluation", metavar="DIR", help=f"where the JSON files go {default}")
+    add_data_flags(parser)
+    add_inference_flags(parser)
+    add("--out", default="evaluation", metavar="DIR", help=f"where the JSON files go {DEFAULT}")
     protocols = "COCO, VOC 2007 (11-point AP), VOC 2012 (area); auto: as the data are"
-    add("--protocol", default="auto", choices=("auto", "coco", "voc07", "voc12"), help=f"{protocols} {default}")
+    add("--protocol", default="auto", choices=("auto", "coco", "voc07", "voc12"), help=f"{protocols} {DEFAULT}")
     scorers = "what scores by COCO's rules, with the same numbers; auto: hotcoco where it is installed"
-    add("--backend", default="auto", choices=("auto", "pycocotools", "hotcoco"), help=f"{scorers} {default}")
+    add("--backend", default="auto", choices=("auto", "pycocotools", "hotcoco"), help=f"{scorers} {DEFAULT}")
 
 
 def run(args: argparse.Namespace) -> int:

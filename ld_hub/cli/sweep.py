@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ld_hub.cli.flags import add_data_flags, add_inference_flags
 from ld_hub.cli.places import check_file
 from ld_hub.errors import ConfigError
 
@@ -52,18 +53,13 @@ def add_parser(subparsers: Any) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, default = parser.add_argument, "(default: %(default)s)"
+    add = parser.add_argument
     add("model", metavar="MODEL", help="a name that has weights (see `ld-hub list`), or a model directory")
     add("--nms", nargs="+", default=[], metavar="KIND", help="kinds of NMS, see below")
     add("--nms_iou", nargs="+", type=float, default=[], metavar="IOU", help="IoU thresholds of NMS")
     add("--score_threshold", nargs="+", type=float, default=[], metavar="P", help="score thresholds before NMS")
-    add("--data", metavar="DIR", help="directory of the data set")
-    add("--split", default="val", help=f"part of the data set {default}")
-    add("--images", metavar="DIR", help="directory of the images, where --data does not lead to them")
-    add("--annotations", metavar="FILE", help="COCO annotations, where --data does not lead to them")
-    add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {default}")
-    add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {default}")
-    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {default}")
+    add_data_flags(parser)
+    add_inference_flags(parser)
     add("--json", metavar="FILE", help="also write all metrics to this file")
 
 

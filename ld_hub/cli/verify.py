@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags
 from ld_hub.errors import ConfigError
 
 _DESCRIPTION = """\
@@ -38,16 +39,11 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    default = "(default: %(default)s)"
     add("model", metavar="REPO_OR_DIR", help="org/name, hf-hub:org/name@revision, or a model directory")
-    add("--data", metavar="DIR", help="directory of the data set")
-    add("--images", metavar="DIR", help="directory of the images, where --data does not lead to them")
-    add("--annotations", metavar="FILE", help="COCO annotations, where --data does not lead to them")
+    add_data_flags(parser, split=False)
     add("--evaluation", metavar="NAME", help="recompute this evaluation only: data set, directory in eval/, or file")
-    add("--tolerance", type=float, default=1.0, metavar="X", help=f"factor of the tolerances {default}")
-    add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {default}")
-    add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {default}")
-    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {default}")
+    add("--tolerance", type=float, default=1.0, metavar="X", help=f"factor of the tolerances {DEFAULT}")
+    add_inference_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,0 +1,30 @@
+"""Flags that several verbs have in common."""
+
+from __future__ import annotations
+
+import argparse
+
+DEFAULT = "(default: %(default)s)"
+
+
+def add_data_flags(parser: argparse.ArgumentParser, *, split: bool = True) -> None:
+    """Where the images and their annotations are.
+
+    Args:
+        parser: Of a verb.
+        split: Whether the user says which part of the data is meant.
+    """
+    add = parser.add_argument
+    add("--data", metavar="DIR", help="directory of the data set")
+    if split:
+        add("--split", default="val", help=f"part of the data set {DEFAULT}")
+    add("--images", metavar="DIR", help="directory of the images, where --data does not lead to them")
+    add("--annotations", metavar="FILE", help="COCO annotations, where --data does not lead to them")
+
+
+def add_inference_flags(parser: argparse.ArgumentParser) -> None:
+    """How a detector goes through a data set."""
+    add = parser.add_argument
+    add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {DEFAULT}")
+    add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {DEFAULT}")
+    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {DEFAULT}")
