@@ -14,6 +14,7 @@ from ld_hub.analysis.collect import Collected, Subject
 from ld_hub.analysis.watchers import BoxTrace, Entropies
 from ld_hub.data import DetectionSet
 from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
+from ld_hub.evaluation.matching import overlaps
 from ld_hub.evaluation.studies import (
     Calibration,
     Confusion,
@@ -74,15 +75,16 @@ def judge(evaluator: DetectionEvaluator, dataset: DetectionSet, score: float, *,
         score: Detections above it count where single detections are counted.
         skip_ignored: Whether boxes marked ``ignore`` are neither found nor missed (VOC).
     """
-    truth, rows, ids, names = evaluator.truth, evaluator.results(), dataset.category_ids, dataset.label_names
+    given, names = evaluator.found(), dataset.label_names
+    found = overlaps(evaluator.truth, given, dataset.category_ids, skip_ignored=skip_ignored)
     return Judged(
         metrics=evaluator.compute(),
-        tide=tide_errors(truth, rows, ids, skip_ignored=skip_ignored),
-        curves=precision_recall(truth, rows, ids, names, skip_ignored=skip_ignored),
-        confusion=confusion(truth, rows, ids, names, score=score, skip_ignored=skip_ignored),
-        calibration=calibration(truth, rows, ids, skip_ignored=skip_ignored),
-        images=per_image(truth, rows, ids, score=score, skip_ignored=skip_ignored),
-        rows=[row for row in rows if row["score"] > score],
+        tide=tide_errors(found),
+        curves=precision_recall(found, names),
+        confusion=confusion(found, names, score=score),
+        calibration=calibration(found),
+        images=per_image(found, score=score),
+        rows=[row for row in given.rows() if row["score"] > score],
     )
 
 

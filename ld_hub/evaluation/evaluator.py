@@ -159,7 +159,7 @@ class DetectionEvaluator:
             )
         if not ids:
             raise EvaluationError(f"No image was scored against {self.truth.source}; call update() first.")
-        truth, found = self.truth.only(ids), self._found()
+        truth, found = self.truth.only(ids), self.found()
         _refuse_corners(found, truth)
         if self.protocol == "coco":
             stats, ap = self._score_coco(truth, found)
@@ -184,14 +184,15 @@ class DetectionEvaluator:
         ap = [mean_found(curves.precision[:, :, categories.index(c), 0, 2]) for c in self.category_ids]
         return summarize(curves.precision, curves.recall), ap
 
-    def _found(self) -> Found:
+    def found(self) -> Found:
+        """Return everything given so far as arrays, by image id."""
         state = self.state()
         categories = np.array(self.category_ids, dtype=np.int64)[state["labels"]]
         return Found(np.repeat(state["image_ids"], state["counts"]), categories, state["boxes"], state["scores"])
 
     def results(self) -> list[dict[str, Any]]:
         """Return everything given so far as rows of a COCO results file, by image id."""
-        return self._found().rows()
+        return self.found().rows()
 
     def save_detections(self, path: str | Path) -> Path:
         """Write `results` as JSON, in full precision, replacing an existing file in one step."""

@@ -58,6 +58,8 @@ class Overlaps:
         box_label: ``(T,)`` 0..C-1.
         ignored: ``(T,)`` crowds, and what else is neither found nor missed.
         pairs: Overlaps, of all classes.
+        num_classes: C.
+        source: Where the boxes came from, for messages.
     """
 
     image_ids: Ints
@@ -68,6 +70,8 @@ class Overlaps:
     box_label: Ints
     ignored: Flags
     pairs: Pairs
+    num_classes: int
+    source: str
 
     @property
     def same(self) -> Flags:
@@ -79,6 +83,11 @@ class Overlaps:
     def wanted(self) -> Flags:
         """``(P,)`` whether the box is one to be found."""
         return ~self.ignored[self.pairs.box]
+
+    @property
+    def boxes(self) -> Ints:
+        """``(C,)`` boxes to be found of each class."""
+        return np.bincount(self.box_label[~self.ignored], minlength=self.num_classes)
 
     def rank(self, *, by_class: bool) -> Ints:
         """``(D,)`` place of each detection, from 0, within its image, or within its image and class."""
@@ -138,6 +147,8 @@ def overlaps(truth: GroundTruth, found: Found, category_ids: Sequence[int], *, s
         box_label=box_label[by_image],
         ignored=(crowd | marked)[by_image],
         pairs=pairs,
+        num_classes=len(category_ids),
+        source=truth.source,
     )
 
 

@@ -10,10 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ld_hub.errors import ConfigError
-from ld_hub.evaluation.backends import Rows
-from ld_hub.evaluation.found import Found
-from ld_hub.evaluation.ground_truth import GroundTruth
-from ld_hub.evaluation.matching import MOST, Floats, assign, best_pairs, match, overlaps, precision_at
+from ld_hub.evaluation.matching import MOST, Floats, Overlaps, assign, best_pairs, match, precision_at
 
 RIGHT = 0.5  # IoU from which calibration calls a detection right
 
@@ -125,30 +122,20 @@ class ImageResult:
 
 
 def precision_recall(
-    truth: GroundTruth,
-    rows: Rows,
-    category_ids: Sequence[int],
+    found: Overlaps,
     label_names: Sequence[str],
     *,
     ious: Sequence[float] = (0.5, 0.75, 0.9),
-    skip_ignored: bool = False,
 ) -> PrecisionRecall:
     """Precision at 101 levels of recall, by IoU threshold; the APs are pycocotools' (all sizes, 100 detections).
 
     Args:
-        truth: Boxes.
-        rows: COCO results rows.
-        category_ids: Category id of each of the C labels.
+        found: Boxes and detections, of `ld_hub.evaluation.matching.overlaps`.
         label_names: C class names.
         ious: IoU thresholds.
-        skip_ignored: See `ld_hub.evaluation.matching.overlaps`.
-
-    Raises:
-        EvaluationError: If a row names an unknown image or category.
     """
-    found = overlaps(truth, Found.of(rows), category_ids, skip_ignored=skip_ignored)
     best = found.rank(by_class=True) < MOST
-    boxes = np.bincount(found.box_label[~found.ignored], minlength=len(category_ids))
+    boxes = found.boxes
     by_label = np.lexsort((-found.score, found.det_label))
     ends = np.searchsorted(found.det_label[by_label], np.arange(len(boxes) + 1))
     recall = np.linspace(0.0, 1.0, 101)
@@ -168,14 +155,11 @@ def precision_recall(
 
 
 def confusion(
-    truth: GroundTruth,
-    rows: Rows,
-    category_ids: Sequence[int],
+    found: Overlaps,
     label_names: Sequence[str],
     *,
     iou: float = 0.5,
     score: float = 0.3,
-    skip_ignored: bool = False,
 ) -> Confusion:
     """Count which classes are taken for which.
 
@@ -183,18 +167,11 @@ def confusion(
     detection on a crowd of its class is not counted.
 
     Args:
-        truth: Boxes.
-        rows: COCO results rows.
-        category_ids: Category id of each of the C labels.
+        found: Boxes and detections, of `ld_hub.evaluation.matching.overlaps`.
         label_names: C class names.
         iou: Overlap from which a detection may belong to a box.
         score: Least score, exclusive.
-        skip_ignored: See `ld_hub.evaluation.matching.overlaps`.
-
-    Raises:
-        EvaluationError: If a row names an unknown image or category.
     """
-    found = overlaps(truth, Found.of(rows), category_ids, skip_ignored=skip_ignored)
     above = found.score > score
     matches = match(found, iou, above)
     free_det, free_box = above & (matches.box < 0) & ~matches.excused, ~found.ignored
@@ -214,12 +191,9 @@ def confusion(
 
 
 def calibration(
-    truth: GroundTruth,
-    rows: Rows,
-    category_ids: Sequence[int],
+    found: Overlaps,
     *,
     bins: int = 10,
-    skip_ignored: bool = False,
 ) -> Calibration:
     """Compare the score of each detection with its IoU with the best box of its class (0 without one).
 
@@ -227,19 +201,14 @@ def calibration(
     that lie on a crowd of their class, and on no box of it, by an IoU of 0.5 are left out.
 
     Args:
-        truth: Boxes.
-        rows: COCO results rows.
-        category_ids: Category id of each of the C labels.
+        found: Boxes and detections, of `ld_hub.evaluation.matching.overlaps`.
         bins: B; a score belongs to the bin ``[edge, next edge)``, 1 to the last.
-        skip_ignored: See `ld_hub.evaluation.matching.overlaps`.
 
     Raises:
-        EvaluationError: If a row names an unknown image or category.
         ConfigError: If `bins` is not at least 1.
     """
     if bins < 1:
         raise ConfigError(f"bins is {bins}; expected at least 1.")
-    found = overlaps(truth, Found.of(rows), category_ids, skip_ignored=skip_ignored)
     _, iou = best_pairs(found.pairs.take(found.same & found.wanted), len(found.score))
     on_crowd = np.zeros(len(iou), dtype=bool)
     on_crowd[found.pairs.det[found.same & ~found.wanted & (found.pairs.iou >= RIGHT)]] = True
@@ -254,28 +223,18 @@ def calibration(
 
 
 def per_image(
-    truth: GroundTruth,
-    rows: Rows,
-    category_ids: Sequence[int],
+    found: Overlaps,
     *,
     iou: float = 0.5,
     score: float = 0.3,
-    skip_ignored: bool = False,
 ) -> dict[int, ImageResult]:
     """Count found and missed boxes and false detections of every image, by image id.
 
     Args:
-        truth: Boxes.
-        rows: COCO results rows.
-        category_ids: Category id of each of the C labels.
+        found: Boxes and detections, of `ld_hub.evaluation.matching.overlaps`.
         iou: Overlap from which a detection finds a box.
         score: Least score, exclusive.
-        skip_ignored: See `ld_hub.evaluation.matching.overlaps`.
-
-    Raises:
-        EvaluationError: If a row names an unknown image or category.
     """
-    found = overlaps(truth, Found.of(rows), category_ids, skip_ignored=skip_ignored)
     above = found.score > score
     matches = match(found, iou, above)
     right = matches.box >= 0

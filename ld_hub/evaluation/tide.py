@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ld_hub.errors import ConfigError, EvaluationError
-from ld_hub.evaluation.backends import Rows
-from ld_hub.evaluation.found import Found
-from ld_hub.evaluation.ground_truth import GroundTruth
 from ld_hub.evaluation.matching import (
     MOST,
     Flags,
@@ -20,7 +17,6 @@ from ld_hub.evaluation.matching import (
     Overlaps,
     assign,
     best_pairs,
-    overlaps,
     precision_at,
 )
 
@@ -56,13 +52,10 @@ class TideErrors:
 
 
 def tide_errors(
-    truth: GroundTruth,
-    rows: Rows,
-    category_ids: Sequence[int],
+    found: Overlaps,
     *,
     iou: float = 0.5,
     background: float = 0.1,
-    skip_ignored: bool = False,
 ) -> TideErrors:
     """Sort false detections and missed boxes into TIDE's types and mend one type at a time (section 2 of the paper).
 
@@ -83,23 +76,20 @@ def tide_errors(
     a little from COCO's AP50, which takes 100 detections of each class.
 
     Args:
-        truth: Boxes.
-        rows: COCO results rows.
-        category_ids: Category id of each of the C labels.
+        found: Boxes and detections, of `ld_hub.evaluation.matching.overlaps`.
         iou: Overlap from which a detection is right.
         background: Overlap up to which a detection is of the background.
-        skip_ignored: Whether boxes marked ``ignore`` (VOC's difficult ones) excuse detections on them, as crowds do.
 
     Raises:
         ConfigError: If not 0 < background < iou <= 1.
-        EvaluationError: If there is no box to be found, or a row names an unknown image or category.
+        EvaluationError: If there is no box to be found.
     """
     if not 0 < background < iou <= 1:
         raise ConfigError(f"background {background} and iou {iou} must be 0 < background < iou <= 1.")
-    found = _best_of_each_image(overlaps(truth, Found.of(rows), category_ids, skip_ignored=skip_ignored))
-    wanted = np.bincount(found.box_label[~found.ignored], minlength=len(category_ids))
+    found = _best_of_each_image(found)
+    wanted = found.boxes
     if not wanted.any():
-        raise EvaluationError(f"{truth.source} has no box to be found, so no error can be told.")
+        raise EvaluationError(f"{found.source} has no box to be found, so no error can be told.")
     sorted_out = _sort_out(found, iou, background)
     missed, unfound = (
         np.bincount(found.box_label[boxes], minlength=len(wanted)) for boxes in (sorted_out.missed, sorted_out.unfound)

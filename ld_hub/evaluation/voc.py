@@ -53,7 +53,7 @@ def voc_average_precision(truth: GroundTruth, found: Found, category_ids: Sequen
     result = np.full((len(THRESHOLDS), len(category_ids)), -1.0)
     order = np.lexsort((-near.score, near.det_label))  # stable, hence by image where scores are equal
     ends = np.cumsum(np.bincount(near.det_label, minlength=len(category_ids)))
-    boxes = np.bincount(near.box_label[~near.ignored], minlength=len(category_ids))
+    boxes = near.boxes
     for label, part in enumerate(np.split(order, ends[:-1])):
         if boxes[label]:
             result[:, label] = _average(right[:, part], wrong[:, part], int(boxes[label]), area)

@@ -19,6 +19,8 @@ from ld_hub.drawing import class_color
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.errors import ConfigError, DataError, EvaluationError
 from ld_hub.evaluation import read_ground_truth
+from ld_hub.evaluation.found import Found
+from ld_hub.evaluation.matching import overlaps
 from ld_hub.evaluation.studies import calibration, confusion, per_image, precision_recall
 from ld_hub.evaluation.tide import tide_errors
 from ld_hub.preprocessing import DataConfig, load_image, resize_shape
@@ -84,14 +86,15 @@ def test_numbers_are_those_of_the_evaluation(made, scenes):
     ids, names = scenes.set.category_ids, scenes.set.label_names
     for name, model in models.items():
         metrics, evaluator = evaluate(model, scenes.set, batch_size=2, workers=0)
-        rows, truth, found = evaluator.results(), evaluator.truth, content["models"][name]
+        rows, found = evaluator.results(), content["models"][name]
+        seen = overlaps(evaluator.truth, Found.of(rows), ids)
         assert len(rows) > 50
         assert found["metrics"] == metrics.to_dict()
-        assert found["tide"] == tide_errors(truth, rows, ids).to_dict()
-        assert found["precision_recall"] == precision_recall(truth, rows, ids, names).to_dict()
-        assert found["confusion"] == confusion(truth, rows, ids, names, score=0.2).to_dict()
-        assert found["calibration"] == calibration(truth, rows, ids).to_dict()
-        images = per_image(truth, rows, ids, score=0.2)
+        assert found["tide"] == tide_errors(seen).to_dict()
+        assert found["precision_recall"] == precision_recall(seen, names).to_dict()
+        assert found["confusion"] == confusion(seen, names, score=0.2).to_dict()
+        assert found["calibration"] == calibration(seen).to_dict()
+        images = per_image(seen, score=0.2)
         assert found["images"] == {str(k): v.to_dict() for k, v in images.items()}
         assert found["source"] == f"from/{name}"
     gains = content["gains"]["student"]

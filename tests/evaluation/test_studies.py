@@ -18,6 +18,10 @@ from ld_hub.evaluation.studies import calibration, confusion, per_image, precisi
 IDS, NAMES = (5, 2, 9), ("cat", "dog", "bird")
 
 
+def met(truth, rows, **options):
+    return overlaps(truth, Found.of(rows), IDS, **options)
+
+
 @pytest.fixture
 def make(make_problem, evaluator_of):
     """Ground truth and results rows of a random problem."""
@@ -47,7 +51,7 @@ def coco_ap(truth, rows, ious):
 
 
 def assert_same_as_coco(truth, rows, ious=(0.5, 0.75, 0.9)):
-    mine, theirs = precision_recall(truth, rows, IDS, NAMES, ious=ious), coco_ap(truth, rows, ious)
+    mine, theirs = precision_recall(met(truth, rows), NAMES, ious=ious), coco_ap(truth, rows, ious)
     order = sorted(IDS)
     for name, number in zip(NAMES, IDS, strict=True):
         curves = theirs[:, :, order.index(number)]
@@ -86,7 +90,7 @@ def test_only_a_hundred_detections_of_a_class_and_image_count():
     rows += [{"image_id": 1, "category_id": 2, "bbox": [0.0, 0.0, 5.0, 5.0], "score": 0.9} for _ in range(90)]
     mine = assert_same_as_coco(read_ground_truth(content), rows)
     best = sorted((row for row in rows if row["category_id"] == 5), key=lambda row: -row["score"])[:100]
-    cut = precision_recall(read_ground_truth(content), best, IDS, NAMES)
+    cut = precision_recall(met(read_ground_truth(content), best), NAMES)
     assert cut.per_class == mine.per_class
 
 
@@ -174,10 +178,10 @@ def test_confusion_and_images_are_those_of_a_plain_loop(seed, iou, score, make):
                     counts[truly, label[row["category_id"]]] += 1
             for k in wanted.keys() - set(found):
                 counts[label[wanted[k]["category_id"]], 3] += 1
-    mine = confusion(truth, rows, IDS, NAMES, iou=iou, score=score)
+    mine = confusion(met(truth, rows), NAMES, iou=iou, score=score)
     assert np.array_equal(mine.counts, counts)
     assert counts[:3, :3].trace() > 3 and counts[0, 1] + counts[1, 0] + counts[0, 2] > 0 and counts[3].sum() > 3
-    per = per_image(truth, rows, IDS, iou=iou, score=score)
+    per = per_image(met(truth, rows), iou=iou, score=score)
     assert {image: (r.found, r.missed, r.false) for image, r in per.items()} == images
     assert list(per) == sorted(per)
 
@@ -195,7 +199,7 @@ def test_calibration_is_that_of_a_plain_loop(seed, bins, make):
         on_crowd = any(loop_iou(row["bbox"], b["bbox"], True) >= 0.5 for b in mine if b["iscrowd"])
         if best >= 0.5 or not on_crowd:
             expected[min(int(row["score"] * bins + 1e-9), bins - 1)].append((row["score"], best, best >= 0.5))
-    mine = calibration(truth, rows, IDS, bins=bins)
+    mine = calibration(met(truth, rows), bins=bins)
     assert mine.count.tolist() == [len(part) for part in expected]
     assert 0 < (mine.count == 0).sum() < bins or bins == 4
     for k, part in enumerate(expected):
@@ -226,16 +230,16 @@ def test_by_hand():
     rows = [
         box(10.0, score=0.9), box(102.0, 2, score=0.8), box(240.5, 9, score=0.7), box(11.0, score=0.3),
     ]  # fmt: skip
-    assert confusion(truth, rows, IDS, NAMES).counts.tolist() == [
+    assert confusion(met(truth, rows), NAMES).counts.tolist() == [
         [1, 1, 0, 0],
         [0, 0, 0, 1],
         [0, 0, 0, 0],
         [0, 0, 1, 0],
     ]
-    results = per_image(truth, rows, IDS)
+    results = per_image(met(truth, rows))
     assert results[1].to_dict() == {"found": 1, "missed": 2, "false": 2, "f1": 2 / 6}
     assert results[2].to_dict() == {"found": 0, "missed": 0, "false": 0, "f1": None}
-    curves = precision_recall(truth, rows, IDS, NAMES)
+    curves = precision_recall(met(truth, rows), NAMES)
     assert curves.per_class["cat"][0.5] == pytest.approx(51 / 101)
     assert curves.per_class["dog"] == {0.5: 0.0, 0.75: 0.0, 0.9: 0.0}
     assert curves.precision[0.5] == pytest.approx([0.5] * 51 + [0.0] * 50)
@@ -248,7 +252,7 @@ def test_own_class_comes_first():
     """A better detection of another class does not take the box from the right one."""
     truth = truth_of(box(10.0))
     rows = [box(10.0, 2, score=0.9), box(12.0, score=0.5)]
-    assert confusion(truth, rows, IDS, NAMES).counts.tolist() == [
+    assert confusion(met(truth, rows), NAMES).counts.tolist() == [
         [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0],
     ]  # fmt: skip
 
@@ -256,21 +260,21 @@ def test_own_class_comes_first():
 def test_marked_boxes_are_left_out_on_demand():
     truth, rows = truth_of(box(10.0), box(100.0)), [box(10.0, score=0.9), box(100.0, score=0.95)]
     truth.annotations[1]["ignore"] = 1
-    assert per_image(truth, rows, IDS)[1].found == 2
-    left = per_image(truth, rows, IDS, skip_ignored=True)[1]
+    assert per_image(met(truth, rows))[1].found == 2
+    left = per_image(met(truth, rows, skip_ignored=True))[1]
     assert (left.found, left.missed, left.false) == (1, 0, 0)
-    assert confusion(truth, rows, IDS, NAMES, skip_ignored=True).counts.sum() == 1
-    assert calibration(truth, rows, IDS, skip_ignored=True).count.sum() == 1
-    assert precision_recall(truth, rows[:1], IDS, NAMES, skip_ignored=True).per_class["cat"][0.5] == 1.0
+    assert confusion(met(truth, rows, skip_ignored=True), NAMES).counts.sum() == 1
+    assert calibration(met(truth, rows, skip_ignored=True)).count.sum() == 1
+    assert precision_recall(met(truth, rows[:1], skip_ignored=True), NAMES).per_class["cat"][0.5] == 1.0
 
 
 def test_nothing_at_all():
     truth = truth_of()
-    assert precision_recall(truth, [], IDS, NAMES).precision == {0.5: None, 0.75: None, 0.9: None}
-    assert confusion(truth, [], IDS, NAMES).counts.sum() == 0
-    assert calibration(truth, [], IDS).count.sum() == 0
-    assert {image: result.f1 for image, result in per_image(truth, [], IDS).items()} == {1: None, 2: None}
+    assert precision_recall(met(truth, []), NAMES).precision == {0.5: None, 0.75: None, 0.9: None}
+    assert confusion(met(truth, []), NAMES).counts.sum() == 0
+    assert calibration(met(truth, [])).count.sum() == 0
+    assert {image: result.f1 for image, result in per_image(met(truth, [])).items()} == {1: None, 2: None}
     with pytest.raises(EvaluationError, match="image id 8"):
-        per_image(truth, [{**box(1.0), "image_id": 8, "score": 0.5}], IDS)
+        per_image(met(truth, [{**box(1.0), "image_id": 8, "score": 0.5}]))
     with pytest.raises(ConfigError, match="bins"):
-        calibration(truth, [], IDS, bins=0)
+        calibration(met(truth, []), bins=0)

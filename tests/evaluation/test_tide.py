@@ -10,6 +10,8 @@ import pytest
 
 from ld_hub.errors import ConfigError, EvaluationError
 from ld_hub.evaluation import read_ground_truth
+from ld_hub.evaluation.found import Found
+from ld_hub.evaluation.matching import overlaps
 from ld_hub.evaluation.tide import MAIN, TideErrors, tide_errors
 
 STORED = json.loads((Path(__file__).parent / "data" / "tide.json").read_text())
@@ -29,13 +31,18 @@ def content_of(boxes, images, categories):
     )
 
 
+def seen(truth, rows, **options):
+    return overlaps(truth, Found.of(rows), [1], **options)
+
+
 def rows_of(detections):
     return [{"image_id": i, "category_id": c, "bbox": box, "score": score} for i, c, *box, score in detections]
 
 
 def errors_of(boxes, detections, images=1, categories=2, **options):
     ids = range(1, categories + 1)
-    return tide_errors(content_of(boxes, images, categories), rows_of(detections), ids, **options)
+    found = overlaps(content_of(boxes, images, categories), Found.of(rows_of(detections)), ids)
+    return tide_errors(found, **options)
 
 
 @pytest.mark.parametrize("name", STORED)
@@ -151,12 +158,12 @@ def test_crowds_and_marked_boxes_excuse_detections():
     detections = [[*BOX, 0.9], [1, 1, 10, 100, 50, 50, 0.95]]
     assert errors_of([[*BOX, 0], [1, 1, 0, 90, 90, 90, 1]], detections).ap50 == 1.0
     truth = content_of([[*BOX, 0], [1, 1, 10, 100, 50, 50, 0]], 1, 1)
-    rows, plain = rows_of(detections[:1]), tide_errors(truth, rows_of(detections), [1])
+    rows, plain = rows_of(detections[:1]), tide_errors(seen(truth, rows_of(detections)))
     assert plain.ap50 == 1.0
     truth.annotations[1]["ignore"] = 1
-    assert tide_errors(truth, rows, [1]).ap50 == pytest.approx(51 / 101)
-    assert tide_errors(truth, rows, [1], skip_ignored=True).ap50 == 1.0
-    assert tide_errors(truth, rows_of(detections), [1], skip_ignored=True).ap50 == 1.0
+    assert tide_errors(seen(truth, rows)).ap50 == pytest.approx(51 / 101)
+    assert tide_errors(seen(truth, rows, skip_ignored=True)).ap50 == 1.0
+    assert tide_errors(seen(truth, rows_of(detections), skip_ignored=True)).ap50 == 1.0
 
 
 def test_nothing_found_and_nothing_to_find():
