@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
-from examples.lmo.table import ROWS, SEEDS, read_run, spread
+from examples.lmo.table import ROWS, SEEDS, read_run, refresh, spread
 
 HERE = Path(__file__).parent
 SETS = ("LM-O", "demo data")
@@ -40,19 +40,14 @@ def table(found: dict) -> str:
 
 def main() -> None:
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
-    stored = HERE / "results.json"
     if words:
         found = {data: collect(Path(out)) for data, out in zip(SETS, words, strict=True)}
     else:
-        found = json.loads(stored.read_text())
+        found = json.loads((HERE / "results.json").read_text())
     text = table(found)
     print(text)
     if "--write" in sys.argv:
-        stored.write_text(json.dumps(found, indent=1) + "\n")
-        readme = (HERE / "README.md").read_text()
-        begin, end = "<!-- table:begin -->", "<!-- table:end -->"
-        head, rest = readme.split(begin)
-        (HERE / "README.md").write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+        refresh(HERE, found, text)
 
 
 if __name__ == "__main__":

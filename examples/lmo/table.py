@@ -89,18 +89,22 @@ def tables(found: dict) -> str:
     return "\n".join(lines)
 
 
+def refresh(here: Path, found: dict, text: str) -> None:
+    """Write results.json of a directory, and its README.md with another text between the table's marks."""
+    (here / "results.json").write_text(json.dumps(found, indent=1) + "\n")
+    readme = (here / "README.md").read_text()
+    begin, end = "<!-- table:begin -->", "<!-- table:end -->"
+    head, rest = readme.split(begin)
+    (here / "README.md").write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+
+
 def main() -> None:
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
-    stored = HERE / "results.json"
-    found = collect(Path(words[0])) if words else json.loads(stored.read_text())
+    found = collect(Path(words[0])) if words else json.loads((HERE / "results.json").read_text())
     text = tables(found)
     print(text)
     if "--write" in sys.argv:
-        stored.write_text(json.dumps(found, indent=1) + "\n")
-        readme = (HERE / "README.md").read_text()
-        begin, end = "<!-- tables:begin -->", "<!-- tables:end -->"
-        head, rest = readme.split(begin)
-        (HERE / "README.md").write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
+        refresh(HERE, found, text)
 
 
 if __name__ == "__main__":

@@ -90,17 +90,12 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     target = Path(os.path.realpath(path))
     if target.is_file():
         raise ConfigError(f"'{path}' is a file, and a directory is to be written there: name another place.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = _beside(target)
-    beside.mkdir()
-    try:
+    with _draft_of(target) as beside:
         yield beside
         for file in _files_of(beside):
             _sync(file)
         _move_into_place(beside, target)
         _sync_directory(target.parent)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -124,14 +119,21 @@ def new_directory(path: str | Path) -> Iterator[Path]:
         raise ConfigError(f"{target} exists and is not empty: remove it, or name another place.")
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{target} is a file, and a directory is to be written there: name another place.")
+    with _draft_of(target) as beside:
+        yield beside
+        if target.exists():
+            target.rmdir()  # empty, as checked above
+        beside.rename(target)
+
+
+@contextlib.contextmanager
+def _draft_of(target: Path) -> Iterator[Path]:
+    """An empty directory beside `target`, gone afterwards unless it was renamed."""
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = _beside(target)
     beside.mkdir()
     try:
         yield beside
-        if target.exists():
-            target.rmdir()  # empty, as checked above
-        beside.rename(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
