@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ld_hub.hub.download import secrets_in_use
+from ld_hub.hub.download import TOKEN_TEXT, secrets_in_use
 
 COMMAND_NAME = "command.txt"  # of a run directory: a line for its start, and one for each continuation
 HIDDEN = "***"
 
 _SECRET_FLAG = re.compile(r"--?[\w.-]*(token|password|secret|api_?key)[\w.-]*", re.IGNORECASE)
-_SECRET_TEXT = re.compile(r"hf_[A-Za-z0-9]{6,}")
 
 
 def typed_command(
@@ -53,7 +52,7 @@ def redact(words: Sequence[str]) -> list[str]:
     for word in words:
         flag, equals, _ = word.partition("=")
         secret = _SECRET_FLAG.fullmatch(flag) is not None
-        text = HIDDEN if hide else f"{flag}={HIDDEN}" if secret and equals else _SECRET_TEXT.sub(HIDDEN, word)
+        text = HIDDEN if hide else f"{flag}={HIDDEN}" if secret and equals else TOKEN_TEXT.sub(HIDDEN, word)
         for known in secrets:
             text = text.replace(known, HIDDEN)
         out.append(_without_credentials(text))

@@ -25,6 +25,8 @@ from ld_hub.hub.weights import WEIGHTS_NAME
 # requests' errors are OSErrors; httpx's, which later clients let through, have a base of their own
 TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
 
+TOKEN_TEXT = re.compile(r"hf_\w{6,}")  # what an access token looks like
+
 
 def download(
     repo_id: str,
@@ -167,7 +169,7 @@ def first_line(error: BaseException, secrets: Sequence[str] = ()) -> str:
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     for secret in secrets:
         line = line.replace(secret, "…")
-    return re.sub(r"hf_\w{6,}|(?<=[?&])[^ '\"]+", "…", line)[:300].rstrip(".")
+    return re.sub(r"(?<=[?&])[^ '\"]+", "…", TOKEN_TEXT.sub("…", line))[:300].rstrip(".")
 
 
 def secrets_in_use(token: str | bool | None) -> list[str]:
