@@ -64,19 +64,20 @@ def marks_of(
         Detections, best score first, then missed boxes.
     """
     one = truth.only([image_id])
-    mine = [dict(row) for row in rows if row["image_id"] == image_id and row["score"] > score]
-    mine.sort(key=lambda row: -row["score"])  # the order of Overlaps
+    mine = [row for row in rows if row["image_id"] == image_id and row["score"] > score]
     found = overlaps(one, Found.of(mine), category_ids, skip_ignored=skip_ignored)
     matches = match(found, iou)
     marks = []
-    for row, label, box, excused in zip(mine, found.det_label, matches.box, matches.excused, strict=True):
+    columns = zip(found.det_index.tolist(), found.det_label, matches.box, matches.excused, strict=True)
+    for place, label, box, excused in columns:
+        row = mine[place]
         kind: Kind = "right" if box >= 0 else "excused" if excused else "false"
         marks.append(Mark(_corners(row["bbox"]), int(label), kind, float(row["score"])))
     free = set(range(len(found.box_label))) - set(matches.box.tolist())
     missed = [index for index in sorted(free) if not found.ignored[index]]
-    known = set(category_ids)
-    boxes = [row for row in one.annotations if row["category_id"] in known or not row["iscrowd"]]
-    return marks + [Mark(_corners(boxes[index]["bbox"]), int(found.box_label[index]), "missed") for index in missed]
+    boxes = [one.annotations[found.box_index[index]]["bbox"] for index in missed]
+    labels = found.box_label[missed].tolist()
+    return marks + [Mark(_corners(box), label, "missed") for box, label in zip(boxes, labels, strict=True)]
 
 
 def _corners(box: Sequence[float]) -> tuple[float, float, float, float]:

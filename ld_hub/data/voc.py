@@ -19,11 +19,10 @@ from ld_hub.data.source import OnBadBox, Source, canonical_source, group_faults,
 from ld_hub.data.text import read_lines
 from ld_hub.data.voc_xml import Annotated, Fault, VocObject, class_names, read_annotation
 from ld_hub.errors import DataError, MissingFileError
-from ld_hub.preprocessing.loading import read_size
+from ld_hub.preprocessing.loading import IMAGE_SUFFIXES, read_size
 from ld_hub.structures.labels import VOC_LABELS
 
 CLASSES_FILE = "classes.txt"  # one name per line: fixes the order of the classes
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _PUBLISHED = ("VOC2007", "VOC2012")  # the later one holds the images of 2008 to 2011 too
 _LOOK_AT = 100  # images of a test list whose annotations may not be public
 
@@ -73,7 +72,7 @@ class VocSet:
         """File name of each image by its name without suffix."""
         folder = self.folder / "JPEGImages"
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        return {Path(name).stem: name for name in reversed(names) if name.lower().endswith(_SUFFIXES)}
+        return {Path(name).stem: name for name in reversed(names) if name.lower().endswith(IMAGE_SUFFIXES)}
 
 
 def find_sets(root: Path) -> list[VocSet]:

@@ -14,9 +14,9 @@ from ld_hub.data.discovery import SPLITS
 from ld_hub.data.text import read_lines
 from ld_hub.data.voc import CLASSES_FILE, read_classes
 from ld_hub.errors import DataError, MissingFileError
+from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
 
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)

@@ -54,9 +54,11 @@ class Overlaps:
             scores as they were given.
         det_label: ``(D,)`` 0..C-1.
         score: ``(D,)``.
+        det_index: ``(D,)`` place of each detection among those given.
         box_image: ``(T,)`` as `det_image`; boxes of an image are in the order of the file.
         box_label: ``(T,)`` 0..C-1.
         ignored: ``(T,)`` crowds, and what else is neither found nor missed.
+        box_index: ``(T,)`` place of each box among the annotations.
         pairs: Overlaps, of all classes.
         num_classes: C.
         source: Where the boxes came from, for messages.
@@ -66,9 +68,11 @@ class Overlaps:
     det_image: Ints
     det_label: Ints
     score: Floats
+    det_index: Ints
     box_image: Ints
     box_label: Ints
     ignored: Flags
+    box_index: Ints
     pairs: Pairs
     num_classes: int
     source: str
@@ -126,7 +130,9 @@ def overlaps(truth: GroundTruth, found: Found, category_ids: Sequence[int], *, s
     """
     image_ids = np.array([image["id"] for image in truth.images], dtype=np.int64)
     known = set(category_ids)  # crowds of other categories excuse nothing
-    boxes = [row for row in truth.annotations if row["category_id"] in known or not row["iscrowd"]]
+    rows = truth.annotations
+    kept = [k for k, row in enumerate(rows) if row["category_id"] in known or not row["iscrowd"]]
+    boxes = [rows[k] for k in kept]
     box_image = _index(image_ids, _column(boxes, "image_id"), "image", truth.source)
     det_image = _index(image_ids, found.image_ids, "image", truth.source)
     box_label, det_label = (_labels(category_ids, ids) for ids in (_column(boxes, "category_id"), found.category_ids))
@@ -143,9 +149,11 @@ def overlaps(truth: GroundTruth, found: Found, category_ids: Sequence[int], *, s
         det_image=det_image[best],
         det_label=det_label[best],
         score=found.scores[best],
+        det_index=best,
         box_image=box_image[by_image],
         box_label=box_label[by_image],
         ignored=(crowd | marked)[by_image],
+        box_index=np.array(kept, dtype=np.int64)[by_image],
         pairs=pairs,
         num_classes=len(category_ids),
         source=truth.source,

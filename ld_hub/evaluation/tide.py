@@ -177,6 +177,7 @@ def _best_of_each_image(found: Overlaps) -> Overlaps:
         det_image=found.det_image[keep],
         det_label=found.det_label[keep],
         score=found.score[keep],
+        det_index=found.det_index[keep],
         pairs=replace(pairs, det=number[pairs.det]),
     )
 

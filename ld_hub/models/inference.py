@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ld_hub.errors import ConfigError, MissingFileError
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig
 from ld_hub.preprocessing import ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
+from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
 from ld_hub.structures import Detections
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+PICTURE_SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".gif")))
 READ_AHEAD = 2  # batches of images read at once, to find some of one shape among them
 
 
@@ -138,9 +139,9 @@ def find_images(directory: str | Path) -> list[Path]:
     folder = Path(directory).expanduser()
     if not folder.is_dir():
         raise MissingFileError(f"No directory '{directory}'.")
-    files = [f for f in folder.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES and f.name[0] != "." and f.is_file()]
+    files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES and f.name[0] != "." and f.is_file()]
     if not files:
-        raise MissingFileError(f"No images in '{directory}'; files ending in {' '.join(IMAGE_SUFFIXES)} are taken.")
+        raise MissingFileError(f"No images in '{directory}'; files ending in {' '.join(PICTURE_SUFFIXES)} are taken.")
     return sorted(files)
 
 

@@ -18,6 +18,7 @@ from ld_hub.errors import DataError, MissingFileError
 
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor"
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of files that data sets hold
 MAX_DOWNLOAD = 128 * 2**20  # bytes; no photograph is larger
 _ORIENTATION = 0x0112
 _NO_IMAGE = "not an image, or of a kind that Pillow cannot read"
