@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ld_hub.distillation import get_recipe, list_recipes
     from ld_hub.engine import DetectionTrainer, DistillationTrainer
     from ld_hub.errors import LdHubError
-    from ld_hub.models.convert import load_checkpoint
+    from ld_hub.models.checkpoints.convert import load_checkpoint
     from ld_hub.models.detector import DenseDetector
     from ld_hub.models.factory import (
         create_model,
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
         list_pretrained,
         model_entrypoint,
     )
-    from ld_hub.models.publish import push_to_hf_hub
     from ld_hub.preprocessing import create_transform, resolve_data_config
+    from ld_hub.publishing.push import push_to_hf_hub
     from ld_hub.structures.detections import Detections
 
 _ROOMS = {
     "ld_hub.distillation": ("get_recipe", "list_recipes"),
     "ld_hub.engine": ("DetectionTrainer", "DistillationTrainer"),
     "ld_hub.errors": ("LdHubError",),
-    "ld_hub.models.convert": ("load_checkpoint",),
+    "ld_hub.models.checkpoints.convert": ("load_checkpoint",),
     "ld_hub.models.detector": ("DenseDetector",),
     "ld_hub.models.factory": (
         "create_model",
@@ -53,7 +53,7 @@ _ROOMS = {
         "list_pretrained",
         "model_entrypoint",
     ),
-    "ld_hub.models.publish": ("push_to_hf_hub",),
+    "ld_hub.publishing.push": ("push_to_hf_hub",),
     "ld_hub.preprocessing": ("create_transform", "resolve_data_config"),
     "ld_hub.structures.detections": ("Detections",),
 }

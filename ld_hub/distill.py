@@ -9,7 +9,7 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code; see ``--help``."""
     from ld_hub.cli.main import guarded
-    from ld_hub.engine import commands
+    from ld_hub.launch import commands
 
     return guarded(lambda: commands.distill(list(sys.argv[1:] if argv is None else argv)), "ld_hub.distill")
 

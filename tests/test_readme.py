@@ -11,8 +11,8 @@ import pytest
 
 from ld_hub.cli.main import VERBS, main
 from ld_hub.distillation import RECIPES, TERMS, Recipe
-from ld_hub.engine.commands import parse_distill
 from ld_hub.hub import read_config
+from ld_hub.launch.commands import parse_distill
 from ld_hub.registry import Registry
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from torch import Tensor
 from ld_hub.analysis import probe
 from ld_hub.analysis.watchers import BoxTrace, Crowding, Entropies, ScoreErrors, Seen, Tracing, Watcher
 from ld_hub.data import DetectionSet, eval_loader
-from ld_hub.data.dataset import Records
+from ld_hub.data.detection_set import Records
 from ld_hub.evaluation import DetectionEvaluator, GroundTruth, read_ground_truth
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.inference import evaluating

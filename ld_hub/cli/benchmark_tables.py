@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from ld_hub.engine.benchmark import Workload
-    from ld_hub.engine.scorer_benchmark import Scoring
+    from ld_hub.benchmark.scorers import Scoring
+    from ld_hub.benchmark.steps import Workload
 
 
 def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_classes: int) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_
     Returns:
         The figures as plain JSON values.
     """
-    from ld_hub.engine.speed_table import PUBLISHED, SIZE, measure, with_and_without_bins
+    from ld_hub.benchmark.detectors import PUBLISHED, SIZE, measure, with_and_without_bins
 
     forms = with_and_without_bins(names or PUBLISHED)
     wide = max(12, *(len(name) for name in forms))
@@ -54,7 +54,7 @@ def scorer_table(images: int, num_classes: int, detections: int) -> dict[str, An
     """
     from importlib.util import find_spec
 
-    from ld_hub.engine.scorer_benchmark import ScoringLoad, time_scorers
+    from ld_hub.benchmark.scorers import ScoringLoad, time_scorers
     from ld_hub.evaluation.backends import BACKENDS
 
     load = ScoringLoad(images, num_classes, detections)

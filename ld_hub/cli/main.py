@@ -36,23 +36,23 @@ class Verb:
 
 
 VERBS: dict[str, Verb] = {
-    "demo": Verb("ld_hub.cli.demo", "make a small data set, train, distil and compare, in minutes"),
-    "list": Verb("ld_hub.cli.list", "list model names, by wildcard"),
-    "info": Verb("ld_hub.cli.info", "parameters, multiply-adds, weights and data settings of a model"),
-    "recipes": Verb("ld_hub.cli.recipes", "list distillation recipes, or show the terms of one"),
-    "predict": Verb("ld_hub.cli.predict", "detect objects on images and draw them"),
-    "eval": Verb("ld_hub.cli.eval", "AP of a model on a data set, by COCO's or VOC's rules"),
+    "demo": Verb("ld_hub.cli.verb_demo", "make a small data set, train, distil and compare, in minutes"),
+    "list": Verb("ld_hub.cli.verb_list", "list model names, by wildcard"),
+    "info": Verb("ld_hub.cli.verb_info", "parameters, multiply-adds, weights and data settings of a model"),
+    "recipes": Verb("ld_hub.cli.verb_recipes", "list distillation recipes, or show the terms of one"),
+    "predict": Verb("ld_hub.cli.verb_predict", "detect objects on images and draw them"),
+    "eval": Verb("ld_hub.cli.verb_eval", "AP of a model on a data set, by COCO's or VOC's rules"),
     "train": Verb("ld_hub.train", "train a detector", own_parser=True),
     "distill": Verb("ld_hub.distill", "train a student from a teacher", own_parser=True),
-    "data": Verb("ld_hub.cli.data", "look for problems in a data set, or write it as COCO, VOC or YOLO"),
-    "convert": Verb("ld_hub.cli.convert", "turn an OpenMMLab, LD or BCKD .pth file into a model directory"),
-    "push": Verb("ld_hub.cli.push", "publish a model with its card on the Hugging Face Hub"),
-    "card": Verb("ld_hub.cli.card", "write the card of a model, with the AP that eval measured"),
-    "verify": Verb("ld_hub.cli.verify", "recompute a model's AP and check its card and evaluation by it"),
-    "curves": Verb("ld_hub.cli.curves", "draw losses, gradients and AP of training runs, several on one plot"),
-    "analyze": Verb("ld_hub.cli.analyze", "report of what models get wrong, with pictures, as one HTML page"),
-    "sweep": Verb("ld_hub.cli.sweep", "compare kinds of NMS and thresholds, in one pass of the network"),
-    "benchmark": Verb("ld_hub.cli.benchmark", "measure speed and memory of inference and of a training step"),
+    "data": Verb("ld_hub.cli.verb_data", "look for problems in a data set, or write it as COCO, VOC or YOLO"),
+    "convert": Verb("ld_hub.cli.verb_convert", "turn an OpenMMLab, LD or BCKD .pth file into a model directory"),
+    "push": Verb("ld_hub.cli.verb_push", "publish a model with its card on the Hugging Face Hub"),
+    "card": Verb("ld_hub.cli.verb_card", "write the card of a model, with the AP that eval measured"),
+    "verify": Verb("ld_hub.cli.verb_verify", "recompute a model's AP and check its card and evaluation by it"),
+    "curves": Verb("ld_hub.cli.verb_curves", "draw losses, gradients and AP of training runs, several on one plot"),
+    "analyze": Verb("ld_hub.cli.verb_analyze", "report of what models get wrong, with pictures, as one HTML page"),
+    "sweep": Verb("ld_hub.cli.verb_sweep", "compare kinds of NMS and thresholds, in one pass of the network"),
+    "benchmark": Verb("ld_hub.cli.verb_benchmark", "measure speed and memory of inference and of a training step"),
 }
 
 _EXAMPLES = """\

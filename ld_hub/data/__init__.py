@@ -1,8 +1,7 @@
-"""Datasets: readers that make a `DetectionSet`, loaders that make batches of it, the demo dataset, the doctor."""
+"""Datasets: readers that make a `DetectionSet`, loaders that make batches of it, the doctor."""
 
 from ld_hub.data.coco import load_coco
-from ld_hub.data.dataset import DetectionSet
-from ld_hub.data.demo import make_demo_dataset
+from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.doctor import Report, doctor
 from ld_hub.data.layouts import load_data
 from ld_hub.data.loader import eval_loader, train_loader
@@ -20,6 +19,5 @@ __all__ = [
     "load_data",
     "load_voc",
     "load_yolo",
-    "make_demo_dataset",
     "train_loader",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ld_hub.data.annotations import CocoFile, read_coco
-from ld_hub.data.dataset import DetectionSet
+from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import find_split
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 from ld_hub.errors import ConfigError, MissingFileError

@@ -11,7 +11,7 @@ import numpy as np
 
 from ld_hub.data.annotations import Bools, CocoFile, Floats
 from ld_hub.data.checks import Problem, bad_boxes, box_corners, clip_boxes, image_rows, name_some
-from ld_hub.data.dataset import DetectionSet
+from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.layouts import find_source
 from ld_hub.data.source import tracked
 from ld_hub.errors import LdHubError

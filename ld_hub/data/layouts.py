@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ld_hub.data.coco import coco_source
-from ld_hub.data.dataset import DetectionSet
+from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, SPLITS, contents, data_root, has_split, looked_for
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 from ld_hub.data.voc import find_sets, voc_source

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ld_hub.data.dataset import DetectionSet, Records
+from ld_hub.data.detection_set import DetectionSet, Records
 from ld_hub.data.sampler import TrainBatches, eval_batches
 from ld_hub.errors import LdHubError
 from ld_hub.preprocessing import DataConfig, Preprocessor, Sample, TrainTransform, collate

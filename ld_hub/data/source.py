@@ -15,7 +15,7 @@ import numpy as np
 
 from ld_hub.data.annotations import Bools, CocoFile, parse_coco
 from ld_hub.data.checks import Problem, bad_boxes, clip_boxes, find_problems, image_rows, lookup, name_boxes
-from ld_hub.data.dataset import DetectionSet, build_rows
+from ld_hub.data.detection_set import DetectionSet, build_rows
 from ld_hub.errors import ConfigError, DataError, MissingFileError
 from ld_hub.hub import atomic_write, cache_root, disk_errors
 

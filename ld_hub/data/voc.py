@@ -13,14 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ld_hub.data.dataset import DetectionSet
+from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import SPLITS, data_root
 from ld_hub.data.source import OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
 from ld_hub.data.text import read_lines
 from ld_hub.data.voc_xml import Annotated, Fault, VocObject, class_names, read_annotation
 from ld_hub.errors import DataError, MissingFileError
 from ld_hub.preprocessing.loading import IMAGE_SUFFIXES, read_size
-from ld_hub.structures.labels import VOC_LABELS
+from ld_hub.structures.class_names import VOC_LABELS
 
 CLASSES_FILE = "classes.txt"  # one name per line: fixes the order of the classes
 _PUBLISHED = ("VOC2007", "VOC2012")  # the later one holds the images of 2008 to 2011 too

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ld_hub.data.checks import name_some
-from ld_hub.data.dataset import DetectionSet
+from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import data_root
 from ld_hub.data.source import OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
 from ld_hub.data.text import read_lines

@@ -1,9 +1,9 @@
 """What a teacher adds to a student's training: terms, the regions they look at, and recipes of them."""
 
 from ld_hub.distillation.bins import BoxBinsKLConfig
-from ld_hub.distillation.boxes import BoxIoUConfig
 from ld_hub.distillation.classes import ClassBCEConfig, ClassKLConfig
 from ld_hub.distillation.correlation import CorrelationConfig
+from ld_hub.distillation.decoded_boxes import BoxIoUConfig
 from ld_hub.distillation.distiller import Committee, Distiller
 from ld_hub.distillation.features import (
     ChannelKLConfig,

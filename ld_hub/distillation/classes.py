@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ld_hub.distillation.correspondence import common_classes, require_common_classes
 from ld_hub.distillation.inputs import TermInputs
-from ld_hub.distillation.matching import common_classes, require_common_classes
 from ld_hub.distillation.regions import select
 from ld_hub.distillation.terms import CONFIG, SampleMeanConfig, Term, TermConfig, kl_divergence, register_term
 from ld_hub.errors import ConfigError

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ld_hub.distillation.classes import ClassTerm
+from ld_hub.distillation.correspondence import common_classes
 from ld_hub.distillation.inputs import TermInputs
-from ld_hub.distillation.matching import common_classes
 from ld_hub.distillation.terms import WholeConfig, register_term
 from ld_hub.structures import DetectorSpec
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ld_hub.distillation.correspondence import Matching, as_seen
 from ld_hub.distillation.inputs import TermInputs
-from ld_hub.distillation.matching import Matching, as_seen
 from ld_hub.distillation.recipes import RECIPES, Recipe, get_recipe
 from ld_hub.distillation.terms import TERMS, Term
 from ld_hub.errors import ConfigError
@@ -109,7 +109,7 @@ def fitting_recipes(student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
 
     Args:
         student: Its description.
-        teacher: Of `ld_hub.distillation.matching.as_seen`.
+        teacher: Of `ld_hub.distillation.correspondence.as_seen`.
     """
 
     def fits(recipe: Recipe) -> bool:

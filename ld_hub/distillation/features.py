@@ -15,8 +15,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ld_hub.distillation.correspondence import require_common_classes
 from ld_hub.distillation.inputs import TermInputs
-from ld_hub.distillation.matching import require_common_classes
 from ld_hub.distillation.regions import select
 from ld_hub.distillation.terms import CONFIG, Term, TermConfig, WholeConfig, register_term
 from ld_hub.errors import ConfigError

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ld_hub.distillation.matching import Matching, Partners
+from ld_hub.distillation.correspondence import Matching, Partners
 from ld_hub.ops.dist import reduce_counts
 from ld_hub.structures import Assignment, DenseOutput, Rows, StepCounts, Targets, Towers
 

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import ld_hub.distillation.general_instances  # noqa: F401  # registers the region "gi"
 from ld_hub.distillation.bins import BoxBinsKLConfig
-from ld_hub.distillation.boxes import BoxIoUConfig
 from ld_hub.distillation.classes import ClassBCEConfig, ClassKLConfig
 from ld_hub.distillation.correlation import CorrelationConfig
 from ld_hub.distillation.cross_head import CrossBoxConfig, CrossClassConfig
+from ld_hub.distillation.decoded_boxes import BoxIoUConfig
 from ld_hub.distillation.features import (
     ChannelKLConfig,
     FeatureMSEConfig,

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ld_hub.assigners import atss_threshold
-from ld_hub.assigners.fcos import inside
+from ld_hub.assigners.fcos_assigner import inside
+from ld_hub.distillation.correspondence import require_common_classes
 from ld_hub.distillation.inputs import Selection, TermInputs
-from ld_hub.distillation.matching import require_common_classes
 from ld_hub.errors import ConfigError
 from ld_hub.ops.boxes import area, centre_penalty, chunks
 from ld_hub.registry import Registry

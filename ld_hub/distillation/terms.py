@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ld_hub.distillation.correspondence import require_common_levels
 from ld_hub.distillation.inputs import TermInputs
-from ld_hub.distillation.matching import require_common_levels
 from ld_hub.distillation.regions import RegionConfig, require_region
 from ld_hub.errors import ConfigError
 from ld_hub.registry import Registry
@@ -109,11 +109,11 @@ class Term(nn.Module, ABC, Generic[CONFIG]):
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
         """Check that the two detectors can be compared; make adapters.
 
-        Rows and classes need not be the same: `ld_hub.distillation.matching` finds what belongs together.
+        Rows and classes need not be the same: `ld_hub.distillation.correspondence` finds what belongs together.
 
         Args:
             student: Its description.
-            teacher: In the student's terms (`ld_hub.distillation.matching.as_seen`).
+            teacher: In the student's terms (`ld_hub.distillation.correspondence.as_seen`).
 
         Returns:
             Remarks for the user, e.g. that the term is void for these detectors.

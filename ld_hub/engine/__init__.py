@@ -9,8 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ld_hub.engine.config import TrainConfig
     from ld_hub.engine.tasks import DetectionTask, DistillationTask
+    from ld_hub.engine.train_config import TrainConfig
     from ld_hub.engine.trainer import DetectionTrainer, DistillationTrainer, RunResult
 
 _FILE_OF = {
@@ -19,7 +19,7 @@ _FILE_OF = {
     "DistillationTask": "tasks",
     "DistillationTrainer": "trainer",
     "RunResult": "trainer",
-    "TrainConfig": "config",
+    "TrainConfig": "train_config",
 }
 
 __all__ = [

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, GradientAccumulationPlugin
 
-from ld_hub.engine.config import TrainConfig
+from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
+from ld_hub.ops.dist import leave
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 
@@ -91,3 +92,9 @@ def fast_bf16(device: torch.device | str = "cpu") -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     probes = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
     return any(probe is not None and probe() for probe in probes)  # torch has no public question for this
+
+
+def end_processes() -> None:
+    """Wait for the other ranks and end their group, as the last thing of a run."""
+    leave()
+    PartialState().destroy_process_group()  # else NCCL complains at exit

@@ -9,7 +9,7 @@ from ld_hub.data import DetectionSet
 from ld_hub.errors import ConfigError
 from ld_hub.models.backbones import LOADED
 from ld_hub.models.detector import DenseDetector
-from ld_hub.models.labels import default_labels
+from ld_hub.models.label_names import default_labels
 
 
 def fit_labels(model: DenseDetector, dataset: DetectionSet) -> None:

@@ -17,17 +17,17 @@ from torch import Tensor
 
 from ld_hub.data import DetectionSet, train_loader
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
-from ld_hub.engine.config import changed_fields
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.identity import differences, require_same
 from ld_hub.engine.losses import NOTES, LossWatch
 from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, make_optimizer, set_lr
-from ld_hub.engine.report import Clock, Reporter
+from ld_hub.engine.reporter import Clock, Reporter
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.tasks import DetectionTask, step_counts, total_loss
+from ld_hub.engine.train_config import changed_fields
 from ld_hub.errors import CheckpointError
+from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.detector import DenseDetector
-from ld_hub.models.pretrained import save_pretrained
 from ld_hub.preprocessing import TrainTransform
 from ld_hub.structures import ImageBatch
 

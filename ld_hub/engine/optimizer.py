@@ -9,7 +9,7 @@ import torch
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
-from ld_hub.engine.config import TrainConfig
+from ld_hub.engine.train_config import TrainConfig
 from ld_hub.ops.dist import is_distributed, mean_over_ranks
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ld_hub.engine.config import BASE_BATCH, BASE_LR, PRESET_EPOCHS, WARMUP_RATIO, WARMUP_STEPS, TrainConfig
+from ld_hub.engine.train_config import BASE_BATCH, BASE_LR, PRESET_EPOCHS, WARMUP_RATIO, WARMUP_STEPS, TrainConfig
 from ld_hub.errors import ConfigError
 
 

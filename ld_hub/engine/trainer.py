@@ -13,14 +13,14 @@ from ld_hub.data import DetectionSet
 from ld_hub.distillation import Committee, Distiller, Recipe
 from ld_hub.engine.balance import SHARE
 from ld_hub.engine.checkpoint import RunDirectory
-from ld_hub.engine.config import TrainConfig, changed_fields
 from ld_hub.engine.devices import make_accelerator
 from ld_hub.engine.identity import describe_data, describe_model, describe_teachers, differences, plain, require_same
 from ld_hub.engine.labels import fit_labels, warn_of_random_frozen_stages
 from ld_hub.engine.loop import Loop
-from ld_hub.engine.report import table
+from ld_hub.engine.reporter import table
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.tasks import Balance, DetectionTask, DistillationTask
+from ld_hub.engine.train_config import TrainConfig, changed_fields
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.hub import atomic_write

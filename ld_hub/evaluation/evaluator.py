@@ -17,7 +17,7 @@ from ld_hub.evaluation.backends import choose_backend, score
 from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.ground_truth import GroundTruth, read_ground_truth
 from ld_hub.evaluation.metrics import MOST_COUNTED, DetectionMetrics, mean_found, summarize, summarize_voc
-from ld_hub.evaluation.voc import voc_average_precision
+from ld_hub.evaluation.voc_protocol import voc_average_precision
 from ld_hub.hub.evidence import PROTOCOLS
 from ld_hub.hub.files import atomic_write
 from ld_hub.ops.corners import sticking_out
@@ -38,8 +38,8 @@ class DetectionEvaluator:
 
     It refuses what would be scored wrongly without a word: NaN, unknown images and classes, an image given twice, a
     forgotten image, corners in place of sizes. Its COCO numbers are pycocotools' (checked in the tests, bit for bit);
-    `ld_hub.evaluation.voc` has the rules of VOC. The numbers are the same whatever the order of the images, the batch
-    size or the number of ranks the detections came in.
+    `ld_hub.evaluation.voc_protocol` has the rules of VOC. The numbers are the same whatever the order of the images,
+    the batch size or the number of ranks the detections came in.
 
     Args:
         annotations: COCO instances file, its content, or a ground truth read before.

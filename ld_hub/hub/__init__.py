@@ -1,6 +1,6 @@
 """Files on disk and on the Hub: atomic writes, safetensors, config.json, downloads. Never a pickle."""
 
-from ld_hub.hub.config import CONFIG_NAME, MODEL_TYPE, no_model, read_config, shorten, write_json
+from ld_hub.hub.config_file import CONFIG_NAME, MODEL_TYPE, no_model, read_config, shorten, write_json
 from ld_hub.hub.download import download, origin_of
 from ld_hub.hub.fetch import disk_errors, fetch_file, offline, one_at_a_time
 from ld_hub.hub.files import (
@@ -12,7 +12,7 @@ from ld_hub.hub.files import (
     new_directory,
     sha256_of,
 )
-from ld_hub.hub.weights import WEIGHTS_NAME, load_safetensors, refuse_non_finite, save_safetensors, tensor_shapes
+from ld_hub.hub.weights_file import WEIGHTS_NAME, load_safetensors, refuse_non_finite, save_safetensors, tensor_shapes
 
 __all__ = [
     "CONFIG_NAME",

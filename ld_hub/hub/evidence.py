@@ -24,7 +24,7 @@ from typing import Any
 from huggingface_hub import snapshot_download
 
 from ld_hub.errors import CheckpointError, EvaluationError, HubError, MissingFileError
-from ld_hub.hub.config import parse_json, shorten
+from ld_hub.hub.config_file import parse_json, shorten
 from ld_hub.hub.download import TRANSPORT_ERROR, download, first_line, leaks, secrets_in_use
 from ld_hub.hub.fetch import offline
 

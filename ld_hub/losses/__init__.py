@@ -1,6 +1,6 @@
 """Detection losses, one value per row; how rows are weighted and normalised is the criterion's business."""
 
-from ld_hub.losses.boxes import box_loss, boxes_in_strides
+from ld_hub.losses.box_loss import box_loss, boxes_in_strides
 from ld_hub.losses.centered import CenternessCriterion
 from ld_hub.losses.centerness import centerness_loss
 from ld_hub.losses.distribution_focal import distribution_focal_loss

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ld_hub.losses.boxes import box_loss, boxes_in_strides
+from ld_hub.losses.box_loss import box_loss, boxes_in_strides
 from ld_hub.losses.centerness import centerness_loss
 from ld_hub.losses.focal import focal_loss_sum
 from ld_hub.ops.dist import reduce_counts

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,13 +14,11 @@ from torch import Tensor
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig, postprocess
 from ld_hub.models.backbones import Backbone
-from ld_hub.models.config import STRIDES, DetectorConfig, LevelShapes
-from ld_hub.models.inference import Images, predict
-from ld_hub.models.labels import make_labels
-from ld_hub.models.pretrained import load_pretrained, save_pretrained
-from ld_hub.models.publish import push_to_hub
+from ld_hub.models.checkpoints.pretrained import load_pretrained, save_pretrained
+from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
+from ld_hub.models.label_names import make_labels
 from ld_hub.models.timm_methods import TimmMethods
-from ld_hub.ops.priors import level_shapes
+from ld_hub.ops.grids import level_shapes
 from ld_hub.preprocessing import DataConfig
 from ld_hub.structures import (
     Assignment,
@@ -34,6 +32,11 @@ from ld_hub.structures import (
     Targets,
     Towers,
 )
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+
+    from ld_hub.models.inference import Images
 
 
 class DenseDetector(TimmMethods):
@@ -285,13 +288,28 @@ class DenseDetector(TimmMethods):
         Returns:
             `Detections` of a single image, a list of them otherwise.
         """
+        from ld_hub.models.inference import predict  # this room stands on detectors
+
         return predict(self, images, threshold=threshold, nms=nms, batch_size=batch_size)
 
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write ``config.json`` and ``model.safetensors``; `from_pretrained` gives the model back bit for bit."""
         return save_pretrained(self, directory)
 
-    push_to_hub = push_to_hub
+    def push_to_hub(self, repo_id: str, **options: Any) -> CommitInfo:
+        """Publish the model with its card in one commit; see `ld_hub.publishing.push.push_to_hub` for all options.
+
+        Args:
+            repo_id: ``org/name``; made if it does not exist.
+            **options: ``private``, ``create_pr``, ``revision``, ``token``, ``commit_message``, ``license``,
+                ``eval_results``, ``run``, ``image``, ``curves``.
+
+        Returns:
+            The commit: as a text its address, with ``.oid`` and ``.pr_url``.
+        """
+        from ld_hub.publishing.push import push_to_hub  # the one door upwards: the room that publishes
+
+        return push_to_hub(self, repo_id, **options)
 
     @classmethod
     def from_pretrained(

@@ -9,7 +9,9 @@ from typing import Any
 
 from ld_hub.errors import ConfigError, HubError, UnknownNameError
 from ld_hub.hub import download
-from ld_hub.models.convert import load_checkpoint
+from ld_hub.models.checkpoints.convert import load_checkpoint
+from ld_hub.models.checkpoints.pretrained import load_pretrained, make_config
+from ld_hub.models.checkpoints.published import model_directory, tag_config, tag_options
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.names import (
     find,
@@ -22,8 +24,6 @@ from ld_hub.models.names import (
     saved_directory,
     split_tag,
 )
-from ld_hub.models.pretrained import load_pretrained, make_config
-from ld_hub.models.published import model_directory, tag_config, tag_options
 from ld_hub.registry import MODELS, PretrainedCfg
 
 __all__ = [

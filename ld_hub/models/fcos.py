@@ -19,10 +19,10 @@ from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.layers.towers import PRIOR_BIAS, Scale, TowerHead, predictor
 from ld_hub.losses import CenternessCriterion
-from ld_hub.models.config import STRIDES, DetectorConfig, LevelShapes
+from ld_hub.models.checkpoints.weights import published
 from ld_hub.models.detector import DenseDetector
-from ld_hub.models.weights import published
-from ld_hub.ops.priors import point_grid
+from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
+from ld_hub.ops.grids import point_grid
 from ld_hub.registry import MODELS, Distilled, ModelEntry
 from ld_hub.structures import BoxCoder, HeadMaps, Priors
 

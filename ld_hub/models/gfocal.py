@@ -19,13 +19,13 @@ from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.towers import PRIOR_BIAS, DistributionQuality, Scale, TowerHead, joint_logits, predictor
 from ld_hub.losses import box_loss, boxes_in_strides, distribution_focal_loss, quality_focal_loss_sum
-from ld_hub.models.config import STRIDES, DetectorConfig, LevelShapes
+from ld_hub.models.checkpoints.weights import published
 from ld_hub.models.detector import DenseDetector
-from ld_hub.models.weights import published
+from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.ops.boxes import overlap
 from ld_hub.ops.dist import mean_over_ranks, reduce_counts
 from ld_hub.ops.distribution import boxes_to_distances
-from ld_hub.ops.priors import square_anchor_grid
+from ld_hub.ops.grids import square_anchor_grid
 from ld_hub.registry import MODELS, Distilled, ModelEntry
 from ld_hub.structures import Assignment, DenseOutput, HeadMaps, Priors, StepCounts
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import islice
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -17,12 +17,9 @@ from torch import Tensor, nn
 
 from ld_hub.errors import ConfigError, MissingFileError
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig
-from ld_hub.preprocessing import ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
+from ld_hub.preprocessing import DataConfig, ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
 from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
-from ld_hub.structures import Detections
-
-if TYPE_CHECKING:
-    from ld_hub.models.detector import DenseDetector
+from ld_hub.structures import DenseOutput, Detections
 
 Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
 
@@ -30,8 +27,37 @@ PICTURE_SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".gif")))
 READ_AHEAD = 2  # batches of images read at once, to find some of one shape among them
 
 
+class Predictor(Protocol):
+    """What is asked of a model here, so that `DenseDetector` may call this room and not the other way round."""
+
+    data_config: DataConfig
+    postprocess_config: PostprocessConfig
+
+    def __call__(self, images: Tensor, /) -> DenseOutput:
+        """Rows of a batch."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Weights; the first one tells device and type."""
+
+    def modules(self) -> Iterator[nn.Module]:
+        """The model and all its parts."""
+
+    def eval(self) -> Any:
+        """Leave training mode."""
+
+    def postprocess(
+        self,
+        output: DenseOutput,
+        image_sizes: Tensor,
+        scale_factors: Tensor | None = None,
+        *,
+        config: PostprocessConfig | None = None,
+    ) -> list[Detections]:
+        """Detections of each image."""
+
+
 def predict(
-    model: DenseDetector,
+    model: Predictor,
     images: Images,
     *,
     threshold: float | None = None,
@@ -65,7 +91,7 @@ def predict(
 
 
 def iter_predict(
-    model: DenseDetector,
+    model: Predictor,
     sources: Iterable[ImageSource],
     *,
     threshold: float | None = None,
@@ -184,7 +210,7 @@ def _groups(samples: list[Sample], batch_size: int) -> Iterator[list[int]]:
 
 
 @contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module | Predictor) -> Iterator[None]:
     """Eval mode without gradients; afterwards every submodule is in the mode it was in.
 
     Not `torch.inference_mode`: the model keeps its priors, and those made there could not be used in training.
@@ -199,7 +225,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _detect(model: DenseDetector, samples: list[Sample], config: PostprocessConfig) -> list[Detections]:
+def _detect(model: Predictor, samples: list[Sample], config: PostprocessConfig) -> list[Detections]:
     """One forward pass."""
     weight = next(model.parameters())
     batch = collate(samples).to(weight.device)

@@ -20,11 +20,11 @@ from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.layers.towers import PRIOR_BIAS, TowerHead, predictor
 from ld_hub.losses import box_loss, boxes_in_strides, focal_loss_sum
-from ld_hub.models.config import STRIDES, DetectorConfig, LevelShapes
+from ld_hub.models.checkpoints.weights import published
 from ld_hub.models.detector import DenseDetector
-from ld_hub.models.weights import published
+from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.ops.dist import reduce_counts
-from ld_hub.ops.priors import multi_anchor_grid
+from ld_hub.ops.grids import multi_anchor_grid
 from ld_hub.registry import MODELS, Distilled, ModelEntry
 from ld_hub.structures import Assignment, BoxCoder, DenseOutput, HeadMaps, Priors, StepCounts
 

@@ -13,9 +13,9 @@ from torch import nn
 from ld_hub.errors import ConfigError
 from ld_hub.layers.towers import PRIOR_BIAS, TowerHead, predictor
 from ld_hub.models.backbones import Backbone
-from ld_hub.models.config import STRIDES, DetectorConfig
-from ld_hub.models.labels import make_labels
-from ld_hub.models.report import CLASSIFIER
+from ld_hub.models.checkpoints.differences import CLASSIFIER
+from ld_hub.models.detector_config import STRIDES, DetectorConfig
+from ld_hub.models.label_names import make_labels
 from ld_hub.preprocessing import DataConfig
 
 

@@ -1,6 +1,6 @@
 """Images on their way into a model: reading, resizing, flipping, normalising, batching."""
 
-from ld_hub.preprocessing.config import DataConfig, resolve_data_config
+from ld_hub.preprocessing.data_config import DataConfig, resolve_data_config
 from ld_hub.preprocessing.geometry import padded_shape, resize_shape
 from ld_hub.preprocessing.loading import ImageSource, load_image, read_size
 from ld_hub.preprocessing.normalize import renormalize

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ld_hub.errors import ConfigError
-from ld_hub.preprocessing.config import DataConfig
+from ld_hub.preprocessing.data_config import DataConfig
 from ld_hub.preprocessing.geometry import padded_shape
 
 

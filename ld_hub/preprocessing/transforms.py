@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ld_hub.errors import ConfigError
-from ld_hub.preprocessing.config import DataConfig
+from ld_hub.preprocessing.data_config import DataConfig
 from ld_hub.preprocessing.geometry import flip_boxes, flip_image, resize, resize_boxes, resize_shape
 from ld_hub.preprocessing.loading import ImageSource, load_image
 from ld_hub.preprocessing.normalize import normalize_batch

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ld_hub.data import load_data, make_demo_dataset
+from ld_hub.data import load_data
+from ld_hub.demo import make_demo_dataset
 from ld_hub.models.factory import create_model
 from ld_hub.preprocessing import DataConfig
+from tests.engine.conftest import data  # noqa: F401  # fixture
 
 EVIL = '"</td><script>alert(1)</script>'
 NAMES = [EVIL, "$x_1$ & <b>", "triangle", "star", "日本", "cross"]

@@ -4,7 +4,7 @@ import pytest
 
 from ld_hub.analysis.choice import spread, telling_boxes, telling_images
 from ld_hub.analysis.plots import plain_text
-from ld_hub.cli.analyze import short_names
+from ld_hub.cli.verb_analyze import short_names
 
 
 def test_images_are_spread_over_the_set():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ld_hub.assigners import ATSSAssigner, atss_threshold
-from ld_hub.ops.priors import level_shapes, square_anchor_grid
+from ld_hub.ops.grids import level_shapes, square_anchor_grid
 from ld_hub.structures import Priors, Targets
 
 STRIDES = (8, 16, 32, 64, 128)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from ld_hub.assigners import ATSSAssigner, FCOSAssigner, MaxIoUAssigner
 from ld_hub.distillation.regions import vlr_weights
 from ld_hub.ops import boxes as room
-from ld_hub.ops.priors import level_shapes, multi_anchor_grid, point_grid, square_anchor_grid
+from ld_hub.ops.grids import level_shapes, multi_anchor_grid, point_grid, square_anchor_grid
 from ld_hub.structures import Assignment, Priors, Targets
 
 STRIDES = (8, 16, 32, 64, 128)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ld_hub.assigners import FCOSAssigner, MaxIoUAssigner
-from ld_hub.ops.priors import level_shapes, multi_anchor_grid, point_grid
+from ld_hub.ops.grids import level_shapes, multi_anchor_grid, point_grid
 from ld_hub.structures import Priors, Targets
 
 STRIDES = (8, 16, 32)

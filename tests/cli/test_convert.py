@@ -36,7 +36,7 @@ def test_labels_from_a_file_and_coco_keeps_its_category_ids(tmp_path, capsys):
     arguments = ["convert", str(file), str(tmp_path / "out"), "--model", "gfocal_r18"]
     assert main([*arguments, "--label_names", str(tmp_path / "labels.txt")]) == 0
     assert create_model(tmp_path / "out").label_names[19] == "name 19"
-    from ld_hub.models.labels import COCO_LABELS
+    from ld_hub.structures.class_names import COCO_LABELS
 
     file = save(tmp_path / "coco.pth", "keys_LD_gfl_r18", meta={"CLASSES": COCO_LABELS})
     assert main(["convert", str(file), str(tmp_path / "coco"), "--model", "gfocal_r18"]) == 0

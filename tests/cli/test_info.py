@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 
 from ld_hub.cli.main import main
+from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.factory import create_model
-from ld_hub.models.pretrained import save_pretrained
 
 
 def facts(capsys, *arguments: str) -> dict[str, str]:

@@ -15,9 +15,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from ld_hub.cli.main import main
+from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.gfocal import GFocal, GFocalConfig
 from ld_hub.models.inference import predict
-from ld_hub.models.pretrained import save_pretrained
 from ld_hub.preprocessing import DataConfig
 
 NAMES, IDS = ("cat", "dog"), (3, 8)

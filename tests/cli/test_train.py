@@ -14,8 +14,8 @@ import torch
 from ld_hub import distill, train
 from ld_hub.cli.main import main as ld_hub_command
 from ld_hub.hub import save_safetensors
+from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.factory import create_model
-from ld_hub.models.pretrained import save_pretrained
 from tests.engine.runs import SMALL, detector, equal, records, weights, write_data
 
 QUICK = "--workers 0 --image_size 64 64 --batch_size 4 --steps 2 --log_every 1 --lr 0.04".split()

@@ -12,7 +12,7 @@ from ld_hub.cli.main import main
 from ld_hub.errors import EvaluationError
 from ld_hub.evaluation.agreement import Tolerance, read_detections, score_detections, unmatched
 from ld_hub.hub import load_safetensors, save_safetensors, sha256_of
-from ld_hub.models.pretrained import load_pretrained
+from ld_hub.models.checkpoints.pretrained import load_pretrained
 from tests.support.hub_client import connected
 from tests.support.judged import judge, lively, write_data
 

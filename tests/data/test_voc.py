@@ -9,7 +9,7 @@ import pytest
 from ld_hub.data import doctor, load_data, load_voc
 from ld_hub.data.voc import find_sets
 from ld_hub.errors import ConfigError, DataError, HubError, LdHubError, MissingFileError
-from ld_hub.models.weights import VOC_LABELS
+from ld_hub.structures.class_names import VOC_LABELS
 from tests.support.directories import voc_devkit, voc_image, voc_list, voc_year
 
 

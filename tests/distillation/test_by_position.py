@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ld_hub.distillation import Distiller
-from ld_hub.distillation.matching import Matching, as_seen
-from ld_hub.ops.priors import level_shapes, multi_anchor_grid, point_grid, square_anchor_grid
+from ld_hub.distillation.correspondence import Matching, as_seen
+from ld_hub.ops.grids import level_shapes, multi_anchor_grid, point_grid, square_anchor_grid
 from ld_hub.structures import DenseOutput, DetectorSpec
 from tests.distillation.sides import fresh
 from tests.support import build

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import ld_hub
-from ld_hub.data import DetectionSet, load_coco, make_demo_dataset, train_loader
+from ld_hub.data import DetectionSet, load_coco, train_loader
+from ld_hub.demo import make_demo_dataset
 from ld_hub.distillation import Distiller
 from ld_hub.engine import DetectionTrainer, DistillationTrainer, TrainConfig
 from ld_hub.engine.evaluate import evaluate

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ld_hub.engine.config import TrainConfig
 from ld_hub.engine.devices import make_accelerator
+from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 
 SCRIPT = """
 import json, os, sys
 from pathlib import Path
-from ld_hub.engine.config import TrainConfig
+from ld_hub.engine.train_config import TrainConfig
 from ld_hub.engine.devices import make_accelerator
 found = make_accelerator(TrainConfig(), Path(sys.argv[1]))
 said = [found.num_processes, found.process_index, found.device.type]

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from ld_hub.analysis.sweep import sweep
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.engine.sweep import sweep
 from ld_hub.errors import EvaluationError
 from tests.engine.runs import detector, sets
 

@@ -8,13 +8,13 @@ import torch
 from ld_hub.data import load_coco
 from ld_hub.engine import DetectionTrainer, DistillationTrainer, TrainConfig
 from ld_hub.engine.labels import fit_labels
-from ld_hub.engine.start import load_start
 from ld_hub.errors import ConfigError
 from ld_hub.hub import save_safetensors
-from ld_hub.models.convert import load_checkpoint
+from ld_hub.launch.start import load_start
+from ld_hub.models.checkpoints.convert import load_checkpoint
+from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.factory import create_model
-from ld_hub.models.labels import COCO_LABELS
-from ld_hub.models.pretrained import save_pretrained
+from ld_hub.structures.class_names import COCO_LABELS
 from tests.engine.runs import NAMES, QUICK, SMALL, detector, sets
 
 FROZEN = {**SMALL, "backbone": "test_resnet", "frozen_stages": 1, "norm_eval": True, "label_names": NAMES}

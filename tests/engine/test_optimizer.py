@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ld_hub.engine.config import TrainConfig
 from ld_hub.engine.optimizer import make_optimizer, set_lr
+from ld_hub.engine.train_config import TrainConfig
 
 
 def network() -> nn.Sequential:

@@ -214,7 +214,7 @@ def test_checkpoints_from_before_the_mark_are_continued_after_their_evaluation(d
 
 def test_one_progress_bar_at_a_time(data, stopped, monkeypatch):
     """rich used to refuse a second one, and two flicker."""
-    from ld_hub.engine import report
+    from ld_hub.engine import reporter as report
 
     class Bar(report.Progress):
         shown = 0

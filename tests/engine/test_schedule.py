@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from ld_hub.engine.config import TrainConfig
 from ld_hub.engine.schedule import Plan
+from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 
 COCO = 117_266  # images of train2017 with objects

@@ -13,10 +13,10 @@ import torch
 from ld_hub.errors import ConfigError
 from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.postprocess import NMS_KINDS, PostprocessConfig, postprocess
+from ld_hub.models.checkpoints.saved import read_saved
 from ld_hub.models.factory import create_model
-from ld_hub.models.saved import read_saved
+from ld_hub.ops.grids import square_anchor_grid
 from ld_hub.ops.nms import class_aware_nms, score_voting_nms, soft_nms
-from ld_hub.ops.priors import square_anchor_grid
 from ld_hub.structures import DenseOutput
 
 SIZE = torch.tensor([[96, 96]])

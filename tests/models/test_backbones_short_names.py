@@ -14,12 +14,12 @@ from timm.models.resnet import Bottleneck
 from torch import nn
 
 from ld_hub.errors import CheckpointError, ConfigError
+from ld_hub.export.wrapper import ExportWrapper
 from ld_hub.hub import save_safetensors
 from ld_hub.layers.deformable import DeformableConv2d
 from ld_hub.models import short_names
 from ld_hub.models.backbones import Backbone
 from ld_hub.models.detector import DenseDetector
-from ld_hub.models.export import ExportWrapper
 from ld_hub.models.factory import create_model
 from ld_hub.models.short_names import SHORT_NAMES, ShortName
 from ld_hub.structures import Targets

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from ld_hub.errors import CheckpointError
 from ld_hub.models.backbones import Backbone
-from ld_hub.models.convert import load_openmmlab_state, translate_openmmlab
+from ld_hub.models.checkpoints.convert import load_openmmlab_state, translate_openmmlab
+from ld_hub.models.checkpoints.key_maps import key_map
 from ld_hub.models.factory import create_model
-from ld_hub.models.key_maps import key_map
 from tests.support import golden
 
 WINDOW, SHIFT = 7, 3

@@ -9,6 +9,7 @@ import torch
 import ld_hub
 from ld_hub.errors import CheckpointError, ConfigError, HubError, MissingFileError, UnknownNameError
 from ld_hub.models import names
+from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.factory import (
     create_model,
     get_pretrained_cfg,
@@ -18,7 +19,6 @@ from ld_hub.models.factory import (
     list_pretrained,
     model_entrypoint,
 )
-from ld_hub.models.pretrained import save_pretrained
 from ld_hub.registry import MODELS, ModelEntry, PretrainedCfg
 
 TINY = {"fpn_channels": 16, "head_width": 16, "head_depth": 1}

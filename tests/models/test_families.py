@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import generalized_box_iou
 
+from ld_hub.benchmark.profile import multiply_adds, params
 from ld_hub.errors import CheckpointError, LdHubError
 from ld_hub.layers.coders import DeltaCoder, DistanceCoder
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.models.atss import ATSSCriterion
+from ld_hub.models.checkpoints.pretrained import load_weights
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
 from ld_hub.models.fcos import FCOSCriterion
-from ld_hub.models.pretrained import load_weights
-from ld_hub.models.profile import multiply_adds, params
 from ld_hub.models.retinanet import RetinaNetCriterion
 from ld_hub.ops.dist import reduce_counts
 from ld_hub.registry import MODELS

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from ld_hub.errors import CheckpointError, ConfigError
-from ld_hub.models.convert import load_checkpoint, load_openmmlab_state
+from ld_hub.models.checkpoints.convert import load_checkpoint, load_openmmlab_state
+from ld_hub.models.checkpoints.pretrained import load_pretrained, load_weights
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
-from ld_hub.models.pretrained import load_pretrained, load_weights
 from ld_hub.registry import MODELS, ModelEntry, PretrainedCfg
 from tests.support import golden
 

@@ -10,10 +10,10 @@ from torchvision.ops import generalized_box_iou
 
 from ld_hub.distillation import Distiller
 from ld_hub.distillation.inputs import TermInputs
+from ld_hub.export.wrapper import ExportWrapper
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.layers.towers import joint_logits
-from ld_hub.models.convert import translate_openmmlab
-from ld_hub.models.export import ExportWrapper
+from ld_hub.models.checkpoints.convert import translate_openmmlab
 from ld_hub.models.factory import create_model
 from ld_hub.models.gfocal import GFocal, GFocalConfig
 from ld_hub.structures import Targets

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ld_hub.assigners import ATSSAssigner, FCOSAssigner, MaxIoUAssigner
-from ld_hub.assigners.fcos import inside
+from ld_hub.assigners.fcos_assigner import inside
 from ld_hub.distillation.regions import vlr_weights
 from ld_hub.ops.distribution import boxes_to_distances
 from ld_hub.structures import Priors, Targets

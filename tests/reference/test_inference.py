@@ -11,7 +11,7 @@ import torch
 from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.postprocess import PostprocessConfig, postprocess
 from ld_hub.models.factory import create_model
-from ld_hub.ops.priors import square_anchor_grid
+from ld_hub.ops.grids import square_anchor_grid
 from ld_hub.structures import DenseOutput
 from tests.support import golden
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ld_hub.models.convert import translate_openmmlab
+from ld_hub.models.checkpoints.convert import translate_openmmlab
 from ld_hub.models.factory import create_model, is_model
 from tests.support import golden
 from tests.support.names import name_of

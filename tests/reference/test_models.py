@@ -15,8 +15,8 @@ from torch import Tensor
 
 import ld_hub
 from ld_hub.layers.coders import DistanceCoder
-from ld_hub.models.convert import load_openmmlab_state
-from ld_hub.models.key_maps import VERIFIED
+from ld_hub.models.checkpoints.convert import load_openmmlab_state
+from ld_hub.models.checkpoints.key_maps import VERIFIED
 from ld_hub.structures import DenseOutput
 from tests.reference.test_inference import assert_same_detections
 from tests.support import golden

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ld_hub.ops.priors import level_shapes, square_anchor_grid
+from ld_hub.ops.grids import level_shapes, square_anchor_grid
 from ld_hub.structures import Assignment, Rows, StepCounts, Targets
 
 STRIDES = (8, 16, 32, 64, 128)

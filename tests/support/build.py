@@ -9,7 +9,7 @@ import torch
 from ld_hub.assigners import ATSSAssigner, FCOSAssigner, MaxIoUAssigner
 from ld_hub.distillation import TERMS, TermInputs, get_recipe, list_recipes
 from ld_hub.layers.coders import DeltaCoder, DistanceCoder, DistributionCoder
-from ld_hub.ops.priors import level_shapes, multi_anchor_grid, point_grid, square_anchor_grid
+from ld_hub.ops.grids import level_shapes, multi_anchor_grid, point_grid, square_anchor_grid
 from ld_hub.structures import Assignment, BoxCoder, DenseOutput, DetectorSpec, Priors, StepCounts, Targets
 
 STRIDES = (8, 16, 32, 64, 128)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ld_hub.layers.coders import DistributionCoder
-from ld_hub.ops.priors import multi_anchor_grid, point_grid, square_anchor_grid
+from ld_hub.ops.grids import multi_anchor_grid, point_grid, square_anchor_grid
 from ld_hub.structures import DenseOutput, Priors, Targets
 
 DIRECTORY = Path(os.environ.get("LD_HUB_REFERENCE_DATA") or Path(__file__).parents[1] / "golden")

@@ -1,0 +1,1 @@
+"""What things cost: steps, detectors, scorers, memory."""

@@ -1,0 +1,185 @@
+"""`ld-hub benchmark`: speed and memory of inference and of a training step, part by part."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+_DESCRIPTION = """\
+Measure images/s and peak memory of inference and of a training step.
+
+The training step is split into its parts: data (decode, resize, collate),
+student forward, teacher forward, assignment, losses, distillation, backward of
+the losses, backward of the network, optimizer. Images are noise, weights
+random: speed does not depend on them. Post-processing is measured on scores as
+a trained detector gives them, high around the objects and low elsewhere. Times
+are medians over the repeats; on a noisy machine look at the least as well.
+"grew" is how far memory rose above what was in use before the part: exact on a
+GPU, elsewhere as the process's resident memory shows it.
+
+--table compares architectures with and without bins: parameters, multiply-adds
+and images/s, as Table 3 of the LD paper; without names, its four. --eval times
+the scorers of an evaluation on random detections."""
+
+_EPILOG = """\
+examples:
+  ld-hub benchmark gfocal_r18_vlr_r101
+  ld-hub benchmark gfocal_tiny --size 128 128 --batch_size 16
+  ld-hub benchmark gfocal_r50 --mode inference --precision bf16 --channels_last
+  ld-hub benchmark gfocal_r18 --teacher gfocal_r50 --recipe ld --json out.json
+  ld-hub benchmark retinanet_r50 atss_r50 gfocal_r50 --table --batch_size 1
+  ld-hub benchmark --eval --images 5000 --num_classes 80 --detections 100"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the parser of `ld-hub`."""
+    parser = subparsers.add_parser(
+        "benchmark",
+        help="measure speed and memory",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("model", metavar="NAME", nargs="*", help="a model name; a distilled name brings its teacher and recipe")
+    add("--table", action="store_true", help="size and speed of several names, with and without bins")
+    add("--eval", action="store_true", help="time the scorers of an evaluation")
+    add("--images", type=int, default=5000, metavar="N", help=f"images of --eval {default}")
+    add("--detections", type=int, default=100, metavar="N", help=f"detections per image of --eval {default}")
+    add("--mode", choices=("inference", "training", "both"), default="both", help=default)
+    add("--teacher", metavar="NAME", help="teacher to distil from in the training step")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help="recipe to distil by, or a YAML file of one (default: the distilled name's, or vlr)",
+    )
+    add("--batch_size", type=int, default=2, metavar="N", help=f"images per batch {default}")
+    add("--size", type=int, nargs=2, default=(800, 1344), metavar=("H", "W"), help="px (default: 800 1344)")
+    add("--boxes", type=int, default=20, metavar="N", help=f"objects per image {default}")
+    add("--num_classes", type=int, default=80, metavar="C", help=default)
+    add("--repeats", type=int, default=5, metavar="N", help=f"measured rounds {default}")
+    add("--precision", choices=("no", "bf16"), default="no", help=f"autocast of the networks {default}")
+    add("--channels_last", action="store_true", help="memory format of images and weights")
+    add("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
+    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1 {default}")
+    add("--json", metavar="FILE", help="also write the figures to this file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; returns the exit code."""
+    import torch
+
+    from ld_hub.benchmark import steps
+    from ld_hub.cli.benchmark_tables import scorer_table, speed_table
+    from ld_hub.errors import ConfigError
+    from ld_hub.hub import atomic_write
+    from ld_hub.models.inference import resolve_device
+    from ld_hub.ops.hardware import hardware
+
+    for field in ("batch_size", "boxes", "num_classes", "repeats", "images", "detections"):
+        if getattr(args, field) < 1:
+            raise ConfigError(f"--{field} is {getattr(args, field)}; expected at least 1.")
+    fitting = not (args.table or args.model) if args.eval else args.table or len(args.model) == 1
+    if not fitting:
+        raise ConfigError("Give one model name; or --table and any number of names; or --eval and none.")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device = torch.device("cpu") if args.eval else resolve_device(args.device)
+    height, width = args.size
+    work = steps.Workload(args.batch_size, height, width, args.boxes, args.repeats, args.precision, args.channels_last)
+    figures: dict[str, Any] = {"hardware": hardware(device)}
+    print(f"{hardware(device)}")
+    if args.eval:
+        figures["eval"] = scorer_table(args.images, args.num_classes, args.detections)
+    else:
+        figures["workload"] = vars(work)
+        print(f"{work.batch_size} images of {height}x{width} px, {work.boxes} boxes each, {args.num_classes} classes, "
+              f"{'float32' if args.precision == 'no' else args.precision}")  # fmt: skip
+        if args.table:
+            figures["table"] = speed_table(args.model, work, device, args.num_classes)
+        else:
+            figures.update(_parts(args, work, device))
+    if args.json:
+        atomic_write(Path(args.json), json.dumps(figures, indent=1))
+        print(f"figures written to {args.json}")
+    return 0
+
+
+def _parts(args: argparse.Namespace, work: Any, device: Any) -> dict[str, Any]:
+    """Time of one model, part by part, as plain data; printed."""
+    from ld_hub.benchmark import steps
+    from ld_hub.launch.recipe_files import find_recipe
+    from ld_hub.registry import MODELS
+
+    (name,) = args.model
+    distilled = MODELS[name].distilled if name in MODELS else None
+    teacher_name = args.teacher or (distilled.teacher if distilled else None)
+    recipe = find_recipe(args.recipe or (distilled.recipe if distilled else "vlr"))
+    model = _build(name, args, device)
+    teacher = _build(teacher_name, args, device) if teacher_name and args.mode != "inference" else None
+    figures: dict[str, Any] = {"model": name}
+    if args.mode != "training":
+        cost = steps.time_inference(model, work)
+        figures["inference"] = _report("inference", cost.parts, work.batch_size)
+        figures["inference"].update(
+            outside_network=cost.outside_network, pairs_per_image=cost.pairs, detections_per_image=cost.detections
+        )
+        print(f"  outside the network, data included: {cost.outside_network:.2%} of the time")
+        print(f"  scores of an image above the threshold: {cost.pairs:.0f}; detections: {cost.detections:.0f}")
+    if args.mode != "inference":
+        title = f"training step of {name}"
+        if teacher is not None:
+            title = f"{title}, taught by {teacher_name} ({recipe.name})"
+            figures.update(teacher=teacher_name, recipe=recipe.name)
+        timings = steps.time_training(model, teacher, recipe, work)
+        figures["training"] = _report(title, timings, work.batch_size)
+        figures["criterion_ms"] = _criterion(timings)
+        overhead = steps.Overhead.of(timings)
+        figures["overhead"] = {"of_student": overhead.of_student, "step": overhead.step}
+        print(f"  that is {overhead.of_student:.1%} of the student's forward and backward pass; the step takes "
+              f"{overhead.step:.3f} x its networks")  # fmt: skip
+    measured = [figures[key]["parts"].values() for key in ("inference", "training") if key in figures]
+    figures["peak_bytes"] = peak = max(part["peak_bytes"] for parts in measured for part in parts)
+    print(f"\npeak {'device' if device.type == 'cuda' else 'process'} memory: {peak / 2**30:.2f} GiB")
+    return figures
+
+
+def _build(name: str, args: argparse.Namespace, device: Any) -> Any:
+    import torch
+
+    from ld_hub.models.factory import create_model
+
+    model = create_model(name, num_classes=args.num_classes).to(device)
+    return model.to(memory_format=torch.channels_last) if args.channels_last else model
+
+
+def _report(title: str, timings: dict[str, Any], images: int) -> dict[str, Any]:
+    """Print a table of parts and return it as plain data."""
+    total = sum(t.median for name, t in timings.items() if name != "data")
+    print(f"\n{title}")
+    print(f"  {'part':<22}{'median ms':>11}{'least ms':>11}{'share':>8}{'grew MiB':>11}")
+    for name, timing in timings.items():
+        share = "" if name == "data" else f"{timing.median / total:.1%}"
+        growth = "" if timing.memory.growth is None else f"{timing.memory.growth / 2**20:.0f}"
+        print(f"  {name:<22}{timing.median * 1e3:>11.1f}{timing.least * 1e3:>11.1f}{share:>8}{growth:>11}")
+    print(f"  {'all but data':<22}{total * 1e3:>11.1f}{'':>11}{images / total:>8.2f} images/s")
+    parts = {
+        name: {
+            "median_ms": timing.median * 1e3,
+            "least_ms": timing.least * 1e3,
+            "growth_bytes": timing.memory.growth,
+            "peak_bytes": timing.memory.peak,
+        }
+        for name, timing in timings.items()
+    }
+    return {"parts": parts, "images_per_second": images / total}
+
+
+def _criterion(timings: dict[str, Any]) -> dict[str, float]:
+    """Assignment, losses and terms with their backward pass: what the training method itself costs."""
+    parts = [timings[p] for p in ("assignment", "losses", "distillation", "backward of losses") if p in timings]
+    median, least = sum(t.median for t in parts) * 1e3, sum(t.least for t in parts) * 1e3
+    print(f"  assignment, losses and distillation, forward and backward: {median:.1f} ms (least {least:.1f})")
+    return {"median": median, "least": least}

@@ -1,0 +1,90 @@
+"""`ld-hub verify`: whether a card and its evaluation tell the truth about the weights."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags
+from ld_hub.errors import ConfigError
+
+_DESCRIPTION = """\
+Recompute a published model's AP on the data and compare everything: the AP in
+the card (README.md) with the evaluation artefact in eval/, the artefact's
+hashes with the files, its numbers with its detections, and both with what the
+weights detect now. Exit code 0 if all agrees, 1 if anything differs; then the
+differences are listed. Of several evaluations in eval/, those of the given data
+are recomputed and the others named as skipped.
+
+Hashes, and what the recorded detections score, have to agree exactly. Another
+machine computes other last digits, so recomputed numbers may differ by 0.001
+(AP 0.1), those of a class by 0.01, and 1 % of the detections may have no
+counterpart within 1 px and a score of 0.01. --tolerance scales all of these."""
+
+_EPILOG = """\
+examples:
+  ld-hub verify org/name --data coco
+  ld-hub verify hf-hub:org/name@v1.0 --data coco --device cuda
+  ld-hub verify runs/student/model --data coco"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the parser of `ld-hub`."""
+    parser = subparsers.add_parser(
+        "verify",
+        help="check a card against the weights and the data",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", metavar="REPO_OR_DIR", help="org/name, hf-hub:org/name@revision, or a model directory")
+    add_data_flags(parser, split=False)
+    add("--evaluation", metavar="NAME", help="recompute this evaluation only: data set, directory in eval/, or file")
+    add("--tolerance", type=float, default=1.0, metavar="X", help=f"factor of the tolerances {DEFAULT}")
+    add_inference_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and print; returns 0 if all agrees, 1 if not."""
+    from ld_hub.evaluation.agreement import Tolerance
+    from ld_hub.models.inference import resolve_device
+    from ld_hub.publishing.verify import DataSource, verify
+
+    if args.batch_size < 1 or args.workers < 0 or not args.tolerance > 0:
+        raise ConfigError(
+            f"--batch_size {args.batch_size} --workers {args.workers} --tolerance {args.tolerance}: at least 1 and 0, "
+            "and more than 0, are needed."
+        )
+    base, factor = Tolerance(), args.tolerance
+    report = verify(
+        _directory(args.model),
+        DataSource(args.data, args.images, args.annotations),
+        evaluation=args.evaluation,
+        device=resolve_device(args.device),
+        batch_size=args.batch_size,
+        workers=args.workers,
+        tolerance=Tolerance(**{name: factor * value for name, value in vars(base).items()}),
+    )
+    failed = sum(bool(check.differences) for check in report.checks)
+    print(report)
+    left = f" Evaluations of other data, not recomputed: {len(report.skipped)}." if report.skipped else ""
+    print(f"\n{len(report.checks) - failed} of {len(report.checks)} comparisons agree.{left}")
+    return 0 if report.ok else 1
+
+
+def _directory(name: str) -> Path:
+    """The model directory, or the local copy of a repository with card and evaluations."""
+    from ld_hub.hub.evidence import download_evidence
+    from ld_hub.models.names import parse_source, saved_directory
+
+    directory = saved_directory(name)
+    if directory is not None:
+        return directory
+    plain = name if ":" in name else f"hf-hub:{name}"
+    source, place = parse_source(plain)
+    if source == "local-dir":
+        return saved_directory(Path(place)) or Path(place)
+    repo, _, revision = place.partition("@")
+    return download_evidence(repo, revision or None)

@@ -1,0 +1,1 @@
+"""Detectors as programs that run without this library."""

@@ -1,0 +1,1 @@
+"""From a typed command to a trainer that runs: flags, commands, start, teachers."""

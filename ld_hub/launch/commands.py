@@ -1,0 +1,242 @@
+"""The commands `ld_hub.train` and `ld_hub.distill`: flags in, a run directory out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ld_hub.distillation import Recipe, get_recipe, list_recipes
+from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.train_config import TrainConfig
+from ld_hub.errors import ConfigError, LdHubError
+from ld_hub.launch.arguments import (
+    Command,
+    DataArguments,
+    DistillArguments,
+    HubArguments,
+    ModelArguments,
+    Parsed,
+    TeacherArguments,
+    parse,
+)
+from ld_hub.launch.command_line import COMMAND_NAME, with_this_start
+from ld_hub.launch.recipe_files import find_recipe
+
+if TYPE_CHECKING:
+    from ld_hub.engine.trainer import RunResult
+    from ld_hub.models.detector import DenseDetector
+
+TRAIN = Command(
+    program="ld_hub.train",
+    summary="Train a detector on COCO, PASCAL VOC or YOLO data. --flag alone means true for flags of true or false.",
+    name_help="Model to train: `ld-hub list` shows all.",
+    groups=(DataArguments, ModelArguments, TrainConfig, HubArguments),
+    examples="""examples:
+  accelerate launch -m ld_hub.train gfocal_r50 --data coco/ --epochs 12
+  ... --schedule 2x --short_sides 480 800          multi-scale, as the teachers
+  ... --data VOCdevkit/ --schedule voc             VOC 07+12, as published
+  ... --resume                                     continue an interrupted run
+  ... --checkpoint runs/r50/model --data mine/     fine-tune on other classes
+  ... --pretrained_backbone false                  nothing is downloaded""",
+)
+DISTILL = Command(
+    program="ld_hub.distill",
+    summary=(
+        "Train a student on COCO, PASCAL VOC or YOLO data with the help of a trained teacher. --flag alone means true "
+        "for flags that are true or false. --terms.TERM.FIELD changes the recipe; the terms shown are those of the "
+        "recipe given."
+    ),
+    name_help=(
+        "Distilled model (gfocal_r18_ld_r101: student gfocal_r18, recipe ld, teacher gfocal_r101), or any model, "
+        "with --teacher and --recipe. `ld-hub list` shows all."
+    ),
+    groups=(DataArguments, ModelArguments, DistillArguments, TeacherArguments, TrainConfig, HubArguments),
+    examples="""examples:
+  accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data coco/ \\
+      --teacher runs/gfocal_r101/model
+  ... --data mine/ --train_teacher            other classes: teacher first
+  ... --data mine/ --teacher runs/r101/model  a teacher of these classes
+  ... --recipe vlr --terms.ld.weight 2        another recipe, changed
+  ... --recipe mine.yaml --balance gradient   a recipe of your own, balanced
+  ... --teacher runs/a/model,runs/b/model     two teachers
+  ... --config arguments.yaml --resume        flags from a file that a run wrote""",
+    more={"recipe": f"Registered: {', '.join(list_recipes())}; `ld-hub recipes` says what they are."},
+)
+
+
+def train(argv: Sequence[str]) -> int:
+    """Run `ld_hub.train` and return its exit code.
+
+    Args:
+        argv: Arguments after the program's name.
+
+    Raises:
+        LdHubError: For everything a user can cause.
+    """
+    parsed = parse(TRAIN, argv)
+    config = _config(parsed)
+
+    from ld_hub.engine.trainer import DetectionTrainer
+    from ld_hub.launch.start import build_model, load_data
+
+    training, evaluation = load_data(parsed.of(DataArguments))
+    _seed(config)
+    resuming = RunDirectory(config.output_dir).resumes(config.resume)
+    model = build_model(parsed.name, parsed.of(ModelArguments), training, _say, resuming=resuming)
+    trainer = DetectionTrainer(
+        model,
+        train_dataset=training,
+        eval_dataset=evaluation,
+        config=config,
+        attachments=_attachments(parsed, config, argv),
+    )
+    return _finish(trainer.train(), parsed)
+
+
+def distill(argv: Sequence[str]) -> int:
+    """Run `ld_hub.distill` and return its exit code; see `train`."""
+    parsed, recipe, teacher_name = parse_distill(argv)
+    config = _config(parsed)
+
+    from ld_hub.engine.trainer import DistillationTrainer
+    from ld_hub.launch.start import STRUCTURE, build_model, load_data, skeleton
+    from ld_hub.launch.teachers import Pupil, TeacherWanted, find_teacher, train_teacher
+
+    flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
+    names = _teacher_names(teacher_name, flags)
+    wanted = [TeacherWanted(parsed.name, name, flags, parsed.of(TeacherArguments), data) for name in names]
+    training, evaluation = load_data(data)
+    if flags.train_teacher:
+        found = [train_teacher(wanted[0], structure, training, evaluation, config, _say, lambda: _seed(config))]
+    else:
+        shape = {key: getattr(structure, key) for key in STRUCTURE}
+        pupil = Pupil(skeleton(parsed.name, label_names=training.label_names, **shape), recipe, training)
+        found = [find_teacher(one, pupil) for one in wanted]
+    teachers = _by_name(found)
+    _seed(config)
+    resuming = RunDirectory(config.output_dir).resumes(config.resume)
+    student = build_model(parsed.name, structure, training, _say, resuming=resuming)
+    trainer = DistillationTrainer(
+        student,
+        found[0] if len(found) == 1 else teachers,
+        recipe,
+        reference=flags.reference,
+        individual_ld=flags.individual_ld,
+        balance=flags.balance,
+        teacher_scale=flags.teacher_scale,
+        class_map=flags.classes(),
+        teacher_weights=flags.weights(list(teachers)),
+        train_dataset=training,
+        eval_dataset=evaluation,
+        config=config,
+        attachments=_attachments(parsed, config, argv),
+    )
+    return _finish(trainer.train(), parsed)
+
+
+def parse_distill(argv: Sequence[str]) -> tuple[Parsed, Recipe, str]:
+    """Parse in two passes: which recipe, then its terms.
+
+    Returns:
+        The flags, the recipe with the changes asked for, and the teacher's name or directory.
+
+    Raises:
+        ConfigError: If a flag is wrong, or nothing says who teaches.
+        UnknownNameError: If there is no such model or recipe.
+    """
+    from ld_hub.models.names import find, split_tag
+
+    if any(flag in argv for flag in ("-h", "--help")):
+        parse(DISTILL, argv, _recipe_for_help(argv))  # prints the help and exits
+    first = parse(DISTILL, argv, any_terms=True)
+    entry = find(split_tag(first.name)[0]).distilled
+    flags = first.of(DistillArguments)
+    if flags.recipe is None and entry is None:
+        raise ConfigError(f"'{first.name}' is no distilled name: say how to distil, e.g. --recipe vlr.")
+    if flags.teacher is None and entry is None:
+        raise ConfigError(f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR.")
+    family = find(split_tag(first.name)[0]).family
+    recipe = find_recipe(flags.recipe or (entry.recipe if entry else "")).for_family(family)
+    if flags.reference is not None:
+        recipe = recipe.published(flags.reference)
+    parsed = parse(DISTILL, argv, recipe)
+    return parsed, recipe.with_terms(**parsed.terms), flags.teacher or (entry.teacher if entry else "")
+
+
+def _teacher_names(given: str, flags: DistillArguments) -> list[str]:
+    names = [given] if Path(given).is_dir() else [name.strip() for name in given.split(",") if name.strip()]
+    if len(names) > 1 and (flags.train_teacher or flags.teacher_checkpoint is not None):
+        flag = "--train_teacher" if flags.train_teacher else "--teacher_checkpoint"
+        raise ConfigError(f"{flag} is for a single teacher; --teacher names {len(names)}: {', '.join(names)}.")
+    return names
+
+
+def _by_name(teachers: Sequence[DenseDetector]) -> dict[str, DenseDetector]:
+    """The teachers by their models' names, numbered from 1 on where one occurs twice."""
+    names = [teacher.name for teacher in teachers]
+    counts = [names[: i + 1].count(name) for i, name in enumerate(names)]
+    keys = [f"{name}_{count}" if names.count(name) > 1 else name for name, count in zip(names, counts, strict=True)]
+    return dict(zip(keys, teachers, strict=True))
+
+
+def _recipe_for_help(argv: Sequence[str]) -> Recipe:
+    """The recipe whose terms the help shows; what the rest of the command line says does not matter."""
+    from ld_hub.models.names import find
+
+    try:
+        first = parse(DISTILL, argv, any_terms=True)
+        name = first.values["recipe"] or getattr(find(first.name).distilled, "recipe", "ld")
+        return find_recipe(name)
+    except LdHubError:
+        return get_recipe("ld")
+
+
+def _config(parsed: Parsed) -> TrainConfig:
+    """The training settings; the run directory is refused before anything slow happens."""
+    parsed.of(HubArguments)  # refuses what could not be published after the training
+    given = parsed.values["output_dir"]
+    config = parsed.of(TrainConfig, output_dir=str(Path("runs") / parsed.name) if given == "runs/run" else given)
+    RunDirectory(config.output_dir).claim(config.resume)
+    if not config.resume:
+        RunDirectory(Path(config.output_dir) / "teacher").require_new()
+    return config
+
+
+def _seed(config: TrainConfig) -> None:
+    """Fresh weights are the same on every rank and in every run of this seed."""
+    import torch
+
+    torch.manual_seed(config.seed)
+
+
+def _attachments(parsed: Parsed, config: TrainConfig, argv: Sequence[str]) -> dict[str, str]:
+    """What the run directory gets beside the trainer's own files."""
+    command = with_this_start(Path(config.output_dir), argv)
+    return {"arguments.yaml": parsed.yaml, **({} if command is None else {COMMAND_NAME: command})}
+
+
+def _say(text: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(text, flush=True)
+
+
+def _finish(result: RunResult, parsed: Parsed) -> int:
+    """Say what came out, end the processes' group, and publish the model if it was asked for."""
+    if result.metrics is not None:
+        _say(f"\n{result.metrics}")
+    if result.best_dir is not None and result.best_ap is not None:
+        _say(f"best: AP {100 * result.best_ap:.1f} after step {result.best_step}, in {result.best_dir}")
+    _say(f"model: {result.model_dir} ({result.steps} steps, {result.seconds:.0f} s of training)")
+
+    from ld_hub.engine.devices import end_processes
+
+    end_processes()
+    flags = parsed.of(HubArguments)
+    if flags.hub_model_id is not None and os.environ.get("RANK", "0") == "0":
+        from ld_hub.publishing.runs import publish_run
+
+        options = {"pictures": flags.hub_pictures, "private": flags.hub_private, "license": flags.hub_license}
+        publish_run(result.model_dir.parent, flags.hub_model_id, say=_say, **options)
+    return 0

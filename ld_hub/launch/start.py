@@ -1,0 +1,154 @@
+"""What a run starts from: data, a detector with fresh, backbone or whole weights, and its teacher."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ld_hub.data import DetectionSet
+from ld_hub.data import load_data as read_split
+from ld_hub.engine.labels import require_order
+from ld_hub.errors import CheckpointError, ConfigError
+from ld_hub.hub import CONFIG_NAME
+from ld_hub.launch.arguments import DataArguments, ModelArguments
+from ld_hub.models.checkpoints.convert import load_checkpoint
+from ld_hub.models.checkpoints.differences import LoadReport, compare
+from ld_hub.models.checkpoints.pretrained import load_matched
+from ld_hub.models.detector import DenseDetector
+from ld_hub.models.factory import create_model
+from ld_hub.structures import DetectorSpec
+
+Say = Callable[[str], None]
+STRUCTURE = ("backbone", "reg_max", "anchor_scale", "fpn_channels", "head_width", "head_depth")
+SCRATCH = {"frozen_stages": 0, "norm_eval": False}  # random weights must not stay as they are
+
+
+def load_data(arguments: DataArguments) -> tuple[DetectionSet, DetectionSet | None]:
+    """Read training and evaluation images.
+
+    Raises:
+        ConfigError: If the arguments do not say where they are; whatever `ld_hub.data.load_data` raises.
+    """
+    given = arguments
+    if given.data is None and (given.train_images is None or given.train_annotations is None):
+        raise ConfigError("Say where the data is: --data DIR, or both --train_images DIR and --train_annotations FILE.")
+    bad = given.on_bad_box
+    train = read_split(
+        given.data, "train", images=given.train_images, annotations=given.train_annotations, on_bad_box=bad
+    )
+    return train, load_evaluation(given)
+
+
+def load_evaluation(arguments: DataArguments) -> DetectionSet | None:
+    """Read the evaluation images; None where the arguments do not name any.
+
+    Raises:
+        ConfigError: If they are named by half; whatever `ld_hub.data.load_data` raises.
+    """
+    given = arguments
+    if given.data is None and given.val_annotations is None:
+        return None
+    if given.data is None and given.val_images is None:
+        raise ConfigError("--val_annotations needs --val_images DIR beside it.")
+    return read_split(
+        given.data, "val", images=given.val_images, annotations=given.val_annotations, on_bad_box=given.on_bad_box
+    )
+
+
+def build_model(
+    name: str, arguments: ModelArguments, dataset: DetectionSet, say: Say, *, resuming: bool = False
+) -> DenseDetector:
+    """Make a detector of the data's classes with the weights it starts from.
+
+    Args:
+        name: Registered name.
+        arguments: Structure and weights.
+        dataset: Gives number, names and ids of the classes.
+        say: Told what the user should know.
+        resuming: The run's own checkpoint follows: the backbone's weights are not needed, nor fetched.
+
+    Raises:
+        UnknownNameError: If there is no such model.
+        CheckpointError: If weights cannot be had or do not fit; names the flags that help.
+    """
+    options: dict[str, Any] = {key: getattr(arguments, key) for key in STRUCTURE}
+    whole, fetch = arguments.checkpoint is not None, arguments.pretrained_backbone
+    if whole and arguments.backbone_checkpoint is not None:
+        raise ConfigError("--checkpoint and --backbone_checkpoint exclude each other: a checkpoint has a backbone.")
+    if not whole and not fetch and arguments.backbone_checkpoint is None:
+        options |= SCRATCH
+        say(f"{name}: the backbone starts from random numbers, so all its stages and batch norms are trained.")
+    try:
+        model = create_model(
+            name,
+            label_names=dataset.label_names,
+            category_ids=dataset.category_ids,
+            pretrained_backbone=fetch and not whole and not resuming,
+            backbone_checkpoint=None if resuming else arguments.backbone_checkpoint,
+            **options,
+        )
+    except CheckpointError as error:
+        if not fetch or arguments.backbone_checkpoint is not None:
+            raise
+        raise CheckpointError(
+            f"{error} On the command line: --backbone_checkpoint FILE, or --pretrained_backbone false "
+            "(--teacher_backbone_checkpoint, --teacher_pretrained_backbone for a teacher that is trained first)."
+        ) from None
+    if arguments.checkpoint is not None:
+        say(load_start(model, arguments.checkpoint))
+    return model
+
+
+def skeleton(name: str, **options: Any) -> DetectorSpec:
+    """The facts about a registered detector, without making its weights; options as of `create_model`."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return create_model(name, **options).spec
+
+
+def load_start(model: DenseDetector, source: str) -> str:
+    """Load the weights of a trained detector, whatever its classes.
+
+    Args:
+        model: Of the same structure; the classes may differ, then the layer that predicts them stays fresh.
+        source: Model directory, checkpoint file, or name with published weights.
+
+    Returns:
+        What was loaded, for the user.
+
+    Raises:
+        CheckpointError: If anything but the class layer does not fit.
+        ConfigError: If a saved model has the same classes in another order.
+    """
+    path = Path(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*to be trained")  # which is what is returned
+            if path.is_file():
+                report = load_checkpoint(model, path, new_classes=True)
+            else:
+                report = _from_model(model, source, published=not (path / CONFIG_NAME).is_file())
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error}\nGive the flags that it was trained with (--backbone, --reg_max, --fpn_channels, --head_width, "
+            "--head_depth)."
+        ) from None
+    fresh = f"; fresh for {model.config.num_classes} classes: {', '.join(sorted(report.reset))}" if report.reset else ""
+    return f"{model.name}: starts from '{source}'{fresh}."
+
+
+def _from_model(model: DenseDetector, source: str, *, published: bool) -> LoadReport:
+    """Take over the weights and the preprocessing of a saved or published model."""
+    donor = create_model(source, pretrained=published)
+    require_order(donor.label_names, model.label_names, f"checkpoint '{source}'", "--data")
+    state = donor.state_dict()
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    report = compare(source, found, model.state_dict()).require(model.config.num_classes, new_classes=True)
+    load_matched(model, state, report)
+    model.data_config = replace(donor.data_config, image_size=model.data_config.image_size)
+    return report

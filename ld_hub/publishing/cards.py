@@ -1,0 +1,396 @@
+"""The README.md of a model, from facts: its own, those of the run that made it, and evaluations by `ld-hub eval`.
+
+Nothing here would be true of every model: what is not known is left out. AP enters from evaluation artefacts alone;
+figures of others stand apart, with their source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ld_hub.hub.card_file import METRICS, ap_cells, card_metadata, escape, fence, render_card, table
+from ld_hub.hub.evidence import TITLES
+from ld_hub.models.backbones import timm_name
+from ld_hub.publishing.citations import FAMILY_PAPERS, bibtex
+from ld_hub.publishing.facts import (
+    Measured,
+    Run,
+    backbone_license,
+    backbone_repo,
+    from_hub,
+    listed,
+    published_rows,
+    read_run,
+    size_of,
+    sort_evaluations,
+)
+from ld_hub.registry import PretrainedCfg
+
+FAMILIES = {"gfocal": "GFocal", "atss": "ATSS", "fcos": "FCOS", "retinanet": "RetinaNet"}
+PICTURES = {  # files that a card shows where they lie beside it
+    "detections.jpg": "Detections of this model",
+    "curves.png": "Curves of the training run",
+}
+_SHOWN_CLASSES = 12
+_TERM_COLUMNS = ("kind", "region", "weight", "temperature", "first_step", "last_step")
+
+
+def model_card(
+    model: Any,
+    *,
+    repo_id: str = "",
+    license: str | None = None,
+    evaluations: Sequence[Mapping[str, Any]] = (),
+    run: Path | None = None,
+    folder: Path | None = None,
+) -> str:
+    """The whole README.md of a model.
+
+    Args:
+        model: A detector with its weights.
+        repo_id: ``org/name`` that it is published under.
+        license: SPDX id of the weights' licence.
+        evaluations: Content of evaluation artefacts (`ld_hub.hub.evidence.read_evidence`): the model's own, and those
+            of its teacher and of the same model without distillation.
+        run: Directory of the training run.
+        folder: Directory that the card will lie in; pictures there (`PICTURES`) are shown.
+
+    Returns:
+        Markdown with YAML metadata; what is generated stands between `ld_hub.hub.card_file.BEGIN` and ``END``.
+
+    Raises:
+        EvaluationError: If an artefact is not what `ld-hub eval` wrote, or is of other weights.
+        CheckpointError: If a file of the run is damaged.
+    """
+    facts = read_run(run)
+    measured = sort_evaluations(model, evaluations, facts)
+    title = repo_id.rpartition("/")[2] or model.name
+    metadata = card_metadata(
+        title,
+        license=license,
+        datasets=[name for name in (facts.data,) if name],
+        base_model=_base_model(model, facts),
+        tags=card_tags(model.family, model.recipe or {}),
+        evaluations=measured.own,
+    )
+    sections = [
+        _lead(model, facts),
+        _use(repo_id),
+        _pictures(folder, "detections.jpg"),
+        _average_precision(model, measured, repo_id),
+        recipe_section(model.recipe or {}),
+        _training(model, facts),
+        _pictures(folder, "curves.png"),
+        size_section(model, _speed(facts)),
+        _licences(license, _base_model(model, facts), model.config.backbone),
+        _limits(measured),
+        citation_section(model, (model.recipe or {}).get("paper"), (model.recipe or {}).get("name")),
+    ]
+    return render_card(metadata, title, sections)
+
+
+def card_tags(family: str, recipe: Mapping[str, Any]) -> list[str]:
+    """Tags of a model: its family, and its method and teacher where it was distilled.
+
+    Args:
+        family: Of the detector.
+        recipe: As the trainer records it; empty for a model that was not distilled.
+    """
+    if not recipe:
+        return [family]
+    teachers = [f"teacher:{name}" for name in listed(recipe.get("teacher"))]
+    return [family, "distillation", f"recipe:{recipe.get('name')}", *teachers]
+
+
+def code(text: Any) -> str:
+    """A name in a typewriter font where it is an ordinary one, else as escaped text."""
+    return f"`{text}`" if re.fullmatch(r"[\w./:@+=-]{1,200}", str(text), re.ASCII) else escape(str(text))
+
+
+def architecture(model: Any) -> str:
+    """Family, backbone and classes in one sentence, Markdown.
+
+    Args:
+        model: A detector.
+    """
+    backbone = model.config.backbone
+    full = timm_name(backbone)
+    inside = f"{code(backbone)} ({code(full)} of timm)" if full != backbone else f"{code(full)} of timm"
+    names = model.label_names
+    shown = ", ".join(escape(name) for name in names[:_SHOWN_CLASSES])
+    more = f" and {len(names) - _SHOWN_CLASSES} more" if len(names) > _SHOWN_CLASSES else ""
+    family = FAMILIES.get(model.family, model.family)
+    return f"{family} with the backbone {inside}; {len(names)} class{'es' * (len(names) > 1)}: {shown}{more}."
+
+
+def recipe_section(recipe: Mapping[str, Any], note: str = "") -> str:
+    """How a model was distilled, term by term; empty for one that was not.
+
+    Args:
+        recipe: As the trainer records it.
+        note: A sentence below the title.
+    """
+    terms = recipe.get("terms")
+    if not isinstance(terms, Mapping) or not terms:
+        return ""
+    rows = []
+    for name, values in terms.items():
+        plain = values if isinstance(values, Mapping) else {}
+        first = [_value(plain.get(key)) if plain.get(key) != 0 or key == "weight" else "" for key in _TERM_COLUMNS]
+        others = [f"{key}={_value(value)}" for key, value in plain.items() if _telling(key, value)]
+        rows.append([code(name), *first, escape(", ".join(others))])
+    head = ["term", "kind", "region", "weight", "temperature", "from step", "to step", "settings"]
+    shown = ("reference", "individual_ld", "balance", "teacher_scale", "teacher_weights", "class_map")
+    options = [f"{key}={_value(recipe[key])}" for key in shown if recipe.get(key)]
+    summary = f"{code(recipe.get('name'))}: {escape(str(recipe.get('summary') or ''))}".rstrip(": ")
+    parts = ["## Recipe", f"{summary}. {note}".strip(), table(head, rows)]
+    return "\n\n".join([*parts, *([f"Options: {escape(', '.join(options))}."] if options else [])])
+
+
+def size_section(model: Any, speed: str = "") -> str:
+    """Parameters, multiply-adds and speed.
+
+    Args:
+        model: A detector.
+        speed: Cell with a measured speed and its hardware, Markdown; empty where it was not measured.
+    """
+    count, cost, (height, width) = size_of(model)
+    rows = [
+        ["parameters", f"{count.total / 1e6:.2f} M"],
+        ["multiply-adds", f"{cost / 1e9:.2f} G at {width}x{height} (without decoding and NMS)"],
+        [
+            "input",
+            f"short side {model.data_config.image_size[0]}, long side at most {model.data_config.image_size[1]} px",
+        ],
+        *([["speed", speed]] if speed else []),
+    ]
+    return f"## Size{' and speed' * bool(speed)}\n\n{table(['', ''], rows)}"
+
+
+def citation_section(model: Any, paper: Any, recipe: Any = "") -> str:
+    """BibTeX of the method and of the detector.
+
+    Args:
+        model: A detector.
+        paper: Address of the method's paper, if it has one.
+        recipe: Name of the method.
+    """
+    papers = [str(paper or "")]
+    if recipe == "crosskd_pkd":
+        papers.append("2207.02039")
+    papers.append(FAMILY_PAPERS.get(model.family, ""))
+    if getattr(model.config, "quality", "none") != "none":
+        papers.append(FAMILY_PAPERS["gfocalv2"])
+    entries = bibtex(papers)
+    return f"## Citation\n\n{fence(entries, 'bibtex')}" if entries else ""
+
+
+def published_table(rows: Iterable[tuple[str, str, PretrainedCfg]]) -> str:
+    """Figures of others with their sources; empty without any.
+
+    Args:
+        rows: Title, ``name.tag`` and weights.
+    """
+    cells = [
+        [escape(title), code(name), f"{cfg.ap:.1f}", escape(cfg.metric), _source(cfg)] for title, name, cfg in rows
+    ]
+    return table(["", "weights", "AP", "on", "published by"], cells) if cells else ""
+
+
+def _source(cfg: PretrainedCfg) -> str:
+    address = cfg.paper if re.fullmatch(r"https://[\w./-]+", cfg.paper, re.ASCII) else ""
+    return f"{escape(cfg.source)} ([paper]({address}))" if address else escape(cfg.source)
+
+
+def _base_model(model: Any, run: Run) -> str | None:
+    """The backbone's repository, if the run says that its weights were the start."""
+    started = run.arguments.get("pretrained_backbone", bool(run.arguments))
+    if not started or run.arguments.get("checkpoint") or run.arguments.get("backbone_checkpoint"):
+        return None
+    return backbone_repo(model.config.backbone)
+
+
+def _lead(model: Any, run: Run) -> str:
+    sentence = architecture(model)
+    recipe = model.recipe or {}
+    teachers = listed(recipe.get("teacher"))
+    if not teachers:
+        return sentence
+    origins = recipe.get("teacher_origin")
+    origins = origins if isinstance(origins, Mapping) else {}
+    typed = run.arguments.get("teacher") if len(teachers) == 1 else None
+    sources = [f"hf-hub:{origins[name]}" if name in origins else typed for name in teachers]
+    names = ", ".join(_named(name, from_hub(source)) for name, source in zip(teachers, sources, strict=True))
+    known = listed(run.settings.get("teacher_weights_sha256"))
+    hashes = f" Sha256 of the teacher's tensors: {', '.join(code(each) for each in known)}." if known else ""
+    return f"{sentence} Distilled from {names} by the recipe {code(recipe.get('name'))}.{hashes}"
+
+
+def _named(name: str, hub: tuple[str, str] | None) -> str:
+    """A teacher's name, with its repository and commit as far as they are known."""
+    if hub is None:
+        return code(name)
+    place, revision = hub
+    address = f"https://huggingface.co/{place}" + (f"/tree/{revision}" if revision else "")
+    return f"{code(name)} ([{place}]({address})" + (f", commit {code(revision)})" if revision else ")")
+
+
+def _use(repo_id: str) -> str:
+    place = f"hf-hub:{repo_id}" if repo_id else "local-dir:."
+    lines = [
+        "import ld_hub",
+        "",
+        f'model = ld_hub.create_model("{place}", pretrained=True)' + ("" if repo_id else "  # in this directory"),
+        'detections = model.predict("photo.jpg", threshold=0.3)  # path, URL, PIL image, array, or a list of them',
+        "print(detections)",
+        'detections.save("found.png")',
+    ]
+    return f"## Use\n\n{fence(chr(10).join(lines), 'python')}"
+
+
+def _pictures(folder: Path | None, name: str) -> str:
+    return f"![{PICTURES[name]}]({name})" if folder is not None and (folder / name).is_file() else ""
+
+
+def _average_precision(model: Any, measured: Measured, repo_id: str) -> str:
+    parts = []
+    for content in measured.own:
+        rows = [["this model", *ap_cells(content)]]
+        rows += [[_row_title(title, each), *ap_cells(each)] for title, each in measured.beside(content)]
+        data = content["data"]
+        place = repo_id or "."
+        parts += [
+            f"{escape(data['name'])}, {escape(data['split'])}: {TITLES[content['protocol']]}; "
+            f"{content['images']} images, {content['detections']} detections{_left_out(content)} "
+            f"(annotations sha256 `{data['sha256'][:16]}`, weights `{content['weights']['sha256'][:16]}`); "
+            f"{escape(content['precision'])} on {escape(content['device'])}.",
+            table(["AP, x100", *METRICS[content["protocol"]]], rows),
+            _classes(content),
+            f"Measured by {code('ld-hub')} {escape(content['versions'].get('ld_hub', ''))}; to check it:",
+            fence(f"ld-hub verify {place} --data DATA_DIRECTORY", "sh"),
+        ]
+    others = [("this name", full, cfg) for full, cfg in published_rows(model.name, model.label_names)]
+    rows_of_others = published_table(others)
+    if rows_of_others:
+        parts += ["Published for weights of this name, which are not these; not measured here:", rows_of_others]
+    return "\n\n".join(["## Average precision", *parts]) if parts else ""
+
+
+def _left_out(content: Mapping[str, Any]) -> str:
+    return f", {content['not_counted']} of them not counted" if content["not_counted"] else ""
+
+
+def _row_title(title: str, content: Mapping[str, Any]) -> str:
+    facts = content["model"]
+    hub = from_hub(facts["name"])
+    name = hub[0] if hub else facts["architecture"]
+    commit = facts.get("commit") or (hub[1] if hub else "")
+    return f"{title}: {code(name)}" + (f" at {code(commit[:12])}" if commit else "")
+
+
+def _classes(content: Mapping[str, Any]) -> str:
+    """AP of each class, folded where there are many."""
+    rows = [
+        [escape(name), "" if ap is None else f"{100 * ap:.1f}", str(content["boxes"].get(name, ""))]
+        for name, ap in content["per_class"].items()
+    ]
+    text = table(["class", "AP, x100", "boxes"], rows)
+    if len(rows) <= 10:
+        return text
+    return f"<details><summary>AP of each of the {len(rows)} classes</summary>\n\n{text}\n\n</details>"
+
+
+def _training(model: Any, run: Run) -> str:
+    if not run.settings:
+        return ""
+    settings, parts = run.settings, ["## Training"]
+    config = settings.get("config", {})
+    rows = [
+        ["images", f"{settings['train_images']}" if "train_images" in settings else ""],
+        ["annotations", _annotations(settings)],
+        ["steps", _joined(settings, " ", steps="{}", images_per_step="of {} images")],
+        ["optimizer", _joined(config, ", ", optimizer="{}", lr_schedule="{} schedule", weight_decay="weight decay {}")],
+        ["peak learning rate", _joined(settings, peak_lr="{}")],
+        ["precision", "float32" if config.get("precision") == "no" else _joined(config, precision="{}")],
+        ["seed", _joined(config, seed="{}")],
+    ]
+    parts.append(table(["", ""], [[name, escape(text)] for name, text in rows if text]))
+    if run.commands:
+        continued = "; each line after the first continued an interrupted run" if len(run.commands) > 1 else ""
+        parts += [f"Started by (as typed{continued}):", fence("\n".join(run.commands), "sh")]
+    elif run.text:
+        module = "distill" if run.distils else "train"
+        processes = f"--num_processes {run.processes} " if run.processes else ""
+        name = run.arguments.get("name", model.name)
+        command = f"accelerate launch {processes}-m ld_hub.{module} {name} --config arguments.yaml"
+        parts += ["The same settings as a command, rebuilt from arguments.yaml:", fence(command, "sh")]
+    if run.text:
+        parts.append(f"<details><summary>arguments.yaml</summary>\n\n{fence(run.text, 'yaml')}\n\n</details>")
+    return "\n\n".join(parts)
+
+
+def _joined(values: Mapping[str, Any], between: str = "", **forms: str) -> str:
+    """Those of some values that are known, each in its form."""
+    return between.join(form.format(values[key]) for key, form in forms.items() if values.get(key) is not None)
+
+
+def _annotations(settings: Mapping[str, Any]) -> str:
+    digits = settings.get("train_annotations_sha256")
+    name = Path(str(settings.get("train_annotations", ""))).name
+    return f"{name} (sha256 {digits})" if digits else name
+
+
+def _speed(run: Run) -> str:
+    """Images per second that `ld-hub benchmark` measured, with the hardware."""
+    found, work = run.speed.get("inference"), run.speed.get("workload")
+    if not isinstance(found, Mapping) or not isinstance(work, Mapping) or not run.speed.get("hardware"):
+        return ""
+    size = f"{work.get('batch_size')} images of {work.get('width')}x{work.get('height')}"
+    return escape(f"{found.get('images_per_second', 0):.1f} images/s ({size}; {run.speed['hardware']})")
+
+
+def _licences(license: str | None, base_model: str | None, backbone: str) -> str:
+    lines = []
+    if license:
+        lines.append(f"These weights: {escape(license)}.")
+    if base_model:
+        name = backbone_license(backbone)
+        lines.append(f"The backbone started from [{base_model}](https://huggingface.co/{base_model})"
+                     f"{f' ({escape(name)})' if name else ''}.")  # fmt: skip
+    return "\n\n".join(["## Licences", " ".join(lines)]) if lines else ""
+
+
+def _limits(measured: Measured) -> str:
+    """What the evaluations show it cannot do, or do not show."""
+    lines = []
+    for content in measured.own:
+        where = f"{escape(content['data']['name'])}, {escape(content['data']['split'])}"
+        unseen = [name for name, ap in content["per_class"].items() if ap is None]
+        weak = [name for name, ap in content["per_class"].items() if ap is not None and ap < 0.05]
+        if unseen:
+            lines.append(f"- {where} has no boxes of {_some(unseen)}: nothing is known about them.")
+        if weak:
+            lines.append(f"- AP below 5 on {where}: {_some(weak)}.")
+        sizes = {"small (below 32² px)": "APs", "medium": "APm", "large (above 96² px)": "APl"}
+        missing = [name for name, key in sizes.items() if content["stats"].get(key, 0.0) is None]
+        if missing:
+            lines.append(f"- {where} has no {' and no '.join(missing)} objects.")
+        if content["images"] < 500:
+            lines.append(f"- AP on {where} is of {content['images']} images: a difference of few points may be chance.")
+    return "\n\n".join(["## Limits", "\n".join(lines)]) if lines else ""
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(escape(name) for name in names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _telling(key: str, value: Any) -> bool:
+    """Whether a field of a term goes into the column of settings: no other column has it, and it is not off."""
+    return key not in _TERM_COLUMNS and value not in (None, False, "none", "all")
+
+
+def _value(value: Any) -> str:
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else escape(str(value))

@@ -1,0 +1,261 @@
+"""What a card may say, and where each fact comes from: the model, its run, and evaluations by `ld-hub eval`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from ld_hub.benchmark.profile import ParameterCount, multiply_adds, params
+from ld_hub.errors import CheckpointError, EvaluationError, LdHubError
+from ld_hub.hub import WEIGHTS_NAME, save_safetensors, sha256_of
+from ld_hub.hub.card_file import read_yaml
+from ld_hub.hub.config_file import parse_json
+from ld_hub.hub.evidence import check_evidence
+from ld_hub.models.backbones import timm_name
+from ld_hub.models.label_names import default_labels
+from ld_hub.models.short_names import SHORT_NAMES
+from ld_hub.registry import MODELS, PretrainedCfg
+
+TABLE_SIZE = (800, 1280)  # height, width at which papers count multiply-adds
+_MAX_BYTES = 2_000_000
+
+
+def comparable(content: Mapping[str, Any]) -> tuple[str, str]:
+    """What two evaluations must have in common to stand in one table: annotations and protocol."""
+    return content["data"]["sha256"], content["protocol"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Evaluations by what they are of.
+
+    Attributes:
+        own: Of the model's own weights.
+        teacher: Of its teacher's.
+        alone: Of the same structure without distillation.
+    """
+
+    own: list[dict[str, Any]] = field(default_factory=list)
+    teacher: list[dict[str, Any]] = field(default_factory=list)
+    alone: list[dict[str, Any]] = field(default_factory=list)
+
+    def beside(self, content: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        """Evaluations of teacher and baseline like one of the model's own, with titles: same images, same protocol."""
+        rows = [("teacher", each) for each in self.teacher] + [("without distillation", each) for each in self.alone]
+        return [(title, each) for title, each in rows if comparable(each) == comparable(content)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the files of a training run say; empty where there is none.
+
+    Attributes:
+        path: Its directory.
+        settings: Its config.json.
+        arguments: Its arguments.yaml.
+        text: arguments.yaml as it stands, the home directory written as ``~``.
+        commands: Lines of its command.txt, likewise: what was typed to start the run, and to continue it.
+        speed: Its benchmark.json, as `ld-hub benchmark --json` writes it.
+    """
+
+    path: Path | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    text: str = ""
+    commands: tuple[str, ...] = ()
+    speed: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def distils(self) -> bool:
+        """Whether it was a distillation."""
+        return "recipe" in self.settings
+
+    @property
+    def processes(self) -> int | None:
+        """Number of processes, from the images of a step; None where that cannot be told."""
+        own = self.settings.get("config", {})
+        one = _number(own.get("batch_size")) * _number(own.get("accumulation"))
+        images = _number(self.settings.get("images_per_step"))
+        return images // one if one and images and images % one == 0 else None
+
+    @property
+    def data(self) -> str:
+        """What the data set is called; the empty string where that is not known."""
+        given = self.arguments.get("data")
+        return Path(given).name if isinstance(given, str) else ""
+
+
+def read_run(path: Path | None) -> Run:
+    """Read the files of a run that a card uses; those that are missing leave their facts out.
+
+    Args:
+        path: Directory of a run, or None.
+
+    Raises:
+        CheckpointError: If one of them is damaged.
+    """
+    if path is None:
+        return Run()
+    text, typed = (_text(path / name) for name in ("arguments.yaml", "command.txt"))
+    try:
+        arguments = read_yaml(text) if text else {}
+    except LdHubError as error:
+        raise CheckpointError(f"'{path / 'arguments.yaml'}': its lines {error}") from None
+    settings, speed = _json(path / "config.json"), _json(path / "benchmark.json")
+    return Run(path, settings, arguments, text, tuple(typed.splitlines()), speed)
+
+
+def sort_evaluations(model: Any, evaluations: Sequence[Mapping[str, Any]], run: Run) -> Measured:
+    """Tell whose each evaluation is, by hashes, and refuse those that are nobody's.
+
+    An evaluation is the model's own if the weights file that it names is, bit for bit, the one that `save_pretrained`
+    writes of this model; the teacher's, if the run trained with a teacher of these tensors (without a run: if it has
+    the name of the recipe's teacher); the baseline's, if it is of the same structure and was not distilled.
+
+    Args:
+        model: A detector with its weights.
+        evaluations: Contents of artefacts.
+        run: Of the model's training.
+
+    Raises:
+        EvaluationError: If one is no artefact, or of none of the three.
+    """
+    if not evaluations:
+        return Measured()
+    own_hash, found = saved_hash(model), Measured()
+    recipe = model.recipe or {}
+    hashes, names = listed(run.settings.get("teacher_weights_sha256")), listed(recipe.get("teacher"))
+    for given in evaluations:
+        content = check_evidence(given)
+        facts = content["model"]
+        same = facts["family"] == model.family and facts["config"] == asdict(model.config)
+        if content["weights"]["sha256"] == own_hash:
+            found.own.append(content)
+        elif recipe and (content["weights"]["tensors"] in hashes if hashes else facts["architecture"] in names):
+            found.teacher.append(content)
+        elif recipe and same and not facts.get("recipe"):
+            found.alone.append(content)
+        else:
+            digits = content["weights"]["sha256"][:12]
+            raise EvaluationError(
+                f"The evaluation of '{facts['name']}' is of other weights (sha256 {digits}...) than this model's "
+                f"({own_hash[:12]}...), and neither of its teacher nor of the same model without distillation. "
+                "Evaluate this model: `ld-hub eval MODEL_DIR --data DIR`."
+            )
+    return found
+
+
+def saved_hash(model: Any) -> str:
+    """sha256 of the model.safetensors that `save_pretrained` writes of a model."""
+    with tempfile.TemporaryDirectory() as directory:
+        return sha256_of(save_safetensors(model.state_dict(), Path(directory) / WEIGHTS_NAME))
+
+
+def size_of(model: Any) -> tuple[ParameterCount, int, tuple[int, int]]:
+    """Parameters, multiply-adds, and the height and width in px that these were counted at.
+
+    The input is that of the published tables for models that take such images, else the model's own landscape input.
+
+    Args:
+        model: A detector; nothing is computed with it.
+    """
+    data = model.data_config
+    side = data.size_divisor
+    size = TABLE_SIZE
+    if data.image_size != type(data)().image_size:
+        size = (-(-data.image_size[0] // side) * side, -(-data.image_size[1] // side) * side)
+    found = _COSTS.get((type(model), model.config, size))
+    if found is None:
+        found = _COSTS[type(model), model.config, size] = _cost(model, size)
+    return params(model), found, size
+
+
+_COSTS: dict[tuple[Any, Any, tuple[int, int]], int] = {}
+
+
+def _cost(model: Any, size: tuple[int, int]) -> int:
+    """Multiply-adds of a structure, without computing anything."""
+    if not next(model.parameters()).is_meta:
+        with torch.device("meta"):
+            model = type(model)(model.config)
+    return sum(multiply_adds(model, size).values())
+
+
+def backbone_repo(backbone: str) -> str | None:
+    """Hub repository of the weights that a backbone starts from; None where timm has none.
+
+    Args:
+        backbone: Short or full name.
+    """
+    if backbone in SHORT_NAMES and "." not in SHORT_NAMES[backbone].timm:
+        return None  # Caffe's weights
+    cfg = timm.get_pretrained_cfg(timm_name(backbone))
+    found = None if cfg is None else cfg.hf_hub_id
+    return found if isinstance(found, str) and found.startswith("timm/") else None
+
+
+def backbone_license(backbone: str) -> str:
+    """SPDX id of the licence of `backbone_repo`'s weights; the empty string where timm names none."""
+    cfg = timm.get_pretrained_cfg(timm_name(backbone))
+    return (cfg.license or "") if cfg is not None else ""
+
+
+def published_rows(name: str, labels: Iterable[str] | None = None) -> list[tuple[str, PretrainedCfg]]:
+    """Published figures of a name: ``(name.tag, weights)``.
+
+    Args:
+        name: Registered or not.
+        labels: Only those of weights with these classes; None for all.
+    """
+    tags = MODELS[name].pretrained if name in MODELS else {}
+    wanted = None if labels is None else tuple(labels)
+    return [
+        (f"{name}.{tag}", cfg)
+        for tag, cfg in tags.items()
+        if cfg.ap is not None and wanted in (None, cfg.label_names or default_labels(cfg.num_classes)[0])
+    ]
+
+
+def from_hub(source: Any) -> tuple[str, str] | None:
+    """``(org/name, revision)`` of a model that was named by ``hf-hub:org/name@revision``; None for any other."""
+    found = re.fullmatch(r"hf[-_]hub:([\w.-]+/[\w.-]+)(?:@([\w./-]+))?", str(source), re.ASCII)
+    return (found.group(1), found.group(2) or "") if found else None
+
+
+def _small(file: Path) -> bool:
+    if not file.is_file():
+        return False
+    if file.stat().st_size > _MAX_BYTES:
+        raise CheckpointError(f"'{file}' has more than {_MAX_BYTES:,} bytes; no run writes such a file.")
+    return True
+
+
+def _text(file: Path) -> str:
+    """Content of a file, the home directory written as ``~``; the empty string where there is none."""
+    return without_home(file.read_text(encoding="utf-8", errors="replace")) if _small(file) else ""
+
+
+def without_home(text: str) -> str:
+    """A text with the home directory of this account written as ``~``."""
+    home = f"{Path.home()}/"
+    return text.replace(home, "~/") if len(home) > 2 else text
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return parse_json(file, "what a run writes") if _small(file) else {}
+
+
+def listed(value: Any) -> list[Any]:
+    """A value that is a list or, where there is only one, the thing itself; None and the empty text are none."""
+    return value if isinstance(value, list) else [value] if value else []
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0

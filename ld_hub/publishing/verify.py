@@ -1,0 +1,374 @@
+"""Whether a model's card and evaluation tell the truth: everything is recomputed and compared.
+
+What is compared exactly: hashes of weights, annotations and detections; the numbers of the artefact with those of its
+own detections file, scored anew; the AP in the card with that of the artefact. What another machine computes differs in
+the last digits of floats, so for the recomputed numbers there are tolerances (`Tolerance`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ld_hub.data import DetectionSet, load_data
+from ld_hub.engine.evaluate import evaluate
+from ld_hub.engine.identity import weights_digest
+from ld_hub.errors import ConfigError, EvaluationError, LdHubError
+from ld_hub.evaluation import DetectionMetrics
+from ld_hub.evaluation.agreement import Tolerance, differences, read_detections, score_detections, unmatched
+from ld_hub.evaluation.artefact import Circumstances, artefact, find_evidence, read_evidence
+from ld_hub.hub import WEIGHTS_NAME, sha256_of
+from ld_hub.hub.card_file import ap_cells, eval_results, generated_block, read_metadata
+from ld_hub.hub.upload import CARD_NAME
+from ld_hub.models.checkpoints.pretrained import load_pretrained
+from ld_hub.models.detector import DenseDetector
+from ld_hub.ops.hardware import hardware
+from ld_hub.publishing.evaluations import Given, named, of_this_data, read_parts
+from ld_hub.publishing.facts import comparable
+
+EXACT = 1e-6  # of numbers that the same scorer computes of the same detections
+SHOWN = 5  # differences that a check names
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        name: What was compared.
+        differences: One line for each; empty if all is well.
+    """
+
+    name: str
+    differences: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [f"{'FAILED' if self.differences else 'ok':<8}{self.name}"]
+        return "\n".join([*lines, *(f"          {line}" for line in self.differences)])
+
+
+@dataclass
+class Report:
+    """All comparisons of one verification; printing shows them.
+
+    Attributes:
+        checks: In order.
+        skipped: A line for each evaluation that was not recomputed, because it is of other data.
+    """
+
+    checks: list[Check] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing differs."""
+        return not any(check.differences for check in self.checks)
+
+    def add(self, name: str, differences: Sequence[str]) -> bool:
+        """Add a comparison; returns whether all is well."""
+        shown = [*differences[:SHOWN], *([f"and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else [])]
+        self.checks.append(Check(name, tuple(shown)))
+        return not differences
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.checks), *(f"{'skipped':<8}{line}" for line in self.skipped)])
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where the images and annotations are, as for `load_data`.
+
+    Attributes:
+        data: Directory of the data set.
+        images: Directory of the images, where `data` does not lead to them.
+        annotations: COCO annotations, where `data` does not lead to them.
+    """
+
+    data: str | None = None
+    images: str | None = None
+    annotations: str | None = None
+
+    def require(self) -> None:
+        """Refuse a source that says too little.
+
+        Raises:
+            ConfigError: If it does not lead to images and annotations.
+        """
+        if self.data is None and (self.images is None or self.annotations is None):
+            raise ConfigError("Say where the data is: --data DIR, or both --images DIR and --annotations FILE.")
+
+    def load(self, split: str) -> DetectionSet:
+        """Read one part of it."""
+        return load_data(self.data, split, images=self.images, annotations=self.annotations)
+
+
+def describe_evaluation(
+    model: DenseDetector,
+    metrics: DetectionMetrics,
+    *,
+    name: str,
+    weights: Path,
+    dataset: DetectionSet,
+    data: str,
+    split: str,
+    detections: Path,
+    command: str,
+    batch_size: int,
+    backend: str,
+) -> dict[str, Any]:
+    """The artefact of an evaluation that was just made (`ld_hub.hub.evidence` shows it).
+
+    Args:
+        model: What was evaluated, where it was.
+        metrics: What was measured.
+        name: What the user calls the model.
+        weights: The file that it was loaded from.
+        dataset: The images.
+        data: What the data set is called.
+        split: Its part.
+        detections: The detections that were written.
+        command: The command line.
+        batch_size: Images per forward pass.
+        backend: Scorer.
+    """
+    device = next(model.parameters()).device
+    facts: dict[str, Any] = {
+        "name": name,
+        "architecture": model.name,
+        "family": model.family,
+        "config": asdict(model.config),
+        "recipe": (model.recipe or {}).get("name"),
+    }
+    if weights.parent.parent.name == "snapshots":  # the Hub's cache keeps each commit in a directory of its name
+        facts["commit"] = weights.parent.name
+    how = Circumstances(
+        command=command,
+        device=f"{device.type} ({hardware(device).partition(';')[0]})",
+        precision="TF32" if device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "float32",
+        batch_size=batch_size,
+        backend=backend,
+    )
+    return artefact(
+        metrics,
+        model=facts,
+        weights=weights,
+        tensors=weights_digest(model),
+        data=data,
+        split=split,
+        annotations=dataset.annotation_file,
+        detections=detections,
+        how=how,
+    )
+
+
+def verify(
+    directory: str | Path,
+    source: DataSource,
+    *,
+    evaluation: str | Path | None = None,
+    device: torch.device | str = "cpu",
+    batch_size: int = 8,
+    workers: int = 2,
+    tolerance: Tolerance | None = None,
+) -> Report:
+    """Check a model directory, or a local copy of a repository, against the data that it was evaluated on.
+
+    Args:
+        directory: With model.safetensors, config.json, README.md and ``eval/``.
+        source: The data.
+        evaluation: One artefact that is to be recomputed: a file, a directory below ``eval/``, or the name of its data
+            set. Without it, all in ``eval/`` that were made of the given annotations are (all, if none was).
+        device: Where to compute.
+        batch_size: Images per forward pass.
+        workers: Processes that load images.
+        tolerance: For what is recomputed.
+
+    Returns:
+        Every comparison. What cannot be read is a difference too.
+
+    Raises:
+        ConfigError: If the data is not named, or `evaluation` names no artefact, or several.
+    """
+    place, report, allowed = Path(directory), Report(), tolerance or Tolerance()
+    source.require()
+    try:
+        model = load_pretrained(place)
+    except LdHubError as error:
+        report.add("the model loads", [str(error)])
+        return report
+    found = _artefacts(place, report)
+    chosen = None if evaluation is None else named(place, found, evaluation)
+    if chosen is not None and chosen not in found:
+        found |= _artefacts(chosen, report)
+    digest = sha256_of(place / WEIGHTS_NAME)
+    own = {path: content for path, content in found.items() if _is_own(content, model, digest, found)}
+    if not own:
+        report.add("evaluation", [f"no artefact of this model in '{place / 'eval'}': there is nothing to check AP by"])
+    wanted = {path: content for path, content in found.items() if chosen in (None, path)}
+    parts = read_parts(source, wanted.values())
+    checked, model = of_this_data(wanted, own, parts), model.to(device)
+    for path, content in found.items():
+        title = path.relative_to(place).as_posix() if path.is_relative_to(place) else str(path)
+        split = content["data"]["split"]
+        if path not in checked:
+            report.skipped.append(f"{title}: of {content['data']['name']}, {split}")
+            continue
+        dataset = _check_files(report, title, path, content, parts[split], digest if path in own else None)
+        if dataset is None:
+            continue
+        rows = _check_recorded(report, title, path, content, dataset)
+        if path in own:
+            _recompute(report, title, content, rows, model, dataset, allowed, (batch_size, workers))
+    _check_card(report, place / CARD_NAME, list(own.values()), list(found.values()))
+    return report
+
+
+def _artefacts(place: Path, report: Report) -> dict[Path, dict[str, Any]]:
+    """An artefact by its file, or all of a model directory."""
+    try:
+        return {place: read_evidence(place)} if place.is_file() else find_evidence(place)
+    except LdHubError as error:
+        report.add("evaluation artefacts can be read", [str(error)])
+        return {}
+
+
+def _is_own(
+    content: Mapping[str, Any], model: DenseDetector, digest: str, found: Mapping[Path, Mapping[str, Any]]
+) -> bool:
+    """Whether an artefact is about this model: by its weights, or if none is, by what it says about the model."""
+    if any(each["weights"]["sha256"] == digest for each in found.values()):
+        return bool(content["weights"]["sha256"] == digest)
+    facts = content["model"]
+    same = facts["architecture"] == model.name and facts["config"] == asdict(model.config)
+    return bool(same and facts.get("recipe") == (model.recipe or {}).get("name"))
+
+
+def _check_files(
+    report: Report, title: str, path: Path, content: Mapping[str, Any], given: Given, digest: str | None
+) -> DetectionSet | None:
+    """Compare hashes; returns the data set if it is the one of the artefact."""
+    if digest is not None:
+        told = content["weights"]["sha256"]
+        report.add(f"{title}: weights", _hashes(WEIGHTS_NAME, told, digest))
+    dataset = given.dataset
+    if dataset is None:
+        report.add(f"{title}: annotations", [given.error])
+        return None
+    same = _hashes(dataset.annotation_file, content["data"]["sha256"], given.sha256)
+    if not report.add(f"{title}: annotations", same):
+        return None
+    detections = path.with_name(content["detections_file"]["file"])
+    if not detections.is_file():
+        report.add(f"{title}: detections file", [f"'{detections.name}' is missing beside the artefact"])
+        return dataset
+    report.add(
+        f"{title}: detections file",
+        _hashes(detections.name, content["detections_file"]["sha256"], sha256_of(detections)),
+    )
+    return dataset
+
+
+def _hashes(name: str, told: str, found: str) -> list[str]:
+    return [] if told == found else [f"{name} is another file: sha256 {found[:16]}..., the artefact has {told[:16]}..."]
+
+
+def _check_recorded(
+    report: Report, title: str, path: Path, content: Mapping[str, Any], dataset: DetectionSet
+) -> list[dict[str, Any]] | None:
+    """Score the detections file anew; returns its rows, None if there are none to be had."""
+    file = path.with_name(content["detections_file"]["file"])
+    if not file.is_file():
+        return None
+    name = f"{title}: its numbers are those of its detections"
+    try:
+        rows = read_detections(file)
+        metrics = score_detections(
+            rows, dataset.annotation_file, dataset.category_ids, dataset.label_names, content["protocol"]
+        )
+    except LdHubError as error:
+        report.add(name, [str(error)])
+        return None
+    report.add(name, differences(content, metrics, EXACT, EXACT, "the detections give"))
+    return rows
+
+
+def _recompute(
+    report: Report,
+    title: str,
+    content: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]] | None,
+    model: DenseDetector,
+    dataset: DetectionSet,
+    allowed: Tolerance,
+    loading: tuple[int, int],
+) -> None:
+    """Detect on every image again and compare."""
+    name = f"{title}: AP recomputed"
+    try:
+        metrics, evaluator = evaluate(
+            model, dataset, batch_size=loading[0], workers=loading[1], protocol=content["protocol"]
+        )
+    except LdHubError as error:
+        report.add(name, [str(error)])
+        return
+    report.add(name, differences(content, metrics, allowed.number, allowed.per_class, "recomputed"))
+    if rows is not None:
+        report.add(f"{title}: detections recomputed", unmatched(rows, evaluator.results(), allowed))
+
+
+def _check_card(
+    report: Report, file: Path, own: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]
+) -> None:
+    """Compare the AP in a card with that of the artefacts."""
+    name = f"{CARD_NAME}: AP of the metadata"
+    if not file.is_file():
+        report.add(name, [f"there is no {CARD_NAME}: `ld-hub card` writes one"])
+        return
+    try:
+        text = file.read_text(encoding="utf-8")
+        told, block = _told(read_metadata(text)), generated_block(text)
+    except (LdHubError, UnicodeDecodeError) as error:
+        report.add(name, [str(error)])
+        return
+    expected = {
+        (result.dataset_name, result.dataset_split, result.metric_type): result.metric_value
+        for content in own
+        for result in eval_results(content)
+    }
+    lines = []
+    for key in [*expected, *(key for key in told if key not in expected)]:
+        if expected.get(key) != told.get(key):
+            where = " ".join(map(str, key))
+            lines.append(f"{where}: the card has {told.get(key, 'none')}, the artefact {expected.get(key, 'none')}")
+    report.add(name, lines)
+    rows = [line for line in block.splitlines() if line.startswith("|")]
+    shown = [each for each in every if comparable(each) in map(comparable, own)]
+    missing = [" ".join(ap_cells(content)) for content in shown if not any(_shows(row, content) for row in rows)]
+    report.add(f"{CARD_NAME}: table of AP", [f"no row of the table has the artefact's {cells}" for cells in missing])
+
+
+def _shows(row: str, content: Mapping[str, Any]) -> bool:
+    """Whether a row of a table has the APs of an artefact, in order; columns without any number are left out."""
+    wanted = [cell for cell in ap_cells(content) if cell]
+    return [cell.strip() for cell in row.strip("|").split("|") if cell.strip()][1:] == wanted
+
+
+def _told(metadata: Mapping[str, Any]) -> dict[tuple[Any, Any, Any], Any]:
+    """Metrics of a card's model-index by data set, split and type.
+
+    Raises:
+        EvaluationError: If model-index is not what the Hub knows by this name.
+    """
+    try:
+        return {
+            (result["dataset"].get("name"), result["dataset"].get("split"), metric["type"]): metric["value"]
+            for entry in metadata.get("model-index") or []
+            for result in entry["results"]
+            for metric in result["metrics"]
+        }
+    except (TypeError, KeyError, AttributeError) as error:
+        raise EvaluationError(f"{CARD_NAME}: 'model-index' cannot be read ({error}).") from None
