@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -117,7 +117,7 @@ class ModelEntry:
 
     name: str
     family: str
-    build: Callable[..., Any]
+    build: Any  # a class of ld_hub.models, which this floor does not know
     config: dict[str, Any] = field(default_factory=dict)
     distilled: Distilled | None = None
     pretrained: dict[str, PretrainedCfg] = field(default_factory=dict)

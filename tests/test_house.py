@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
@@ -56,3 +57,18 @@ def test_most_functions_are_short():
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     )
     assert sizes[int(0.9 * len(sizes))] <= 35
+
+
+def test_where_do_i_find_names_files_that_exist():
+    text = (HOUSE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition("## Where do I find")[2].partition("\n## ")[0]
+    answers = re.findall(r"^\| \.\.\. .* \| `([^`]+)` \|$", section, re.MULTILINE)
+    assert len(answers) == section.count("| ...") >= 12
+    assert [answer for answer in answers if not (HOUSE.parent / answer).is_file()] == []
+
+
+def test_few_types_are_ignored_and_each_with_its_reason():
+    text = "\n".join(file.read_text(encoding="utf-8") for file in FILES)
+    ignored = re.findall(r"# type: ignore(.*)", text)
+    assert len(ignored) <= 10
+    assert [rest for rest in ignored if not re.fullmatch(r"\[[\w, -]+\]  # .+", rest)] == []

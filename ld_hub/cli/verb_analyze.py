@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.analysis.plots import require_matplotlib
     from ld_hub.cli.stages import Stages
     from ld_hub.data import load_data
-    from ld_hub.models.inference import resolve_device
+    from ld_hub.ops.hardware import resolve_device
 
     _check(args)
     require_matplotlib()

@@ -75,8 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.cli.benchmark_tables import scorer_table, speed_table
     from ld_hub.errors import ConfigError
     from ld_hub.hub import atomic_write
-    from ld_hub.models.inference import resolve_device
-    from ld_hub.ops.hardware import hardware
+    from ld_hub.ops.hardware import hardware, resolve_device
 
     for field in ("batch_size", "boxes", "num_classes", "repeats", "images", "detections"):
         if getattr(args, field) < 1:

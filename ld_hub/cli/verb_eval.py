@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.hub import WEIGHTS_NAME, write_json
     from ld_hub.models.checkpoints.pretrained import load_pretrained
     from ld_hub.models.factory import find_weights
-    from ld_hub.models.inference import resolve_device
+    from ld_hub.ops.hardware import resolve_device
     from ld_hub.publishing.verify import describe_evaluation
 
     if args.batch_size < 1 or args.workers < 0:

@@ -64,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
     from ld_hub.hub.files import atomic_write
     from ld_hub.models.factory import create_model
-    from ld_hub.models.inference import iter_predict, resolve_device
+    from ld_hub.models.inference import iter_predict
+    from ld_hub.ops.hardware import resolve_device
 
     check_directory(args.out)
     sources = _expand(args.images)

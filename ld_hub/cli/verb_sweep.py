@@ -71,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.hub import write_json
     from ld_hub.hub.evidence import TITLES
     from ld_hub.models.factory import create_model
-    from ld_hub.models.inference import resolve_device
-    from ld_hub.ops.hardware import hardware
+    from ld_hub.ops.hardware import hardware, resolve_device
 
     if args.batch_size < 1 or args.workers < 0:
         raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")

@@ -49,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print; returns 0 if all agrees, 1 if not."""
     from ld_hub.evaluation.agreement import Tolerance
-    from ld_hub.models.inference import resolve_device
+    from ld_hub.ops.hardware import resolve_device
     from ld_hub.publishing.verify import DataSource, verify
 
     if args.batch_size < 1 or args.workers < 0 or not args.tolerance > 0:

@@ -57,7 +57,7 @@ class _Packed:
 class _Loader(DataLoader[Any]):
     """Unpacks what workers send, and raises their errors as they were."""
 
-    def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]  # batches, not samples
         for batch in super().__iter__():
             if isinstance(batch, _Failure):
                 raise batch.error

@@ -159,7 +159,7 @@ def write_yaml(root: Path, splits: Sequence[str], names: Sequence[str]) -> None:
         splits: Its parts.
         names: Class names.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     content = {**{split: f"images/{split}" for split in splits}, "nc": len(names), "names": list(names)}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=2**16)

@@ -110,9 +110,9 @@ def _yaml_files(root: Path) -> list[Path]:
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:
     """data.yaml with every value as text: ``no`` and ``1`` are class names, too."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
-    class Texts(yaml.BaseLoader):  # type: ignore[misc]
+    class Texts(yaml.BaseLoader):
         """Makes only texts, lists and mappings; says no to what would be Python objects."""
 
     def refuse(loader: Any, suffix: str, node: Any) -> None:

@@ -194,7 +194,7 @@ class Demo:
             row = [draw_detections(picture, record["boxes"], record["labels"], label_names=labels)]
             for model in self.models.values():
                 found = model.predict(picture, threshold=threshold)
-                row.append(found.draw())  # type: ignore[union-attr]
+                row.append(found.draw())  # type: ignore[union-attr]  # one picture, one answer
             save_picture(contact_sheet(row, names, columns=len(row)), self.out / "pictures" / f"{len(rows):02d}.png")
             rows += row
             advance()

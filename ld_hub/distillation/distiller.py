@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -88,7 +88,7 @@ class Distiller(nn.Module):
         return {f"distill_{name}": config.factor(step) for name, config in self.recipe.terms.items()}
 
     def _named(self) -> list[tuple[str, Term[Any]]]:
-        return list(self.terms.items())  # type: ignore[arg-type]  # the values of a ModuleDict are modules to mypy
+        return list(cast("Iterable[tuple[str, Term[Any]]]", self.terms.items()))  # to mypy they are modules
 
     def forward(self, inputs: TermInputs, step: int = 0) -> dict[str, Tensor]:
         """Weighted losses of the terms, ``distill_<term>``; a term outside its steps gives a connected 0.
@@ -176,7 +176,7 @@ class Committee(nn.Module):
         return dict(self._named())
 
     def _named(self) -> list[tuple[str, Distiller]]:
-        return list(zip(self.names, self.distillers, strict=True))  # type: ignore[arg-type]
+        return list(zip(self.names, cast("Iterable[Distiller]", self.distillers), strict=True))
 
     def forward(self, inputs: Mapping[str, TermInputs], step: int = 0) -> dict[str, Tensor]:
         """Weighted losses ``distill_<term>@<teacher>`` of all teachers.

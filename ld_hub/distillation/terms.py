@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -132,7 +132,7 @@ class Term(nn.Module, ABC, Generic[CONFIG]):
 
 
 TERMS: Registry[type[Term[TermConfig]]] = Registry("term")
-_TERM = TypeVar("_TERM", bound="type[Term]")  # type: ignore[type-arg]
+_TERM = TypeVar("_TERM", bound="type[Term[Any]]")
 
 
 def register_term(term: _TERM) -> _TERM:

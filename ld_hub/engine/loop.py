@@ -73,9 +73,9 @@ class Loop:
     def _prepare(self) -> None:
         """Put the networks in place; the optimizer sees the task's parameters only, so never the teacher's."""
         layout = torch.channels_last if self.config.channels_last else torch.preserve_format
-        self.task.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
+        self.task.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]  # an overload torch lacks
         for frozen in self.task.outside:
-            frozen.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]
+            frozen.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]  # an overload torch lacks
         self.ema = None if self.config.ema_decay is None else Average(self.task.model, self.config.ema_decay)
         optimizer = make_optimizer(self.task, self.config)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.task, optimizer)

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from ld_hub.errors import ConfigError
@@ -270,7 +270,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-.").lower() or "custom"
 
 
-class _PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+class _PlainLoader(yaml.SafeLoader):
     """Without aliases, by which a small text can stand for a huge one."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

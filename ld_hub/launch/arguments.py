@@ -239,7 +239,7 @@ class Parsed:
 
     def of(self, kind: type[Arguments], **changes: Any) -> Arguments:
         """The flags that are fields of a dataclass, as that dataclass."""
-        names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+        names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]  # any dataclass
         return kind(**{**{name: self.values[name] for name in names}, **changes})
 
 

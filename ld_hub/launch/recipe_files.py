@@ -29,7 +29,7 @@ def find_recipe(recipe: str) -> Recipe:
 def read_recipe(file: Path) -> Recipe:
     """Read a recipe; see `find_recipe`."""
     from jsonargparse import get_loader
-    from yaml import YAMLError  # type: ignore[import-untyped]
+    from yaml import YAMLError
 
     if not file.is_file():
         raise MissingFileError(f"There is no recipe '{file}'. Registered ones go by name: `ld-hub recipes` lists them.")

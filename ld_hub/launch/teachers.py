@@ -204,7 +204,7 @@ def teacher_config(training: TeacherArguments, config: TrainConfig) -> TrainConf
         output_dir=str(Path(config.output_dir) / "teacher"),
         resume=bool(config.resume),
         lr=config.lr if training.teacher_lr is None else training.teacher_lr,
-        **length,  # type: ignore[arg-type]
+        **length,  # type: ignore[arg-type]  # flags of several types
     )
 
 

@@ -47,7 +47,7 @@ def to_leaky(body: nn.Module, slope: float = 0.1) -> None:
                 setattr(module, name, nn.LeakyReLU(slope, inplace=True))
 
 
-class _PadThenShift(SwinTransformerBlock):  # type: ignore[misc]
+class _PadThenShift(SwinTransformerBlock):  # type: ignore[misc]  # timm is untyped
     """Pads the map to whole windows before it is shifted, as detectors do.
 
     timm shifts first. Then the padding lies between cells that the mask takes for neighbours, and the cells at the

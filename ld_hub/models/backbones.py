@@ -94,7 +94,7 @@ class Backbone(nn.Module):
         if checkpoint is not None:
             self._load(Path(checkpoint))
             self.initialized_from = str(checkpoint)
-        self.register_load_state_dict_post_hook(_note_loading)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_note_loading)  # type: ignore[no-untyped-call]  # untyped in torch
         self._frozen = list(self._stages(frozen_stages)) if frozen_stages else []
         if style.constant_norms:
             self._frozen += list(_batch_norms(self.body))

@@ -21,8 +21,10 @@ from ld_hub.models.timm_methods import TimmMethods
 from ld_hub.ops.grids import level_shapes
 from ld_hub.preprocessing import DataConfig
 from ld_hub.structures import (
+    Assigner,
     Assignment,
     BoxCoder,
+    Criterion,
     DenseOutput,
     Detections,
     DetectorSpec,
@@ -63,8 +65,8 @@ class DenseDetector(TimmMethods):
     config_class: ClassVar[type[DetectorConfig]] = DetectorConfig
     family: ClassVar[str] = ""
     coder: BoxCoder
-    assigner: Any
-    criterion: Any
+    assigner: Assigner
+    criterion: Criterion
     recipe: dict[str, Any] | None = None  # how it was distilled, as the trainer records it; saved with the weights
     origin: str | None = None  # org/name@commit of one that came from the Hub
 
@@ -216,8 +218,7 @@ class DenseDetector(TimmMethods):
 
     def assign(self, priors: Priors, targets: Targets) -> Assignment:
         """Which row answers for which ground truth; independent of predictions."""
-        assignment: Assignment = self.assigner(priors, targets, self.config.num_classes)
-        return assignment
+        return self.assigner(priors, targets, self.config.num_classes)
 
     def loss(
         self,
@@ -237,8 +238,7 @@ class DenseDetector(TimmMethods):
         """
         if assignment is None:
             assignment = self.assign(output.priors, targets)
-        losses: dict[str, Tensor] = self.criterion(output, assignment, counts)
-        return losses
+        return self.criterion(output, assignment, counts)
 
     @torch.no_grad()
     def postprocess(

@@ -179,26 +179,6 @@ def is_directory(source: str | Path) -> bool:
         return False
 
 
-def resolve_device(name: str = "auto") -> torch.device:
-    """The device of a ``--device`` flag.
-
-    Args:
-        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` ...; ``"auto"`` takes a GPU where there is one.
-
-    Raises:
-        ConfigError: If torch does not know the device or this machine does not have it.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"Device '{name}' cannot be used here ({reason}); try auto or cpu.") from error
-    return device
-
-
 def _groups(samples: list[Sample], batch_size: int) -> Iterator[list[int]]:
     """Indices of samples that share a padded size, at most `batch_size` at a time."""
     by_shape: dict[tuple[int, int], list[int]] = {}

@@ -1,10 +1,32 @@
-"""Which machine and which libraries made a figure."""
+"""The device that is asked for, and which machine and libraries made a figure."""
 
 from __future__ import annotations
 
 import platform
 
 import torch
+
+from ld_hub.errors import ConfigError
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device of a ``--device`` flag.
+
+    Args:
+        name: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"`` ...; ``"auto"`` takes a GPU where there is one.
+
+    Raises:
+        ConfigError: If torch does not know the device or this machine does not have it.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"Device '{name}' cannot be used here ({reason}); try auto or cpu.") from error
+    return device
 
 
 def hardware(device: torch.device) -> str:

@@ -6,13 +6,16 @@ R = reg_max (R+1 bins per box side), L pyramid levels, K rows or detections, F c
 
 from ld_hub.structures.detections import Detections
 from ld_hub.structures.outputs import BoxCoder, DenseOutput, DetectorSpec, HeadMaps, Towers
+from ld_hub.structures.parts import Assigner, Criterion
 from ld_hub.structures.priors import Priors
 from ld_hub.structures.rows import Rows
 from ld_hub.structures.targets import Assignment, ImageBatch, StepCounts, Targets
 
 __all__ = [
+    "Assigner",
     "Assignment",
     "BoxCoder",
+    "Criterion",
     "DenseOutput",
     "Detections",
     "DetectorSpec",

@@ -18,26 +18,27 @@ BACKGROUND = -1  # Assignment.gt_index of a negative row
 IGNORED = -2  # Assignment.gt_index of a row that takes no part
 
 
+@dataclass(frozen=True, eq=False)
 class _Moves:
     """Mixin: move every tensor of a dataclass to another device."""
 
     def to(self: _Self, device: torch.device | str, non_blocking: bool = False) -> _Self:
         """Return a copy with all tensors on `device`."""
         changes: dict[str, Any] = {}
-        for entry in fields(self):  # type: ignore[arg-type]
+        for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, (Tensor, _Moves)):
                 changes[entry.name] = value.to(device, non_blocking=non_blocking)
-        return replace(self, **changes)  # type: ignore[type-var]
+        return replace(self, **changes)
 
     def pin_memory(self: _Self) -> _Self:
         """Return a copy in page-locked memory (called by `torch.utils.data.DataLoader`)."""
         changes: dict[str, Any] = {}
-        for entry in fields(self):  # type: ignore[arg-type]
+        for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, (Tensor, _Moves)):
                 changes[entry.name] = value.pin_memory()
-        return replace(self, **changes)  # type: ignore[type-var]
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, eq=False)

@@ -209,7 +209,7 @@ def make_config(entry: ModelEntry, overrides: Mapping[str, Any]) -> Any:
     Raises:
         ConfigError: If a field is unknown (with close ones) or its value cannot work.
     """
-    config_class = entry.build.config_class  # type: ignore[attr-defined]
+    config_class = entry.build.config_class
     known = config_class.field_names()
     for name in overrides:
         if name not in known:

@@ -101,7 +101,7 @@ def _known_config(where: str, config: dict[str, Any], architecture: str, family:
     """Drop fields of other versions, and refuse a backbone that is anything but a plain name."""
     entry = next((MODELS[name] for name in (architecture, family) if name in MODELS), None)
     if entry is not None:
-        known = set(entry.build.config_class.field_names())  # type: ignore[attr-defined]
+        known = set(entry.build.config_class.field_names())
         _warn_unknown(f"{where}: 'config'", config, known)
         config = {name: value for name, value in config.items() if name in known}
     for name, value in config.items():
@@ -115,7 +115,7 @@ def _known_config(where: str, config: dict[str, Any], architecture: str, family:
 
 def _settings(where: str, kind: type[Settings], values: dict[str, Any]) -> Settings:
     """A settings dataclass from saved values; types are those of the defaults."""
-    defaults: dict[str, Any] = {item.name: item.default for item in fields(kind)}  # type: ignore[arg-type]
+    defaults: dict[str, Any] = {item.name: item.default for item in fields(kind)}  # type: ignore[arg-type]  # any dataclass
     _warn_unknown(f"{where}: {kind.__name__}", values, set(defaults))
     kept: dict[str, Any] = {}
     for name, value in values.items():
