@@ -113,7 +113,7 @@ def test_warnings_have_no_source_line(verb, capsys, recwarn):
 
 def test_every_module_of_the_table_is_named_after_its_verb():
     for name, entry in VERBS.items():
-        assert entry.module in (f"ld_hub.cli.{name}", f"ld_hub.{name}")
+        assert entry.module in (f"ld_hub.cli.verb_{name}", f"ld_hub.{name}")
         assert entry.own_parser == (not entry.module.startswith("ld_hub.cli"))
 
 
