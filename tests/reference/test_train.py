@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -40,9 +40,6 @@ OURS = {  # the official names of our losses; the first that the case has
 }
 
 
-# This backbone trains its batch norms, on 2 images, which enlarges rounding: our own gradients in float32 and float64
-# differ by up to 2.4e-3 of their sums. On the recording's number of threads the worst deviation is 1.6e-5.
-TOLERANCE = {"train_BCKD_bckd_mobilenet": 3e-3}
 NOISE = 3e-6  # norm of a gradient that is 0 but for rounding, of a bias before a batch norm: the largest has 2e-6
 
 
@@ -66,9 +63,9 @@ def _model(keys: str, prefix: str = "") -> DenseDetector:
     return model
 
 
-def _batch(info: dict[str, Any]) -> ImageBatch:
+def _batch(info: dict[str, Any], dtype: torch.dtype) -> ImageBatch:
     sizes = torch.tensor(info["img_shapes"])
-    images = torch.as_tensor(rules().model_input(77, (2, 3, 192, 256)))
+    images = torch.as_tensor(rules().model_input(77, (2, 3, 192, 256))).to(dtype)
     for image, (height, width) in zip(images, info["img_shapes"], strict=True):
         image[:, height:] = 0
         image[:, :, width:] = 0
@@ -76,32 +73,56 @@ def _batch(info: dict[str, Any]) -> ImageBatch:
     return ImageBatch(images, sizes, torch.ones(2, 2), sizes, Targets.pad(boxes, labels, sizes))
 
 
-def _step(case: str, info: dict[str, Any]) -> tuple[DenseDetector, dict[str, Tensor]]:
+def _step(
+    case: str, info: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> tuple[DenseDetector, dict[str, Tensor]]:
     student_keys, teacher_keys, recipes = CASES[case]
     reference: Any = info["fork"].lower()
-    student, teacher = _model(student_keys), _model(teacher_keys, "teacher.")
+    student, teacher = _model(student_keys).to(dtype), _model(teacher_keys, "teacher.").to(dtype)
     kind = getattr(student.config, "box_loss", "giou")
     student.criterion = student.criterion.published(student.coder, reference, distilling=True, box_loss=kind)
     terms = {name: term for recipe in recipes.split("+") for name, term in get_recipe(recipe).terms.items()}
     task = DistillationTask(student, teacher, Distiller(Recipe(recipes, terms), reference=reference)).train()
-    losses = task(_batch(info))
+    losses = task(_batch(info, dtype))
     torch.stack(list(losses.values())).sum().backward()
     return student, losses
 
 
-def _assert_gradients(parameters: dict[str, Tensor], expected: dict[str, list[float] | None], tolerance: float) -> None:
+def _sums(grad: Tensor) -> list[float]:
+    """Sum, sum of absolute values and norm, as the recording has them of every gradient."""
+    grad = grad.double()
+    return [float(grad.sum()), float(grad.abs().sum()), float(grad.norm())]
+
+
+def _deviation(found: list[float], stored: list[float]) -> float:
+    scales = (stored[1], stored[1], stored[2])
+    return max(abs(value - other) / scale for value, other, scale in zip(found, stored, scales, strict=False))
+
+
+def _compare(gradients: dict[str, Tensor | None], expected: dict[str, list[float] | None]) -> dict[str, float]:
+    """Each gradient's deviation from the recording."""
+    deviations = {}
     for name, stored in expected.items():
-        grad = parameters[name].grad
+        grad = gradients[name]
         assert (grad is None) == (stored is None), name
         if grad is None or stored is None or not stored[1] > 0:
             continue
-        grad = grad.double()
         if stored[2] < NOISE:
             assert grad.norm() < NOISE, name
             continue
-        found = [float(grad.sum()), float(grad.abs().sum()), float(grad.norm())]
-        for value, official, scale in zip(found, stored, (stored[1], stored[1], stored[2]), strict=False):
-            assert abs(value - official) <= tolerance * scale, (name, found, stored)
+        deviations[name] = _deviation(_sums(grad), stored)
+    return deviations
+
+
+def _rounding(case: str, info: dict[str, Any], gradients: dict[str, Tensor | None], names: Iterable[str]) -> float:
+    """How far float32 alone moves these gradients here: the largest deviation from the same step in float64."""
+    exact = _gradients(_step(case, info, torch.float64)[0])
+    pairs = [(gradients[name], exact[name]) for name in names]
+    return max(_deviation(_sums(a), _sums(b)) for a, b in pairs if a is not None and b is not None)
+
+
+def _gradients(model: DenseDetector) -> dict[str, Tensor | None]:
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
 def _assert_update(
@@ -137,9 +158,13 @@ def test_losses_gradients_and_update(case: str) -> None:
     official = list(info["grads"])
     ours = {official[int(index)]: name for name, index in translate_openmmlab(student, names)[0].items()}
     assert set(ours.values()) == {name for name, _ in student.named_parameters()}
-    tolerance = TOLERANCE.get(case, 1e-5)
-    gradients = {name: info["grads"][key] for key, name in ours.items()}
-    _assert_gradients(dict(student.named_parameters()), gradients, tolerance)
+    gradients = _gradients(student)
+    deviations = _compare(gradients, {name: info["grads"][key] for key, name in ours.items()})
+    tolerance = 1e-5
+    if max(deviations.values()) > tolerance:  # another processor than the recording's turns other ReLUs at zero
+        tolerance = 3 * _rounding(case, info, gradients, deviations)
+        assert tolerance < 1e-2, "float32 itself is too far off on this machine to compare anything"
+    assert max(deviations.values()) <= tolerance, deviations
     updates = {name: info["sgd_update_abs_sum"][key] for key, name in ours.items()}
     _assert_update(student, info["optimizer"], updates, tolerance)
 
