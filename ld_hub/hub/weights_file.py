@@ -15,7 +15,7 @@ from torch import Tensor
 from ld_hub.errors import CheckpointError, MissingFileError
 from ld_hub.hub.files import atomic_file, describe_bytes
 
-WEIGHTS_NAME = "model.safetensors"
+
 
 
 def save_safetensors(

@@ -15,7 +15,8 @@ from ld_hub.engine.schedule import Plan
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.launch.commands import parse_distill
 from ld_hub.models.checkpoints.pretrained import save_pretrained
-from ld_hub.models.factory import create_model, get_pretrained_cfg
+from ld_hub.models.factory import create_model
+from ld_hub.models.names import get_pretrained_cfg
 from ld_hub.registry import MODELS
 from ld_hub.structures.class_names import VOC_LABELS
 from tests.engine.runs import IDS, NAMES, records, write_data
