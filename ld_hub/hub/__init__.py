@@ -21,8 +21,6 @@ if TYPE_CHECKING:
         cache_root,
         describe_bytes,
         new_directory,
-        require_directory,
-        require_file,
         sha256_of,
     )
     from ld_hub.hub.weights_file import load_safetensors, refuse_non_finite, save_safetensors, tensor_shapes
@@ -39,8 +37,6 @@ _FILES = {
         "cache_root",
         "describe_bytes",
         "new_directory",
-        "require_directory",
-        "require_file",
         "sha256_of",
     ),
     "weights_file": ("load_safetensors", "refuse_non_finite", "save_safetensors", "tensor_shapes"),
@@ -67,8 +63,6 @@ __all__ = [
     "origin_of",
     "read_config",
     "refuse_non_finite",
-    "require_directory",
-    "require_file",
     "save_safetensors",
     "sha256_of",
     "shorten",
