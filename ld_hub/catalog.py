@@ -158,9 +158,7 @@ def term_fields(kind: str, values: Mapping[str, Any]) -> tuple[ConfigField, ...]
     )
 
 
-def recipe_table(
-    name: str, summary: str, terms: Mapping[str, Mapping[str, Any]], reference: str | None = None
-) -> str:
+def recipe_table(name: str, summary: str, terms: Mapping[str, Mapping[str, Any]], reference: str | None = None) -> str:
     """A recipe as a text table of at most 80 columns.
 
     Args:

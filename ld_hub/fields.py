@@ -8,7 +8,8 @@ import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _SIMPLE: dict[str, Any] = {"bool": bool, "int": int, "float": float, "str": str, "None": type(None)}
 _LITERAL = re.compile(r"Literal(\[.*\])")
@@ -40,7 +41,9 @@ def config_fields(kind: type[Any], values: Mapping[str, Any] | None = None) -> t
     """
     hints, texts = get_type_hints(kind), field_texts(kind)
     return tuple(
-        ConfigField(item.name, hints[item.name], item.default if values is None else values[item.name], texts[item.name])
+        ConfigField(
+            item.name, hints[item.name], item.default if values is None else values[item.name], texts[item.name]
+        )
         for item in dataclasses.fields(kind)
     )
 
@@ -63,7 +66,7 @@ def hint_text(hint: Any) -> str:
     """
     if get_origin(hint) is Literal:
         return f"Literal{list(get_args(hint))!r}"
-    parts = get_args(hint) or (hint,)
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     names = {known: name for name, known in _SIMPLE.items()}
     if any(part not in names for part in parts):
         raise TypeError(f"{hint} is no simple type; expected {', '.join(_SIMPLE)}, a Literal, or one of them or None.")
@@ -75,7 +78,7 @@ def parse_hint(text: str) -> Any:
     literal = _LITERAL.fullmatch(text)
     if literal:
         return Literal[tuple(ast.literal_eval(literal.group(1)))]
-    hint = _SIMPLE[text.split(" | ")[0]]
+    hint = _SIMPLE[text.split(" | ", maxsplit=1)[0]]
     for part in text.split(" | ")[1:]:
         hint = hint | _SIMPLE[part]
     return hint

@@ -13,9 +13,10 @@ from ld_hub.distillation.features import (
 )
 from ld_hub.distillation.focal_global import FocalGlobalConfig
 from ld_hub.distillation.inputs import TermInputs
-from ld_hub.distillation.recipes import RECIPES, Recipe, get_recipe, list_recipes, register_recipe
+from ld_hub.distillation.recipes import Recipe, get_recipe, list_recipes, register_recipe
 from ld_hub.distillation.regions import REGIONS
 from ld_hub.distillation.terms import TERMS, Term, TermConfig, register_term
+from ld_hub.registry import RECIPES
 
 __all__ = [
     "RECIPES",

@@ -173,8 +173,9 @@ def _preset(name: str, reference: str | None, family: str) -> Mapping[str, TermC
     """The terms of a registered recipe for a family and a reading; none for a recipe of the user's own."""
     if name not in _OURS:
         return {}
-    changed = _changed(RECIPES[name].terms, FAMILY_TERMS.get(family, {}))
-    recipe = replace(RECIPES[name], terms=changed, family=family)
+    registered = get_recipe(name)
+    changed = _changed(registered.terms, FAMILY_TERMS.get(family, {}))
+    recipe = replace(registered, terms=changed, family=family)
     return recipe.terms if reference is None else recipe.published(reference).terms
 
 

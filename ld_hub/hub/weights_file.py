@@ -16,8 +16,6 @@ from ld_hub.errors import CheckpointError, MissingFileError
 from ld_hub.hub.files import atomic_file, describe_bytes
 
 
-
-
 def save_safetensors(
     state_dict: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
 ) -> Path:

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
 import re
 import textwrap
 from argparse import ArgumentError
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from ld_hub.data.discovery import require_places
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
+from ld_hub.fields import ConfigField, config_fields
 from ld_hub.hub import offline
 
 Arguments = TypeVar("Arguments")
@@ -46,6 +47,24 @@ class DataArguments:
     val_annotations: str | None = None
     on_bad_box: Literal["drop", "error"] = "drop"
 
+    def require(self) -> None:
+        """Refuse places that do not exist, or are not named, before anything is read or imported.
+
+        Raises:
+            MissingFileError: If there is no such directory or file.
+            ConfigError: If the flags do not say where the data is.
+        """
+        if self.data is None and (self.train_images is None or self.train_annotations is None):
+            raise ConfigError(
+                "Say where the data is: --data DIR, or both --train_images DIR and --train_annotations FILE."
+            )
+        require_places(self.data, images=self.train_images, annotations=self.train_annotations)
+        if self.data is None and self.val_annotations is None:
+            return
+        if self.data is None and self.val_images is None:
+            raise ConfigError("--val_annotations needs --val_images DIR beside it.")
+        require_places(self.data, images=self.val_images, annotations=self.val_annotations)
+
 
 @dataclass(frozen=True)
 class ModelArguments:
@@ -74,6 +93,15 @@ class ModelArguments:
     pretrained_backbone: bool = True
     backbone_checkpoint: str | None = None
     checkpoint: str | None = None
+
+    def require_one_start(self) -> None:
+        """Refuse two sources of the same weights.
+
+        Raises:
+            ConfigError: If there are two.
+        """
+        if self.checkpoint is not None and self.backbone_checkpoint is not None:
+            raise ConfigError("--checkpoint and --backbone_checkpoint exclude each other: a checkpoint has a backbone.")
 
 
 @dataclass(frozen=True)
@@ -222,6 +250,34 @@ class Command:
 
 
 @dataclass(frozen=True)
+class TermFlags:
+    """A term of a recipe, on the command line.
+
+    Attributes:
+        name: In the recipe.
+        kind: As of `ld_hub.distillation.TERMS`.
+        fields: Its fields with the recipe's values.
+    """
+
+    name: str
+    kind: str
+    fields: tuple[ConfigField, ...]
+
+
+@dataclass(frozen=True)
+class RecipeFlags:
+    """A recipe, on the command line.
+
+    Attributes:
+        name: Of the recipe.
+        terms: Its terms.
+    """
+
+    name: str
+    terms: tuple[TermFlags, ...]
+
+
+@dataclass(frozen=True)
 class Parsed:
     """A parsed command line.
 
@@ -243,7 +299,9 @@ class Parsed:
         return kind(**{**{name: self.values[name] for name in names}, **changes})
 
 
-def parse(command: Command, argv: Sequence[str], recipe: Any = None, *, any_terms: bool = False) -> Parsed:
+def parse(
+    command: Command, argv: Sequence[str], recipe: RecipeFlags | None = None, *, any_terms: bool = False
+) -> Parsed:
     """Parse a command line.
 
     Args:
@@ -282,7 +340,7 @@ def without_terms(argv: Sequence[str]) -> list[str]:
     return kept
 
 
-def make_parser(command: Command, recipe: Any = None, *, any_terms: bool = False) -> Any:
+def make_parser(command: Command, recipe: RecipeFlags | None = None, *, any_terms: bool = False) -> Any:
     """The parser of a command; with a recipe, including a flag for each field of its terms."""
     from jsonargparse import ArgumentParser
 
@@ -299,27 +357,22 @@ def make_parser(command: Command, recipe: Any = None, *, any_terms: bool = False
     parser.add_argument("--config", action="config", help="YAML file with values of these flags.")
     for kind in command.groups:
         group = parser.add_argument_group(GROUPS[kind], _first_line(kind))
-        _add_fields(group, kind, more=command.more)
+        _add_fields(group, config_fields(kind), more=command.more)
     if any_terms:
         parser.add_argument("--terms", type=dict, default=None)  # in a YAML file
-    for name, config in [] if recipe is None else recipe.terms.items():
-        title = f"term {name} of the recipe {recipe.name} ({config.kind}; other recipes have other terms)"
-        _add_fields(parser.add_argument_group(title), type(config), f"terms.{name}.", vars(config))
+    if recipe is not None:
+        for term in recipe.terms:
+            title = f"term {term.name} of the recipe {recipe.name} ({term.kind}; other recipes have other terms)"
+            _add_fields(parser.add_argument_group(title), term.fields, f"terms.{term.name}.")
     return parser
 
 
 def _add_fields(
-    group: Any,
-    kind: type[Any],
-    prefix: str = "",
-    values: dict[str, Any] | None = None,
-    more: dict[str, str] | None = None,
+    group: Any, known: Iterable[ConfigField], prefix: str = "", more: Mapping[str, str] | None = None
 ) -> None:
-    hints, texts = get_type_hints(kind), field_texts(kind)
-    for item in dataclasses.fields(kind):
-        default = item.default if values is None else values[item.name]
-        text = " ".join([texts[item.name], *filter(None, [(more or {}).get(item.name)])])
-        group.add_argument(f"--{prefix}{item.name}", help=text, **_typed(hints[item.name], default))
+    for each in known:
+        text = " ".join([each.text, *filter(None, [(more or {}).get(each.name)])])
+        group.add_argument(f"--{prefix}{each.name}", help=text, **_typed(each.hint, each.default))
 
 
 def _typed(hint: Any, default: Any) -> dict[str, Any]:
@@ -333,16 +386,6 @@ def _typed(hint: Any, default: Any) -> dict[str, Any]:
     if hint is bool or bool in inner:  # --flag alone means true
         return {"type": hint, "nargs": "?", "const": True, "default": default}
     return {"type": hint, "default": default}
-
-
-def field_texts(kind: type[Any]) -> dict[str, str]:
-    """What the docstring of a dataclass (and of its bases) says about each field, on one line."""
-    texts: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        section = inspect.cleandoc(base.__doc__ or "").partition("\nAttributes:\n")[2].split("\n\n")[0]
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
-            texts[name] = " ".join(text.replace("``", "").split())
-    return texts
 
 
 def _first_line(kind: type[Any]) -> str:

@@ -69,7 +69,7 @@ def package_recipes() -> dict[str, Recipe]:
 
 
 def all_facts(models: dict[str, ModelEntry]) -> dict[str, ModelFacts]:
-    """What models are, by name, and by ``name.tag`` where a tag changes anything; distilled names are their students."""
+    """What models are, by name, or ``name.tag`` where a tag changes anything; distilled names are as their students."""
     facts: dict[str, ModelFacts] = {}
     for name, entry in models.items():
         if entry.distilled is None:
@@ -102,9 +102,8 @@ def recipe_content(recipe: Recipe, families: list[str]) -> dict[str, Any]:
     variants = {}
     for family in families:
         own = recipe.for_family(family)
-        readings = {None: own, **{reference: own.published(reference) for reference in REFERENCES}}
-        for reference, changed in readings.items():
-            terms = changed.to_dict()["terms"]
+        for reference in (None, *REFERENCES):
+            terms = (own if reference is None else own.published(reference)).to_dict()["terms"]
             differs = {
                 name: {key: value for key, value in values.items() if value != plain[name][key]}
                 for name, values in terms.items()
