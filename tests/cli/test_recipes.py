@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ld_hub.cli.main import main
-from ld_hub.cli.verb_recipes import needs
 from ld_hub.distillation import Distiller, TermInputs, get_recipe, list_recipes
+from ld_hub.distillation.needs import needs
 from ld_hub.models.factory import create_model
 from ld_hub.structures import Targets
 
