@@ -35,7 +35,7 @@ ANSWERS = (
     "eval gfocal_r18 --data no/such/place",
     "sweep gfocal_r18 --data no/such/place",
     "analyze gfocal_r18 --data no/such/place --out report",
-    "verify org/name --data no/such/place",
+    "verify org/name",
     "data doctor no/such/place",
     "push no/such/place org/name",
     "card gfl_r18",

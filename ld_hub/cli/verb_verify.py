@@ -55,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
             "and more than 0, are needed."
         )
     saved_directory(args.model)  # which refuses a directory that holds no model
-    require_data(args)
+    if args.data is None:
+        require_data(args)  # a --data that is not there is one of the differences
 
     from ld_hub.evaluation.agreement import Tolerance
     from ld_hub.ops.hardware import resolve_device

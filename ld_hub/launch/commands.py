@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING
 from ld_hub import catalog
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError, LdHubError, MissingFileError
-from ld_hub.launch.arguments import (
-    Command,
-    DataArguments,
-    DistillArguments,
-    HubArguments,
-    ModelArguments,
-    Parsed,
-    RecipeFlags,
-    TeacherArguments,
-    parse,
-)
+from ld_hub.launch.arguments import DataArguments, DistillArguments, HubArguments, ModelArguments, TeacherArguments
+from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
 from ld_hub.launch.recipe_files import find_recipe, recipe_flags
 from ld_hub.models.names import find, require_model, split_tag
 

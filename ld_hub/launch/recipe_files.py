@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ld_hub import catalog
 from ld_hub.errors import ConfigError, LdHubError, MissingFileError, unknown_name
 from ld_hub.fields import config_fields
-from ld_hub.launch.arguments import RecipeFlags, TermFlags
+from ld_hub.launch.flag_parser import RecipeFlags, TermFlags
 from ld_hub.registry import RECIPES
 
 if TYPE_CHECKING:

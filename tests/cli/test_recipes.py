@@ -33,7 +33,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("recipe", NEEDS)
 def test_what_recipes_need(recipe: str) -> None:
-    assert needs(get_recipe(recipe)) == NEEDS[recipe]
+    assert list(needs(get_recipe(recipe))) == NEEDS[recipe]
 
 
 @pytest.mark.parametrize("recipe", [name for name in list_recipes() if not needs(get_recipe(name))])

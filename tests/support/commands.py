@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ld_hub.distillation import Recipe
-from ld_hub.launch.arguments import Parsed
 from ld_hub.launch.commands import parse_distill
+from ld_hub.launch.flag_parser import Parsed
 
 
 def distillation(argv: Sequence[str]) -> tuple[Parsed, Recipe, str]:
