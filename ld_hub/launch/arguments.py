@@ -1,4 +1,4 @@
-"""Flags of `ld_hub.train` and `ld_hub.distill`: the fields of dataclasses; those of the training are `TrainConfig`'s."""
+"""Flags of `ld_hub.train` and `ld_hub.distill`: fields of dataclasses. Those of the training are `TrainConfig`'s."""
 
 from __future__ import annotations
 

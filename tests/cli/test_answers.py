@@ -12,6 +12,8 @@ from ld_hub.cli.main import VERBS
 
 HEAVY = {"torch", "torchvision", "timm", "accelerate", "datasets", "huggingface_hub", "matplotlib", "numpy"}
 
+REFUSED = ("no_such", "no/such", "gfl_", "vrl", "lsit", "convnext", "r10 ", "verify")  # in a command that is one
+
 
 def imported(words: list[str]) -> tuple[int, set[str], str]:
     """Exit code of ``python -m ld_hub WORDS``, the packages it imported, and the last line that it printed."""
