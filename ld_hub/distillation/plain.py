@@ -118,7 +118,7 @@ def maps(term: FeatureTerm[Any], inputs: TermInputs) -> Iterator[Map]:
         for image, valid in enumerate(inputs.assignment.valid[:, :: priors.anchors_per_cell].tolist()):
             student, teacher = cells(mine[image].tolist()), cells(theirs[image].tolist())
             if term.adapters:
-                weight, bias = (p.tolist() for p in (term.adapters[level].weight, term.adapters[level].bias))
+                weight, bias = (p.tolist() for p in term.adapters[level].parameters())
                 student = [linear(cell, weight, bias) for cell in student]
             inside = [p for p in range(size) if valid[start + p]]
             yield Map(level, image, student, teacher, inside, height, width, priors.level_strides[level])

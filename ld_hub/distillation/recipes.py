@@ -125,7 +125,8 @@ class Recipe:
         terms = {str(name): _term(str(name), values) for name, values in data.get("terms", {}).items()}
         texts = {"name": "custom", "summary": "", "family": "gfocal", "paper": ""}
         texts = {key: str(data.get(key, default)) for key, default in texts.items()}
-        return cls(terms=terms, reference=data.get("reference"), **texts)
+        reference = data.get("reference")
+        return cls(texts["name"], terms, texts["summary"], reference, texts["family"], texts["paper"])
 
 
 def _term(name: str, values: Any) -> TermConfig:

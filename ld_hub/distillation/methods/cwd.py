@@ -97,7 +97,7 @@ class ChannelKL(FeatureTerm[ChannelKLConfig]):
         for image, inside in enumerate(valid):
             for level in range(max(levels) + 1):
                 rows = [a for a, here in enumerate(levels) if here == level and inside[a]]
-                yield tuple(o.cls_logits[image, rows].tolist() for o in (inputs.student, inputs.teacher))
+                yield inputs.student.cls_logits[image, rows].tolist(), inputs.teacher.cls_logits[image, rows].tolist()
 
 
 register_recipe(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -84,21 +84,22 @@ class MaskedGeneration(FeatureTerm[MaskedGenerationConfig]):
         for part in plain.maps(self, inputs):
             if part.image == 0:  # a level's cells are drawn for all images at once
                 kept = (torch.rand(len(inputs.student.box), len(part.student)) >= self.config.masked).tolist()
-            inside, generator = set(part.inside), self.generators[part.level]
+            inside = set(part.inside)
+            kernel, bias, last_kernel, last_bias = (p.tolist() for p in self.generators[part.level].parameters())
             cells = [
                 cell if p in inside and kept[part.image][p] else [0.0] * len(cell)
                 for p, cell in enumerate(part.student)
             ]
-            hidden = [[max(x, 0.0) for x in cell] for cell in _convolved(cells, generator[0], part)]
-            generated = _convolved(hidden, generator[2], part)
+            hidden = [[max(x, 0.0) for x in cell] for cell in _convolved(cells, kernel, bias, part)]
+            generated = _convolved(hidden, last_kernel, last_bias, part)
             for p in part.inside:
                 total += sum((g - t) ** 2 for g, t in zip(generated[p], part.teacher[p], strict=True))
         return self.config.weight * total / len(inputs.student.box)
 
 
-def _convolved(cells: list[list[float]], conv: nn.Conv2d, size: plain.Map) -> list[list[float]]:
-    """A 3x3 convolution with zeros around, cell by cell."""
-    kernel, bias, found = conv.weight.tolist(), conv.bias.tolist(), []
+def _convolved(cells: list[list[float]], kernel: Any, bias: list[float], size: plain.Map) -> list[list[float]]:
+    """A 3x3 convolution with zeros around, cell by cell; `kernel` by output, input, row and column."""
+    found = []
     for y in range(size.height):
         for x in range(size.width):
             out = list(bias)
