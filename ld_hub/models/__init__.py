@@ -1,5 +1,14 @@
-"""Detectors by name; importing the package registers every family."""
+"""Detectors by name.
 
-from ld_hub.models import atss, fcos, gfocal, retinanet
+Importing the package imports every module in it, so that a family is registered by its file and nothing else has to
+name it.
+"""
 
-__all__ = ["atss", "fcos", "gfocal", "retinanet"]
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+for _module in pkgutil.iter_modules(__path__):
+    if not _module.ispkg:
+        importlib.import_module(f"{__name__}.{_module.name}")
