@@ -26,6 +26,7 @@ Criterion = Literal["iof", "diou"]
 Levels = Literal["all", "with_positives"]
 OF_OVERLAPS = frozenset({"vlr", "main+vlr", "fine_grained"})  # regions made from overlaps of anchors and boxes
 OF_CLASSES = frozenset({"gi", "gi_batch"})  # regions made from the scores of common classes
+OF_TEACHER = OF_CLASSES | {"confident"}  # regions that the teacher's predictions decide
 
 
 @dataclass(frozen=True)
