@@ -18,7 +18,7 @@ from ld_hub.drawing import Color, text_width, write
 Floats = npt.NDArray[np.float64]
 View = tuple[float, float, float, float]  # x1, y1, x2, y2 px of the photograph
 
-CUT, BARS, ROOM, BETWEEN = 330, 120, 96, 8  # px: longest side of the cut-out, longest bar, for words, between the two
+CUT, BARS, ROOM, BETWEEN = 330, 120, 116, 8  # px: longest side of the cut-out, longest bar, for words, between the two
 SMALL = 16  # px of letters
 LEAST = 0.02  # bins with less probability do not widen the view
 MARGIN = 0.12  # of the view's sides, around everything to be seen

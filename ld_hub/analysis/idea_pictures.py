@@ -90,8 +90,8 @@ def _head(ideas: Ideas) -> Image.Image:
 def _guide(ideas: Ideas) -> list[str]:
     last = "3  How sure is each edge? The probabilities from which an edge is computed"
     return [
-        "The detector predicts at every cell of some grids that lie over the photograph, fine ones for small objects and "
-        "coarse ones for large objects. Below, grid by grid:",
+        "The detector predicts at each cell of some grids over the photograph: fine ones for small objects, coarse ones "
+        "for large objects. Below, grid by grid:",
         "1  Who answers? Cells that are trained to detect an object",
         "2  Where does a teacher speak? Cells at which a distillation term compares student and teacher",
         f"{last}, student and teacher side by side" if ideas.teacher else last,
@@ -183,15 +183,17 @@ def _row(
 
 
 def _paint(picture: Image.Image, level: Level, factor: float, marks: Sequence[Mark]) -> None:
-    """Fill cells of a level, with a gap between them where there is room."""
+    """Fill cells of a level around the points they count from, with a gap between them where there is room."""
     wide, high = (side * factor for side in level.cell)
+    left, top = (middle * factor - side / 2 for middle, side in zip(level.first, (wide, high), strict=True))
     gap = 1 if min(wide, high) >= 5 else 0
     cover = Image.new("RGBA", picture.size)
     draw = ImageDraw.Draw(cover)
     for y, x, color, opacity in marks:
-        place = (round(x * wide), round(y * high), round((x + 1) * wide) - 1 - gap, round((y + 1) * high) - 1 - gap)
+        low = (round(left + x * wide), round(top + y * high))
+        high_ = (round(left + (x + 1) * wide) - 1 - gap, round(top + (y + 1) * high) - 1 - gap)
         # a cell of the finest level may be smaller than a px of the picture
-        draw.rectangle((*place[:2], *np.maximum(place[:2], place[2:]).tolist()), fill=(*color, round(255 * opacity)))
+        draw.rectangle((*low, *np.maximum(low, high_).tolist()), fill=(*color, round(255 * opacity)))
     picture.paste(cover, (0, 0), cover)
 
 

@@ -44,10 +44,13 @@ class Level:
     Attributes:
         stride: px of the model's input per cell.
         cell: Width and height of a cell in px of the photograph.
+        first: x, y in px of the photograph of the point that the first cell counts edges from. Of points that is the
+            middle of its part of the image; anchors stand on its top left corner, as in the published code.
     """
 
     stride: int
     cell: tuple[float, float]
+    first: tuple[float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,13 +152,12 @@ def gather(
         found = [region_map(inputs, RegionConfig(region=name), size) for name in wanted]
         number = chosen if chosen is not None else largest_answered(inputs.assignment, photograph.boxes)
         edges = [] if number is None else _edges(inputs, number, batch, names, teacher is not None)
-    priors, factors = inputs.student.priors, batch.scale_factors[0].tolist()
     return Ideas(
         photograph=photograph,
         student=names[0],
         teacher=None if teacher is None else names[1],
         size=(size[1], size[0]),
-        levels=[Level(stride, (stride / factors[0], stride / factors[1])) for stride in priors.level_strides],
+        levels=_levels(inputs.student.priors, batch.scale_factors[0]),
         owners=owners(inputs.assignment, size),
         regions=found,
         left_out=left_out,
@@ -206,6 +208,16 @@ def _inputs(batch: ImageBatch, student: DenseDetector, teacher: DenseDetector | 
     taught = ask(teacher.to(batch.images.device), batch, student, 1.0, ())
     matching = Matching(student.spec, teacher.spec).to(batch.images.device)
     return TermInputs(output, taught, assignment, batch.targets, matching=matching)
+
+
+def _levels(priors: Priors, factors: Tensor) -> list[Level]:
+    across, down = factors.tolist()
+    levels, start = [], 0
+    for stride, rows in zip(priors.level_strides, priors.level_sizes, strict=True):
+        x, y = priors.centers[start].tolist()
+        levels.append(Level(stride, (stride / across, stride / down), (x / across, y / down)))
+        start += rows
+    return levels
 
 
 def cells(values: Tensor, priors: Priors, size: tuple[int, int]) -> list[npt.NDArray[np.float64]]:
