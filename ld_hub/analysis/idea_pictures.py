@@ -90,8 +90,8 @@ def _head(ideas: Ideas) -> Image.Image:
 def _guide(ideas: Ideas) -> list[str]:
     last = "3  How sure is each edge? The probabilities from which an edge is computed"
     return [
-        "The detector predicts at each cell of some grids over the photograph: fine ones for small objects, coarse ones "
-        "for large objects. Below, grid by grid:",
+        "The detector predicts at each cell of some grids over the photograph: fine ones for small objects, coarse "
+        "ones for large objects. Below, grid by grid:",
         "1  Who answers? Cells that are trained to detect an object",
         "2  Where does a teacher speak? Cells at which a distillation term compares student and teacher",
         f"{last}, student and teacher side by side" if ideas.teacher else last,

@@ -92,6 +92,9 @@ def test_cells_lie_on_the_photograph(photograph, pair):
     assert ideas.size == (64, 40) and [level.stride for level in ideas.levels] == list(STRIDES)
     for level in ideas.levels:
         assert level.cell == pytest.approx((level.stride * 96 / 64, level.stride * 60 / 40))
+        assert level.first == (0, 0)  # anchors stand on corners
+    points = gather(photograph, untrained("fcos", size=64), regions=["main"]).levels
+    assert [level.first for level in points] == [pytest.approx([level.stride * 96 / 128] * 2) for level in points]
     assert [level.shape for level in ideas.owners] == CELLS
     for each in ideas.regions:
         assert [level.shape for level in each.members] == [level.shape for level in each.importance] == CELLS
@@ -136,9 +139,7 @@ def test_main_and_inside_gt_against_loops(photograph, pair):
     owner = atss_loops(output.priors, torch.tensor(BOXES) * FACTOR, torch.ones(len(output.priors)).bool(), 9)
     inside = {}
     for row, (level, line, column, _) in enumerate(places(1)):
-        x, y = ((k + 0.5) * STRIDES[level] for k in (column, line))
-        if not torch.allclose(output.priors.centers[row], torch.tensor([x, y])):
-            x, y = output.priors.centers[row].tolist()  # GFL's anchors stand on the corners of cells
+        x, y = (k * STRIDES[level] for k in (column, line))  # GFL's anchors stand on the corners of cells
         if any(x1 < x < x2 and y1 < y < y2 for x1, y1, x2, y2 in boxes):
             inside[row] = score[row]
     ideas = gather(photograph, pair[0], pair[1])
@@ -222,9 +223,8 @@ def test_a_teacher_of_nine_anchors_speaks_with_its_best_one_of_the_cell(photogra
     ideas = gather(photograph, pair[0], teacher, regions=["main"])
     mine, theirs = by_hand(pair[0], photograph), by_hand(teacher, photograph, pair[0].data_config)
     first = ideas.edges[0]
-    (row,) = [
-        k for k in range(len(mine.priors)) if np.allclose(mine.box[0, k].softmax(1).numpy(), first.bins, atol=1e-6)
-    ]
+    bins = mine.box[0].softmax(dim=2).numpy()
+    (row,) = [k for k in range(len(bins)) if np.allclose(bins[k], first.bins, atol=1e-6)]
     anchors = range(9 * row, 9 * row + 9)
     best = max(anchors, key=lambda k: float(theirs.cls_logits[0, k].max()))
     assert ideas.edges[1].bins is None  # plain numbers
