@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,21 +140,23 @@ def _labels(words: Sequence[str], label_names: Sequence[str]) -> tuple[int, ...]
 
 
 def _find(path: Path, data: Path, split: str | None) -> tuple[DetectionSet, int]:
-    """The data set that holds an image, and its row there."""
-    data, looked = data.expanduser(), []
-    for dataset in _parts(data, split):
-        paths = [Path(text) for text in dataset.records.paths.to_pylist()]
-        rows = [row for row, one in enumerate(paths) if one.name == path.name]
-        same = [row for row in rows if paths[row].exists() and path.exists() and paths[row].samefile(path)]
-        rows = same or rows
-        if len(rows) == 1:
-            return dataset, rows[0]
-        if rows:
-            raise DataError(f"{dataset.source} has {len(rows)} images called '{path.name}'; give the path of one.")
-        looked.append(dataset.source)
+    """The data set that holds an image, and its row there: the file itself, or else the one file of its name."""
+    parts = _parts(data.expanduser(), split)
+    named: list[tuple[DetectionSet, int]] = []
+    for dataset in parts:
+        for row, text in enumerate(dataset.records.paths.to_pylist()):
+            if os.path.basename(text) == path.name:
+                if os.path.exists(text) and path.samefile(text):
+                    return dataset, row
+                named.append((dataset, row))
+    if len(named) == 1:
+        return named[0]
+    places = " and ".join(dict.fromkeys(dataset.source for dataset, _ in named) or [part.source for part in parts])
+    if named:
+        raise DataError(f"{places} has {len(named)} images called '{path.name}'; give the path of one, or --split.")
     raise MissingFileError(
-        f"'{path.name}' is not among the images of {' and '.join(looked)}. Name the part of the data that holds it "
-        "(--split), or give its objects as --boxes x1,y1,x2,y2."
+        f"'{path.name}' is not among the images of {places}. Name the part of the data that holds it (--split), or "
+        "give its objects as --boxes x1,y1,x2,y2."
     )
 
 
