@@ -102,9 +102,10 @@ def panel(image: Image.Image, box: Floats, edges: Edges, view: View, color: Colo
 
 def _boxes(draw: ImageDraw.ImageDraw, frame: _Frame, box: Floats, edges: Edges, color: Color) -> None:
     """The object's box dashed, the detector's solid, and a cross at the place that distances are counted from."""
-    corners = [frame.place(float(value), k % 2) for k, value in enumerate(edges.box)]
-    draw.rectangle((corners[0] - 1, corners[1] - 1, corners[2] + 1, corners[3] + 1), outline=PAPER, width=5)
-    draw.rectangle(tuple(corners), outline=color, width=3)
+    left, right = sorted(frame.place(float(value), 0) for value in edges.box[[0, 2]])
+    top, bottom = sorted(frame.place(float(value), 1) for value in edges.box[[1, 3]])
+    draw.rectangle((left - 1, top - 1, right + 1, bottom + 1), outline=PAPER, width=5)
+    draw.rectangle((left, top, right, bottom), outline=color, width=3)
     x1, y1, x2, y2 = (frame.place(float(value), k % 2) for k, value in enumerate(box))
     for start, end in (((x1, y1), (x2, y1)), ((x1, y2), (x2, y2)), ((x1, y1), (x1, y2)), ((x2, y1), (x2, y2))):
         _dashed(draw, start, end)

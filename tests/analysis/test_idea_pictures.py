@@ -30,13 +30,8 @@ def edges(bins: np.ndarray | None = None, name: str = "small") -> Edges:
 
 def ideas(**changes: object) -> Ideas:
     """A white photograph of 100 x 100 px with two objects; levels of 10 and 50 px."""
-    photograph = Photograph(
-        Image.new("RGB", (100, 100), "white"),
-        np.array([BOX, [0, 0, 30, 20]], np.float32),
-        (0, 1),
-        ("cup", "can"),
-        "Here.",
-    )
+    boxes = np.array([BOX, [0, 0, 30, 20]], np.float32)
+    photograph = Photograph(Image.new("RGB", (100, 100), "white"), boxes, (0, 1), ("cup", "can"), "Here.")
     levels = [Level(8, (10.0, 10.0), (5.0, 5.0)), Level(40, (50.0, 50.0), (25.0, 25.0))]
     owner = np.full((10, 10), -1)
     owner[4, 6], owner[1, 2], owner[9, 0] = 0, 1, -2
@@ -56,9 +51,10 @@ def test_the_view_holds_boxes_and_bins_and_not_the_whole_photograph():
     plain = view_of(BOX, [edges()], (400, 300))
     margin = (0.12 * 70, 0.12 * 40)  # of the two boxes together
     assert plain == pytest.approx((20 - margin[0], 30 - margin[1], 90 + margin[0], 70 + margin[1]))
-    wide = view_of(BOX, [edges(one_hot(4, 2, 4, 8))], (400, 300))  # bins 4 to the left, and 8 down
-    low, high = (5.0, 25.0), (95.0, 110.0)  # half a bin more; down no farther than the object is high
-    assert wide == pytest.approx((0, 25 - 0.12 * 85, 95 + 0.12 * 90, 110 + 0.12 * 85)), (low, high)
+    # half a bin beyond the 4th to the left and right, the 2nd above; below no farther than the object is high
+    wide = view_of(BOX, [edges(one_hot(4, 2, 4, 8))], (400, 300))
+    low, high = (5.0, 25.0), (95.0, 110.0)
+    assert wide == pytest.approx((0, low[1] - 0.12 * 85, high[0] + 0.12 * 90, high[1] + 0.12 * 85))
     assert view_of(BOX, [edges(one_hot(8, 8, 8, 8))], (100, 100)) == (0, 0, 100, 100)
 
 
@@ -119,13 +115,10 @@ def test_cells_have_the_colour_of_their_object_and_their_importance():
     whole = ideas()
     owners, regions = idea_pictures._owners(whole), idea_pictures._regions(whole)
     wide = (WIDTH - 2 * EDGE - WORDS) // 2 - GAP
-    for picture, expected in (
-        (
-            owners,
-            {(4, 6): (color_of_object(0), 0.85), (1, 2): (color_of_object(1), 0.85), (9, 0): ((120, 126, 132), 0.5)},
-        ),
-        (regions, {(3, 8): (ramp(1.0), 0.92), (7, 7): (ramp(0.2), 0.68)}),
-    ):
+    grey = (120, 126, 132)
+    answering = {(4, 6): (color_of_object(0), 0.85), (1, 2): (color_of_object(1), 0.85), (9, 0): (grey, 0.5)}
+    looked_at = {(3, 8): (ramp(1.0), 0.92), (7, 7): (ramp(0.2), 0.68)}
+    for picture, expected in ((owners, answering), (regions, looked_at)):
         pixels = np.asarray(picture).astype(int)
         # the small photographs are white here: look for the row at which the cells are
         tops = [
@@ -146,9 +139,8 @@ def test_cells_have_the_colour_of_their_object_and_their_importance():
 
 def test_colours_of_importance_darken_all_along():
     light = [sum(ramp(k / 50)) for k in range(51)]
-    assert (
-        light == sorted(light, reverse=True) and ramp(0) == idea_pictures.RAMP[0] and ramp(1) == idea_pictures.RAMP[2]
-    )
+    assert light == sorted(light, reverse=True)
+    assert ramp(0) == idea_pictures.RAMP[0] and ramp(1) == idea_pictures.RAMP[2]
     assert len({color_of_object(k) for k in range(7)}) == 7 and color_of_object(7) == color_of_object(0)
 
 
@@ -171,7 +163,8 @@ def test_the_sheet_has_all_parts_and_says_what_is_missing():
 def test_photographs_of_any_shape(size):
     wide, high = size
     box = np.array([[0, 0, wide, high]], np.float32)
-    photograph = Photograph(Image.new("RGB", size, "grey"), box, (0,), ("ein sehr langer Name " * 4,), "Here.")
+    names = ("ein sehr langer Name " * 4, "b")
+    photograph = Photograph(Image.new("RGB", size, "grey"), np.concatenate([box, box]), (0, 0), names, "Here.")
     cell = (wide / 10, high / 10)
     far = Edges("small", (wide / 2, high / 2), cell, one_hot(0, 8, 2, 4), np.array([wide, 0, wide / 2, high]), 0.0)
     levels = [Level(8, cell, (0.0, 0.0)), Level(40, (wide / 2, high / 2), (0.0, 0.0))]
