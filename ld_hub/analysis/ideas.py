@@ -143,7 +143,8 @@ def gather(
         ConfigError: If there is no object of that index, or a region cannot be made for these detectors.
     """
     if chosen is not None and not 0 <= chosen < len(photograph):
-        raise ConfigError(f"There is no object {chosen + 1}: the photograph has the objects 1 to {len(photograph)}.")
+        known = f"objects 1 to {len(photograph)}" if len(photograph) > 1 else "object 1 only"
+        raise ConfigError(f"There is no object {chosen + 1}: the photograph has the {known}.")
     wanted, left_out = _possible(regions, student, teacher)
     with evaluating(student):
         batch = _batch(photograph, student)
