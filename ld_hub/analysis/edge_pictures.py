@@ -88,7 +88,8 @@ def panel(image: Image.Image, box: Floats, edges: Edges, view: View, color: Colo
     """
     frame = _Frame.of(view)
     wide, high = frame.size
-    sheet = Image.new("RGB", (CUT + BETWEEN + BARS + ROOM, high + BETWEEN + BARS + 2 * SMALL), PAPER)
+    below = 0 if edges.bins is None else BETWEEN + BARS + 2 * SMALL
+    sheet = Image.new("RGB", (CUT + BETWEEN + BARS + ROOM, high + below), PAPER)
     sheet.paste(image.resize((wide, high), Image.Resampling.LANCZOS, box=view), (0, 0))
     draw = ImageDraw.Draw(sheet)
     _boxes(draw, frame, box, edges, color)

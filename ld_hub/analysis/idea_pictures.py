@@ -20,7 +20,7 @@ from ld_hub.structures.targets import BACKGROUND, IGNORED
 Floats = npt.NDArray[np.float64]
 Mark = tuple[int, int, Color, float]  # row and column of a cell, its colour and opacity 0..1
 
-WIDTH, EDGE, GAP, WORDS = 1200, 28, 8, 232  # px: the picture, its margin, between small pictures, words beside them
+WIDTH, EDGE, GAP = 1200, 28, 8  # px: the picture, its margin, between small pictures
 TITLE, BODY, SMALL = 27, 19, 17  # px of letters
 PHOTO = (520, 400)  # px that the photograph may have
 INK, QUIET, PAPER = (27, 31, 36), (89, 99, 110), (255, 255, 255)
@@ -80,7 +80,10 @@ def _head(ideas: Ideas) -> Image.Image:
     room = WIDTH - EDGE - x
     title = f"What {ideas.student} learns" + (f" from {ideas.teacher}" if ideas.teacher else "")
     y = write(draw, (x, 0), title, TITLE, width=room) + GAP
-    size = f"Photograph of {one.image.width} x {one.image.height} px, seen at {ideas.size[0]} x {ideas.size[1]} px."
+    size = (
+        f"Photograph of {one.image.width} x {one.image.height} px; the detector sees it at {ideas.size[0]} x "
+        f"{ideas.size[1]} px, in which cells are measured."
+    )
     y = write(draw, (x, y), f"{size} {one.origin}", SMALL, width=room, color=QUIET) + GAP
     for text in _guide(ideas):
         y = write(draw, (x, y), text, BODY, width=room) + GAP
@@ -121,7 +124,7 @@ def _owners(ideas: Ideas) -> Image.Image:
     ]
     counts = [int((level >= 0).sum()) for level in ideas.owners]
     words = f"{sum(counts)} of {sum(level.size for level in ideas.owners)} cells answer for an object"
-    return _stack([_heading("1  Who answers?", text), _row(ideas, "assignment", words, marks, counts, named=True)])
+    return _stack([_heading("1  Who answers?", text), _row(ideas, "assignment", words, marks, counts)])
 
 
 def _regions(ideas: Ideas) -> Image.Image:
@@ -135,9 +138,8 @@ def _regions(ideas: Ideas) -> Image.Image:
             places = [(int(y), int(x)) for y, x in np.argwhere(members > 0)]
             shares = [float(importance[place]) / largest if largest > 0 else 0.0 for place in places]
             marks.append([(*p, ramp(share), 0.62 + 0.3 * share) for p, share in zip(places, shares, strict=True)])
-        first = region is ideas.regions[0]
-        rows.append(_row(ideas, region.name, _words(region.name), marks, [len(m) for m in marks], named=first))
-    rows += [_remark(f"Not shown: {name}. {why.partition('. ')[0]}") for name, why in ideas.left_out.items()]
+        rows.append(_row(ideas, region.name, _words(region.name), marks, [len(one) for one in marks]))
+    rows += [_remark(f"Not shown: {', '.join(names)}. {why}") for why, names in ideas.reasons.items()]
     return _stack(rows)
 
 
@@ -148,9 +150,7 @@ def _words(region: str) -> str:
     return (REGIONS[region].__doc__ or "").strip().partition("\n")[0]
 
 
-def _row(
-    ideas: Ideas, title: str, words: str, marks: Sequence[Sequence[Mark]], counts: Sequence[int], *, named: bool
-) -> Image.Image:
+def _row(ideas: Ideas, title: str, words: str, marks: Sequence[Sequence[Mark]], counts: Sequence[int]) -> Image.Image:
     """Words, and the photograph once per level with cells marked.
 
     Args:
@@ -159,27 +159,22 @@ def _row(
         words: What it shows.
         marks: By level.
         counts: Cells to be told below each picture.
-        named: Whether the levels' names stand above.
     """
-    one = ideas.photograph
-    wide = (WIDTH - 2 * EDGE - WORDS) // len(ideas.levels) - GAP
+    one, sheet = ideas.photograph, Image.new("RGB", (WIDTH, 600), PAPER)
+    wide = (WIDTH - 2 * EDGE + GAP) // len(ideas.levels) - GAP
     factor = min(wide / one.image.width, 1.3 * wide / one.image.height)
-    faded = _faded(_resized(one.image, factor))
-    top = round(1.7 * SMALL) if named else 0
-    sheet = Image.new("RGB", (WIDTH, 600), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    y = write(draw, (EDGE, top), title, BODY + 2, width=WORDS - 2 * GAP)
-    low = write(draw, (EDGE, y), words, SMALL, width=WORDS - 2 * GAP, color=QUIET)
+    faded, draw = _faded(_resized(one.image, factor)), ImageDraw.Draw(sheet)
+    write(draw, (EDGE, 0), title, BODY)
+    x = EDGE + text_width(title, BODY) + GAP
+    top = write(draw, (x, 2), words, SMALL, width=WIDTH - EDGE - x, color=QUIET) + GAP / 2
     for k, level in enumerate(ideas.levels):
-        x, picture = EDGE + WORDS + k * (wide + GAP), faded.copy()
+        x, picture = EDGE + k * (wide + GAP), faded.copy()
         _paint(picture, level, factor, marks[k])
         _outline(picture, (one.boxes * factor).tolist())
-        sheet.paste(picture, (x, top))
-        if named:
-            write(draw, (x, 0), f"cells of {level.stride} px", SMALL)
-        told = f"{counts[k]} cell{'' if counts[k] == 1 else 's'}" if counts[k] else "none"
+        sheet.paste(picture, (x, round(top)))
+        told = f"{counts[k] or 'no'} cell{'' if counts[k] == 1 else 's'} of {level.stride} px"
         write(draw, (x, top + picture.height + 2), told, SMALL, color=QUIET)
-    return sheet.crop((0, 0, WIDTH, round(max(low, top + faded.height + 1.7 * SMALL)) + GAP))
+    return sheet.crop((0, 0, WIDTH, round(top + faded.height + 1.5 * SMALL) + GAP))
 
 
 def _paint(picture: Image.Image, level: Level, factor: float, marks: Sequence[Mark]) -> None:
@@ -216,7 +211,7 @@ def ramp(share: float) -> Color:
 def _scale() -> Image.Image:
     """What the colours of regions mean."""
     sheet = Image.new("RGB", (WIDTH, 2 * SMALL + 2), PAPER)
-    draw, x = ImageDraw.Draw(sheet), EDGE + WORDS
+    draw, x = ImageDraw.Draw(sheet), EDGE
     write(draw, (x, 0), "counts little", SMALL, color=QUIET)
     x += round(text_width("counts little", SMALL)) + GAP
     for k in range(160):
@@ -236,6 +231,8 @@ def _edges(ideas: Ideas) -> Image.Image:
         "From one cell, the cross. Bars: how probable it is that the edge lies there. A black line marks the edge that "
         "follows, their mean, in px of the photograph; dashed: the object's box. Few high bars: a sure edge."
     )
+    if all(edges.bins is None for edges in ideas.edges):
+        text = "From one cell, the cross, in px of the photograph. Dashed: the object's box."
     box = one.boxes[k].astype(np.float64)
     view = view_of(box, ideas.edges, one.image.size)
     sheet, y = Image.new("RGB", (WIDTH, 700), PAPER), round(1.9 * BODY)

@@ -118,6 +118,15 @@ class Ideas:
     chosen: int | None
     edges: list[Edges]
 
+    @property
+    def reasons(self) -> dict[str, list[str]]:
+        """Regions that are not shown, by the sentence that says why."""
+        found: dict[str, list[str]] = {}
+        for name, reason in self.left_out.items():
+            sentence = reason.partition(". ")[0].rstrip(".") + "."
+            found.setdefault(sentence.replace(f"The region '{name}'", "Such a region"), []).append(name)
+        return found
+
 
 def gather(
     photograph: Photograph,
@@ -178,7 +187,7 @@ def _possible(
         config = RegionConfig(region=name)  # refuses unknown names
         try:
             if teacher is None and name in OF_TEACHER:
-                raise ConfigError(f"The region '{name}' compares with a teacher; name one (--teacher).")
+                raise ConfigError(f"The region '{name}' compares with a teacher, and there is none (--teacher).")
             require_region(config, student.spec, student.spec if teacher is None else teacher.spec)
         except ConfigError as error:
             if regions is not None:

@@ -92,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
         chosen=None if args.object is None else args.object - 1,
     )
     print(f"{args.image}: {len(photograph)} object{'' if len(photograph) == 1 else 's'}. {photograph.origin}")
-    for name, reason in ideas.left_out.items():
-        print(f"without the region {name}: {reason}")
+    for reason, left_out in ideas.reasons.items():
+        print(f"Without {', '.join(left_out)}. {reason}")
     print(f"the picture is {save_picture(draw_ideas(ideas), args.out)}")
     return 0
 

@@ -10,13 +10,13 @@ from PIL import Image
 
 from ld_hub.analysis import idea_pictures
 from ld_hub.analysis.edge_pictures import BARS, BETWEEN, CUT, panel, view_of
-from ld_hub.analysis.idea_pictures import EDGE, GAP, STUDENT, TEACHER, WIDTH, WORDS, color_of_object, draw_ideas, ramp
+from ld_hub.analysis.idea_pictures import EDGE, GAP, STUDENT, TEACHER, WIDTH, color_of_object, draw_ideas, ramp
 from ld_hub.analysis.ideas import Edges, Ideas, Level, RegionMap
 from ld_hub.analysis.photograph import Photograph
 
 BLUE = (0, 0, 255)
 BOX = np.array([20.0, 30, 80, 70])
-SIDES = {"left": 0, "top": 1, "right": 2, "bottom": 3}
+SMALL_SIDE = (WIDTH - 2 * EDGE - GAP) // 2  # px of the small photographs of two levels
 
 
 def one_hot(*bins: int) -> np.ndarray:
@@ -95,15 +95,14 @@ def test_plain_boxes_are_drawn_without_bars():
     view = (0.0, 0.0, 100.0, 100.0)
     picture = np.asarray(panel(Image.new("RGB", (100, 100), "white"), BOX, edges(None), view, BLUE))
     blue = (picture == BLUE).all(axis=2)
-    assert not blue[CUT + BETWEEN :].any() and not blue[:, CUT + BETWEEN :].any()
+    assert picture.shape[0] == CUT and not blue[:, CUT + BETWEEN :].any()
     assert blue[CUT // 2, round(90 * CUT / 100)]  # the right side of the box
     assert (picture[:, CUT + BETWEEN :] < 100).any()  # the sentence
 
 
 def first_level(picture: Image.Image, top: int) -> np.ndarray:
     """The small photograph of the first of two levels."""
-    wide = (WIDTH - 2 * EDGE - WORDS) // 2 - GAP
-    return np.asarray(picture.crop((EDGE + WORDS, top, EDGE + WORDS + wide, top + wide))).astype(int)
+    return np.asarray(picture.crop((EDGE, top, EDGE + SMALL_SIDE, top + SMALL_SIDE))).astype(int)
 
 
 def near(pixel: np.ndarray, color: tuple[int, int, int], opacity: float) -> bool:
@@ -114,7 +113,7 @@ def near(pixel: np.ndarray, color: tuple[int, int, int], opacity: float) -> bool
 def test_cells_have_the_colour_of_their_object_and_their_importance():
     whole = ideas()
     owners, regions = idea_pictures._owners(whole), idea_pictures._regions(whole)
-    wide = (WIDTH - 2 * EDGE - WORDS) // 2 - GAP
+    wide = SMALL_SIDE
     grey = (120, 126, 132)
     answering = {(4, 6): (color_of_object(0), 0.85), (1, 2): (color_of_object(1), 0.85), (9, 0): (grey, 0.5)}
     looked_at = {(3, 8): (ramp(1.0), 0.92), (7, 7): (ramp(0.2), 0.68)}
@@ -125,7 +124,7 @@ def test_cells_have_the_colour_of_their_object_and_their_importance():
             top
             for top in range(picture.height - wide)
             if all(
-                near(pixels[top + int((y + 0.45) * wide / 10), EDGE + WORDS + int((x + 0.45) * wide / 10)], *look)
+                near(pixels[top + int((y + 0.45) * wide / 10), EDGE + int((x + 0.45) * wide / 10)], *look)
                 for (y, x), look in expected.items()
             )
         ]
