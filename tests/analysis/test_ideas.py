@@ -20,6 +20,7 @@ from ld_hub.errors import ConfigError, UnknownNameError
 from ld_hub.preprocessing import DataConfig
 from ld_hub.preprocessing.transforms import Preprocessor, collate
 from ld_hub.registry import Registry
+from ld_hub.structures import Targets
 from tests.analysis.conftest import untrained
 from tests.assigners.test_atss import loops as atss_loops
 from tests.assigners.test_max_iou_fcos import max_iou_loops
@@ -178,10 +179,20 @@ def test_what_the_teacher_decides_is_what_it_says_of_its_own_input(photograph, p
     same(found.members, maps(dict.fromkeys(rows, 1.0)))
 
 
-def test_rows_of_a_cell_are_counted(photograph):
+def targets_of_boxes():
+    labels = torch.zeros(3, dtype=torch.int64)
+    return Targets.pad([torch.tensor(BOXES) * FACTOR], [labels], torch.tensor([[40, 64]]))
+
+
+def test_rows_of_a_cell_are_counted_and_the_most_important_one_counts(photograph):
     model = untrained("retinanet", size=64)
     found = region(gather(photograph, model, regions=["all"]), "all")
     assert all((level <= 9).all() and (level > 0).any() for level in found.members[:1])
+    output = by_hand(model, photograph)
+    score = output.cls_logits[0].sigmoid().max(dim=1).values.tolist()
+    answering = gather(photograph, model, regions=["main"]).regions[0]
+    positive = model.assign(output.priors, targets_of_boxes()).gt_index[0] >= 0
+    same(answering.importance, maps({row: score[row] for row in positive.nonzero().flatten().tolist()}, 9))
     ignored = int(sum((9 - level).sum() for level in found.members))
     boxes, grid = torch.tensor(BOXES) * FACTOR, by_hand(model, photograph).priors
     owner = max_iou_loops(grid, boxes, torch.ones(3).bool(), torch.ones(len(grid)).bool())
