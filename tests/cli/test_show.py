@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ld_hub.analysis.idea_pictures import STUDENT, TEACHER, WIDTH
+from ld_hub.cli import verb_show
 from ld_hub.cli.main import main
 from ld_hub.demo import make_demo_dataset
 from ld_hub.demo.scene import CLASSES
@@ -140,6 +142,15 @@ def test_help_teaches_by_examples(capsys):
     text = capsys.readouterr().out
     assert stop.value.code == 0 and "ld-hub show ld_hub_demo/student_vlr" in text and "draw_ideas(gather(" in text
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_the_python_of_the_help_runs(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = verb_show._EPILOG.partition("in Python:\n")[2]
+    names = {"image": Image.new("RGB", (200, 260)), "student": untrained(seed=0), "teacher": untrained(seed=1)}
+    exec(compile(textwrap.dedent(code), "help", "exec"), names)
+    with Image.open("ideas.png") as opened:
+        assert opened.width == WIDTH and names["seen"].names == ("dog",)
 
 
 def test_faults_that_need_no_model_are_found_without_torch(tmp_path):
