@@ -1,6 +1,6 @@
 """Files on disk and on the Hub: atomic writes, safetensors, config.json, downloads. Never a pickle."""
 
-from ld_hub.hub.config_file import CONFIG_NAME, MODEL_TYPE, no_model, read_config, shorten, write_json
+from ld_hub.hub.config_file import CONFIG_NAME, MODEL_TYPE, no_model, read_config, write_json
 from ld_hub.hub.download import download, origin_of
 from ld_hub.hub.fetch import disk_errors, fetch_file, offline, one_at_a_time
 from ld_hub.hub.files import (
@@ -36,7 +36,6 @@ __all__ = [
     "refuse_non_finite",
     "save_safetensors",
     "sha256_of",
-    "shorten",
     "tensor_shapes",
     "write_json",
 ]

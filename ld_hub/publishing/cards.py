@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ld_hub.hub.card_file import METRICS, ap_cells, card_metadata, escape, fence, render_card, table
-from ld_hub.hub.evidence import TITLES
+from ld_hub.hub.evidence import TITLES, Evidence
 from ld_hub.models.backbones import timm_name
 from ld_hub.publishing.citations import FAMILY_PAPERS, bibtex
 from ld_hub.publishing.facts import (
@@ -43,7 +43,7 @@ def model_card(
     *,
     repo_id: str = "",
     license: str | None = None,
-    evaluations: Sequence[Mapping[str, Any]] = (),
+    evaluations: Sequence[Evidence] = (),
     run: Path | None = None,
     folder: Path | None = None,
 ) -> str:
@@ -53,8 +53,8 @@ def model_card(
         model: A detector with its weights.
         repo_id: ``org/name`` that it is published under.
         license: SPDX id of the weights' licence.
-        evaluations: Content of evaluation artefacts (`ld_hub.hub.evidence.read_evidence`): the model's own, and those
-            of its teacher and of the same model without distillation.
+        evaluations: Artefacts (`ld_hub.hub.evidence.read_evidence`): the model's own, and those of its teacher and of
+            the same model without distillation.
         run: Directory of the training run.
         folder: Directory that the card will lie in; pictures there (`PICTURES`) are shown.
 
@@ -62,7 +62,7 @@ def model_card(
         Markdown with YAML metadata; what is generated stands between `ld_hub.hub.card_file.BEGIN` and ``END``.
 
     Raises:
-        EvaluationError: If an artefact is not what `ld-hub eval` wrote, or is of other weights.
+        EvaluationError: If an artefact is of other weights.
         CheckpointError: If a file of the run is damaged.
     """
     facts = read_run(run)
@@ -257,19 +257,19 @@ def _pictures(folder: Path | None, name: str) -> str:
 
 def _average_precision(model: Any, measured: Measured, repo_id: str) -> str:
     parts = []
-    for content in measured.own:
-        rows = [["this model", *ap_cells(content)]]
-        rows += [[_row_title(title, each), *ap_cells(each)] for title, each in measured.beside(content)]
-        data = content["data"]
+    for own in measured.own:
+        rows = [["this model", *ap_cells(own)]]
+        rows += [[_row_title(title, each), *ap_cells(each)] for title, each in measured.beside(own)]
+        data = own.data
         place = repo_id or "."
         parts += [
-            f"{escape(data['name'])}, {escape(data['split'])}: {TITLES[content['protocol']]}; "
-            f"{content['images']} images, {content['detections']} detections{_left_out(content)} "
-            f"(annotations sha256 `{data['sha256'][:16]}`, weights `{content['weights']['sha256'][:16]}`); "
-            f"{escape(content['precision'])} on {escape(content['device'])}.",
-            table(["AP, x100", *METRICS[content["protocol"]]], rows),
-            _classes(content),
-            f"Measured by {code('ld-hub')} {escape(content['versions'].get('ld_hub', ''))}; to check it:",
+            f"{escape(data.name)}, {escape(data.split)}: {TITLES[own.protocol]}; "
+            f"{own.images} images, {own.detections} detections{_left_out(own)} "
+            f"(annotations sha256 `{data.sha256[:16]}`, weights `{own.weights.sha256[:16]}`); "
+            f"{escape(own.precision)} on {escape(own.device)}.",
+            table(["AP, x100", *METRICS[own.protocol]], rows),
+            _classes(own),
+            f"Measured by {code('ld-hub')} {escape(own.versions.get('ld_hub', ''))}; to check it:",
             fence(f"ld-hub verify {place} --data DATA_DIRECTORY", "sh"),
         ]
     others = [("this name", full, cfg) for full, cfg in published_rows(model.name, model.label_names)]
@@ -279,23 +279,23 @@ def _average_precision(model: Any, measured: Measured, repo_id: str) -> str:
     return "\n\n".join(["## Average precision", *parts]) if parts else ""
 
 
-def _left_out(content: Mapping[str, Any]) -> str:
-    return f", {content['not_counted']} of them not counted" if content["not_counted"] else ""
+def _left_out(evidence: Evidence) -> str:
+    return f", {evidence.not_counted} of them not counted" if evidence.not_counted else ""
 
 
-def _row_title(title: str, content: Mapping[str, Any]) -> str:
-    facts = content["model"]
-    hub = from_hub(facts["name"])
-    name = hub[0] if hub else facts["architecture"]
-    commit = facts.get("commit") or (hub[1] if hub else "")
+def _row_title(title: str, evidence: Evidence) -> str:
+    judged = evidence.model
+    hub = from_hub(judged.name)
+    name = hub[0] if hub else judged.architecture
+    commit = judged.commit or (hub[1] if hub else "")
     return f"{title}: {code(name)}" + (f" at {code(commit[:12])}" if commit else "")
 
 
-def _classes(content: Mapping[str, Any]) -> str:
+def _classes(evidence: Evidence) -> str:
     """AP of each class, folded where there are many."""
     rows = [
-        [escape(name), "" if ap is None else f"{100 * ap:.1f}", str(content["boxes"].get(name, ""))]
-        for name, ap in content["per_class"].items()
+        [escape(name), "" if ap is None else f"{100 * ap:.1f}", str(evidence.boxes.get(name, ""))]
+        for name, ap in evidence.per_class.items()
     ]
     text = table(["class", "AP, x100", "boxes"], rows)
     if len(rows) <= 10:
@@ -366,20 +366,20 @@ def _licences(license: str | None, base_model: str | None, backbone: str) -> str
 def _limits(measured: Measured) -> str:
     """What the evaluations show it cannot do, or do not show."""
     lines = []
-    for content in measured.own:
-        where = f"{escape(content['data']['name'])}, {escape(content['data']['split'])}"
-        unseen = [name for name, ap in content["per_class"].items() if ap is None]
-        weak = [name for name, ap in content["per_class"].items() if ap is not None and ap < 0.05]
+    for own in measured.own:
+        where = f"{escape(own.data.name)}, {escape(own.data.split)}"
+        unseen = [name for name, ap in own.per_class.items() if ap is None]
+        weak = [name for name, ap in own.per_class.items() if ap is not None and ap < 0.05]
         if unseen:
             lines.append(f"- {where} has no boxes of {_some(unseen)}: nothing is known about them.")
         if weak:
             lines.append(f"- AP below 5 on {where}: {_some(weak)}.")
         sizes = {"small (below 32² px)": "APs", "medium": "APm", "large (above 96² px)": "APl"}
-        missing = [name for name, key in sizes.items() if content["stats"].get(key, 0.0) is None]
+        missing = [name for name, key in sizes.items() if own.stats.get(key, 0.0) is None]
         if missing:
             lines.append(f"- {where} has no {' and no '.join(missing)} objects.")
-        if content["images"] < 500:
-            lines.append(f"- AP on {where} is of {content['images']} images: a difference of few points may be chance.")
+        if own.images < 500:
+            lines.append(f"- AP on {where} is of {own.images} images: a difference of few points may be chance.")
     return "\n\n".join(["## Limits", "\n".join(lines)]) if lines else ""
 
 

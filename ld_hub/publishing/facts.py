@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ld_hub.errors import CheckpointError, EvaluationError, LdHubError
 from ld_hub.hub import WEIGHTS_NAME, save_safetensors, sha256_of
 from ld_hub.hub.card_file import read_yaml
 from ld_hub.hub.config_file import parse_json
-from ld_hub.hub.evidence import check_evidence
+from ld_hub.hub.evidence import Evidence
 from ld_hub.models.backbones import timm_name
 from ld_hub.models.label_names import default_labels
 from ld_hub.models.short_names import SHORT_NAMES
@@ -25,11 +25,6 @@ from ld_hub.registry import MODELS, PretrainedCfg
 
 TABLE_SIZE = (800, 1280)  # height, width at which papers count multiply-adds
 _MAX_BYTES = 2_000_000
-
-
-def comparable(content: Mapping[str, Any]) -> tuple[str, str]:
-    """What two evaluations must have in common to stand in one table: annotations and protocol."""
-    return content["data"]["sha256"], content["protocol"]
 
 
 @dataclass(frozen=True)
@@ -42,14 +37,14 @@ class Measured:
         alone: Of the same structure without distillation.
     """
 
-    own: list[dict[str, Any]] = field(default_factory=list)
-    teacher: list[dict[str, Any]] = field(default_factory=list)
-    alone: list[dict[str, Any]] = field(default_factory=list)
+    own: list[Evidence] = field(default_factory=list)
+    teacher: list[Evidence] = field(default_factory=list)
+    alone: list[Evidence] = field(default_factory=list)
 
-    def beside(self, content: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    def beside(self, own: Evidence) -> list[tuple[str, Evidence]]:
         """Evaluations of teacher and baseline like one of the model's own, with titles: same images, same protocol."""
         rows = [("teacher", each) for each in self.teacher] + [("without distillation", each) for each in self.alone]
-        return [(title, each) for title, each in rows if comparable(each) == comparable(content)]
+        return [(title, each) for title, each in rows if each.comparable == own.comparable]
 
 
 @dataclass(frozen=True)
@@ -112,7 +107,7 @@ def read_run(path: Path | None) -> Run:
     return Run(path, settings, arguments, text, tuple(typed.splitlines()), speed)
 
 
-def sort_evaluations(model: Any, evaluations: Sequence[Mapping[str, Any]], run: Run) -> Measured:
+def sort_evaluations(model: Any, evaluations: Sequence[Evidence], run: Run) -> Measured:
     """Tell whose each evaluation is, by hashes, and refuse those that are nobody's.
 
     An evaluation is the model's own if the weights file that it names is, bit for bit, the one that `save_pretrained`
@@ -121,31 +116,30 @@ def sort_evaluations(model: Any, evaluations: Sequence[Mapping[str, Any]], run: 
 
     Args:
         model: A detector with its weights.
-        evaluations: Contents of artefacts.
+        evaluations: All that are at hand.
         run: Of the model's training.
 
     Raises:
-        EvaluationError: If one is no artefact, or of none of the three.
+        EvaluationError: If one is of none of the three.
     """
     if not evaluations:
         return Measured()
     own_hash, found = saved_hash(model), Measured()
     recipe = model.recipe or {}
     hashes, names = listed(run.settings.get("teacher_weights_sha256")), listed(recipe.get("teacher"))
-    for given in evaluations:
-        content = check_evidence(given)
-        facts = content["model"]
-        same = facts["family"] == model.family and facts["config"] == asdict(model.config)
-        if content["weights"]["sha256"] == own_hash:
-            found.own.append(content)
-        elif recipe and (content["weights"]["tensors"] in hashes if hashes else facts["architecture"] in names):
-            found.teacher.append(content)
-        elif recipe and same and not facts.get("recipe"):
-            found.alone.append(content)
+    for each in evaluations:
+        judged, weights = each.model, each.weights
+        same = judged.family == model.family and judged.config == asdict(model.config)
+        if weights.sha256 == own_hash:
+            found.own.append(each)
+        elif recipe and (weights.tensors in hashes if hashes else judged.architecture in names):
+            found.teacher.append(each)
+        elif recipe and same and not judged.recipe:
+            found.alone.append(each)
         else:
-            digits = content["weights"]["sha256"][:12]
+            digits = weights.sha256[:12]
             raise EvaluationError(
-                f"The evaluation of '{facts['name']}' is of other weights (sha256 {digits}...) than this model's "
+                f"The evaluation of '{judged.name}' is of other weights (sha256 {digits}...) than this model's "
                 f"({own_hash[:12]}...), and neither of its teacher nor of the same model without distillation. "
                 "Evaluate this model: `ld-hub eval MODEL_DIR --data DIR`."
             )

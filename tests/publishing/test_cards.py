@@ -19,6 +19,7 @@ from ld_hub.engine import DistillationTrainer, TrainConfig
 from ld_hub.engine.identity import weights_digest
 from ld_hub.errors import CheckpointError, EvaluationError
 from ld_hub.hub.card_file import read_metadata
+from ld_hub.hub.evidence import Evidence
 from ld_hub.models.factory import create_model
 from ld_hub.models.label_names import default_labels
 from ld_hub.models.names import available
@@ -30,6 +31,11 @@ from ld_hub.registry import MODELS
 from tests.support.judged import STRANGE, judge, lively, write_data
 
 CARDS = Path(__file__).parents[2] / "model_cards"
+
+
+def artefacts(contents):
+    """The contents of files, read."""
+    return [Evidence.from_dict(content) for content in contents]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +63,7 @@ def story(tmp_path_factory):
 
 def test_a_card_holds_what_was_measured(story):
     model, run, evaluations = story
-    text = model_card(model, repo_id="me/ducks", license="mit", evaluations=evaluations, run=run)
+    text = model_card(model, repo_id="me/ducks", license="mit", evaluations=artefacts(evaluations), run=run)
     data = ModelCard(text).data
     stats = evaluations[0]["stats"]
     kinds = {"map": "AP", "map_50": "AP50", "map_75": "AP75", "map_small": "APs", "map_medium": "APm"}
@@ -135,7 +141,7 @@ def test_published_figures_stand_apart_with_their_source():
 
 def test_strange_labels_are_shown_as_they_are(story):
     model, run, evaluations = story
-    text = model_card(model, evaluations=evaluations, run=run)
+    text = model_card(model, evaluations=artefacts(evaluations), run=run)
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text.split("---\n", 2)[2])
     tags = set(re.findall(r"<(\w+)", html))
     assert tags <= {"h1", "h2", "p", "pre", "code", "table", "thead", "tbody", "tr", "th", "td", "details", "summary",
@@ -159,16 +165,16 @@ def test_only_what_eval_wrote_about_these_weights_enters(story):
     model, run, evaluations = story
     own, teacher, alone = evaluations
     with pytest.raises(EvaluationError, match="Only what `ld-hub eval` writes"):
-        model_card(model, evaluations=[{"stats": {"AP": 0.9}}], run=run)
+        model_card(model, evaluations=artefacts([{"stats": {"AP": 0.9}}]), run=run)
     with pytest.raises(EvaluationError, match="of other weights"):
-        model_card(lively(seed=9), evaluations=[own])
+        model_card(lively(seed=9), evaluations=artefacts([own]))
     stranger = {**teacher, "weights": {**teacher["weights"], "tensors": "0" * 16}}
     with pytest.raises(EvaluationError, match="of other weights"):
-        model_card(model, evaluations=[own, stranger], run=run)
+        model_card(model, evaluations=artefacts([own, stranger]), run=run)
     other = {**teacher, "data": {**teacher["data"], "sha256": "0" * 64}}
-    text = model_card(model, evaluations=[own, other], run=run)
+    text = model_card(model, evaluations=artefacts([own, other]), run=run)
     assert "| teacher" not in text and "| this model" in text
-    assert "## Average precision" not in model_card(model, evaluations=[teacher, alone], run=run)
+    assert "## Average precision" not in model_card(model, evaluations=artefacts([teacher, alone]), run=run)
 
 
 def test_hashes_of_an_evaluation(story):
@@ -251,9 +257,9 @@ def test_a_teacher_from_the_hub_is_named_with_its_commit(story):
     commit = "0123456789abcdef0123456789abcdef01234567"
     model = copy.copy(model)
     model.recipe = {**model.recipe, "teacher_origin": {"gfocal_tiny": f"org/teacher@{commit}"}}
-    text = model_card(model, repo_id="me/ducks", license="mit", evaluations=evaluations, run=run)
+    text = model_card(model, repo_id="me/ducks", license="mit", evaluations=artefacts(evaluations), run=run)
     assert f"[org/teacher](https://huggingface.co/org/teacher/tree/{commit}), commit `{commit}`" in text
     for strange in ("org/teacher", {"gfocal_tiny": 'evil"</td><b>@y'}, {"gfocal_tiny": None}):
         model.recipe = {**model.recipe, "teacher_origin": strange}
-        shown = model_card(model, repo_id="me/ducks", license="mit", evaluations=evaluations, run=run)
+        shown = model_card(model, repo_id="me/ducks", license="mit", evaluations=artefacts(evaluations), run=run)
         assert "evil" not in shown and "Distilled from" in shown

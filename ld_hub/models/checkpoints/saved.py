@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ld_hub.checked import shorten
 from ld_hub.errors import CheckpointError, LdHubError
-from ld_hub.hub import CONFIG_NAME, read_config, shorten
+from ld_hub.hub import CONFIG_NAME, read_config
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.preprocessing import DataConfig
 from ld_hub.registry import MODELS, ModelEntry
