@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
+    from ld_hub.benchmark.figures import ScorerTable, SpeedTable
     from ld_hub.benchmark.scorers import Scoring
     from ld_hub.benchmark.steps import Workload
 
 
-def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_classes: int) -> dict[str, Any]:
+def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_classes: int) -> SpeedTable:
     """Measure and print architectures with and without bins, row by row (LD paper, Table 3); at most 80 columns.
 
     Args:
@@ -22,9 +23,10 @@ def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_
         num_classes: C.
 
     Returns:
-        The figures as plain JSON values.
+        The figures.
     """
     from ld_hub.benchmark.detectors import PUBLISHED, SIZE, measure, with_and_without_bins
+    from ld_hub.benchmark.figures import SpeedTable
 
     forms = with_and_without_bins(names or PUBLISHED)
     wide = max(12, *(len(name) for name in forms))
@@ -32,16 +34,16 @@ def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_
     rows = []
     for name in forms:
         row = measure(name, work, device, num_classes)
-        rows.append(row.to_dict())
+        rows.append(row)
         size = f"{row.params / 1e6:>8.2f} M{row.multiply_adds / 1e9:>13.2f} G"
         speed = f"{row.network * 1e3:>7.1f} ms{row.postprocessing * 1e3:>5.1f} ms{row.images_per_second:>10.2f}"
         print(f"{name:<{wide}}{'yes' if row.bins else 'no':>6}{size}{speed}", flush=True)
     print(f"\nparams: trainable ones; multiply-adds at {SIZE[1]}x{SIZE[0]}; network and rest (decoding,\n"
           f"NMS) per image, medians; images/s without reading images.")  # fmt: skip
-    return {"rows": rows}
+    return SpeedTable(tuple(rows))
 
 
-def scorer_table(images: int, num_classes: int, detections: int) -> dict[str, Any]:
+def scorer_table(images: int, num_classes: int, detections: int) -> ScorerTable:
     """Measure and print the scorers on random detections; at most 80 columns.
 
     Args:
@@ -50,10 +52,11 @@ def scorer_table(images: int, num_classes: int, detections: int) -> dict[str, An
         detections: Per image.
 
     Returns:
-        The figures as plain JSON values; ``ratio`` is hotcoco's time over pycocotools', None without hotcoco.
+        The figures.
     """
     from importlib.util import find_spec
 
+    from ld_hub.benchmark.figures import ScorerTable
     from ld_hub.benchmark.scorers import ScoringLoad, time_scorers
     from ld_hub.evaluation.backends import BACKENDS
 
@@ -75,7 +78,4 @@ def scorer_table(images: int, num_classes: int, detections: int) -> dict[str, An
         print("\nhotcoco is not installed: pip install 'ld_hub[fast-eval]'")
     else:
         print(f"\nhotcoco takes {ratio:.3f} of pycocotools' time (1/{1 / ratio:.0f}) on {images} images")
-    return {
-        "images": images, "num_classes": num_classes, "detections": detections, "ratio": ratio,
-        "rows": [row.to_dict() for row in rows],
-    }  # fmt: skip
+    return ScorerTable(images, num_classes, detections, ratio, tuple(rows))

@@ -345,11 +345,11 @@ def _annotations(settings: Mapping[str, Any]) -> str:
 
 def _speed(run: Run) -> str:
     """Images per second that `ld-hub benchmark` measured, with the hardware."""
-    found, work = run.speed.get("inference"), run.speed.get("workload")
-    if not isinstance(found, Mapping) or not isinstance(work, Mapping) or not run.speed.get("hardware"):
+    if run.speed is None or run.speed.inference is None or run.speed.workload is None:
         return ""
-    size = f"{work.get('batch_size')} images of {work.get('width')}x{work.get('height')}"
-    return escape(f"{found.get('images_per_second', 0):.1f} images/s ({size}; {run.speed['hardware']})")
+    work = run.speed.workload
+    size = f"{work.batch_size} images of {work.width}x{work.height}"
+    return escape(f"{run.speed.inference.images_per_second:.1f} images/s ({size}; {run.speed.hardware})")
 
 
 def _licences(license: str | None, base_model: str | None, backbone: str) -> str:

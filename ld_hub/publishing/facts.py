@@ -12,6 +12,7 @@ from typing import Any
 import timm
 import torch
 
+from ld_hub.benchmark.figures import Figures
 from ld_hub.benchmark.profile import ParameterCount, multiply_adds, params
 from ld_hub.errors import CheckpointError, EvaluationError, LdHubError
 from ld_hub.hub import WEIGHTS_NAME, save_safetensors, sha256_of
@@ -65,7 +66,7 @@ class Run:
     arguments: dict[str, Any] = field(default_factory=dict)
     text: str = ""
     commands: tuple[str, ...] = ()
-    speed: dict[str, Any] = field(default_factory=dict)
+    speed: Figures | None = None
 
     @property
     def distils(self) -> bool:
@@ -103,7 +104,8 @@ def read_run(path: Path | None) -> Run:
         arguments = read_yaml(text) if text else {}
     except LdHubError as error:
         raise CheckpointError(f"'{path / 'arguments.yaml'}': its lines {error}") from None
-    settings, speed = _json(path / "config.json"), _json(path / "benchmark.json")
+    settings, measured = _json(path / "config.json"), path / "benchmark.json"
+    speed = Figures.from_dict(_json(measured), f"'{measured}'") if measured.is_file() else None
     return Run(path, settings, arguments, text, tuple(typed.splitlines()), speed)
 
 
