@@ -15,6 +15,7 @@ from ld_hub.distillation.focal_global import FocalGlobalConfig
 from ld_hub.distillation.inputs import TermInputs
 from ld_hub.distillation.recipes import RECIPES, Recipe, get_recipe, list_recipes, register_recipe
 from ld_hub.distillation.regions import REGIONS
+from ld_hub.distillation.teach import make_teaching, recipe_of
 from ld_hub.distillation.terms import TERMS, Term, TermConfig, register_term
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "TermInputs",
     "get_recipe",
     "list_recipes",
+    "make_teaching",
+    "recipe_of",
     "register_recipe",
     "register_term",
 ]

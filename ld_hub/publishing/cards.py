@@ -7,10 +7,11 @@ figures of others stand apart, with their source.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ld_hub.engine.records import RunSettings
 from ld_hub.hub.card_file import METRICS, ap_cells, card_metadata, escape, fence, render_card, table
 from ld_hub.hub.evidence import TITLES, Evidence
 from ld_hub.models.backbones import timm_name
@@ -21,13 +22,13 @@ from ld_hub.publishing.facts import (
     backbone_license,
     backbone_repo,
     from_hub,
-    listed,
     published_rows,
     read_run,
     size_of,
     sort_evaluations,
 )
 from ld_hub.registry import PretrainedCfg
+from ld_hub.structures import Teaching
 
 FAMILIES = {"gfocal": "GFocal", "atss": "ATSS", "fcos": "FCOS", "retinanet": "RetinaNet"}
 PICTURES = {  # files that a card shows where they lie beside it
@@ -35,6 +36,7 @@ PICTURES = {  # files that a card shows where they lie beside it
     "curves.png": "Curves of the training run",
 }
 _SHOWN_CLASSES = 12
+_OPTIONS = ("reference", "individual_ld", "balance", "teacher_scale", "teacher_weights", "class_map")
 _TERM_COLUMNS = ("kind", "region", "weight", "temperature", "first_step", "last_step")
 
 
@@ -73,7 +75,7 @@ def model_card(
         license=license,
         datasets=[name for name in (facts.data,) if name],
         base_model=_base_model(model, facts),
-        tags=card_tags(model.family, model.recipe or {}),
+        tags=card_tags(model.family, model.teaching),
         evaluations=measured.own,
     )
     sections = [
@@ -81,28 +83,27 @@ def model_card(
         _use(repo_id),
         _pictures(folder, "detections.jpg"),
         _average_precision(model, measured, repo_id),
-        recipe_section(model.recipe or {}),
+        recipe_section(model.teaching),
         _training(model, facts),
         _pictures(folder, "curves.png"),
         size_section(model, _speed(facts)),
         _licences(license, _base_model(model, facts), model.config.backbone),
         _limits(measured),
-        citation_section(model, (model.recipe or {}).get("paper"), (model.recipe or {}).get("name")),
+        citation_section(model, model.teaching),
     ]
     return render_card(metadata, title, sections)
 
 
-def card_tags(family: str, recipe: Mapping[str, Any]) -> list[str]:
+def card_tags(family: str, teaching: Teaching | None) -> list[str]:
     """Tags of a model: its family, and its method and teacher where it was distilled.
 
     Args:
         family: Of the detector.
-        recipe: As the trainer records it; empty for a model that was not distilled.
+        teaching: How it was distilled; None for a model that was not.
     """
-    if not recipe:
+    if teaching is None:
         return [family]
-    teachers = [f"teacher:{name}" for name in listed(recipe.get("teacher"))]
-    return [family, "distillation", f"recipe:{recipe.get('name')}", *teachers]
+    return [family, "distillation", f"recipe:{teaching.recipe}", *(f"teacher:{name}" for name in teaching.teachers)]
 
 
 def code(text: Any) -> str:
@@ -126,26 +127,24 @@ def architecture(model: Any) -> str:
     return f"{family} with the backbone {inside}; {len(names)} class{'es' * (len(names) > 1)}: {shown}{more}."
 
 
-def recipe_section(recipe: Mapping[str, Any], note: str = "") -> str:
+def recipe_section(teaching: Teaching | None, note: str = "") -> str:
     """How a model was distilled, term by term; empty for one that was not.
 
     Args:
-        recipe: As the trainer records it.
+        teaching: As the trainer left it.
         note: A sentence below the title.
     """
-    terms = recipe.get("terms")
-    if not isinstance(terms, Mapping) or not terms:
+    if teaching is None or not teaching.terms:
         return ""
     rows = []
-    for name, values in terms.items():
-        plain = values if isinstance(values, Mapping) else {}
-        first = [_value(plain.get(key)) if plain.get(key) != 0 or key == "weight" else "" for key in _TERM_COLUMNS]
-        others = [f"{key}={_value(value)}" for key, value in plain.items() if _telling(key, value)]
+    for name, term in teaching.terms.items():
+        first = [_value(term.get(key)) if term.get(key) != 0 or key == "weight" else "" for key in _TERM_COLUMNS]
+        others = [f"{key}={_value(value)}" for key, value in term.items() if _telling(key, value)]
         rows.append([code(name), *first, escape(", ".join(others))])
     head = ["term", "kind", "region", "weight", "temperature", "from step", "to step", "settings"]
-    shown = ("reference", "individual_ld", "balance", "teacher_scale", "teacher_weights", "class_map")
-    options = [f"{key}={_value(recipe[key])}" for key in shown if recipe.get(key)]
-    summary = f"{code(recipe.get('name'))}: {escape(str(recipe.get('summary') or ''))}".rstrip(": ")
+    plain, usual = vars(teaching), vars(Teaching())
+    options = [f"{key}={_value(plain[key])}" for key in _OPTIONS if plain[key] != usual[key]]
+    summary = f"{code(teaching.recipe)}: {escape(teaching.summary)}".rstrip(": ")
     parts = ["## Recipe", f"{summary}. {note}".strip(), table(head, rows)]
     return "\n\n".join([*parts, *([f"Options: {escape(', '.join(options))}."] if options else [])])
 
@@ -170,16 +169,16 @@ def size_section(model: Any, speed: str = "") -> str:
     return f"## Size{' and speed' * bool(speed)}\n\n{table(['', ''], rows)}"
 
 
-def citation_section(model: Any, paper: Any, recipe: Any = "") -> str:
+def citation_section(model: Any, teaching: Teaching | None, paper: str = "") -> str:
     """BibTeX of the method and of the detector.
 
     Args:
         model: A detector.
-        paper: Address of the method's paper, if it has one.
-        recipe: Name of the method.
+        teaching: How it was distilled; None for one that was not.
+        paper: Address of the paper, where the method has none.
     """
-    papers = [str(paper or "")]
-    if recipe == "crosskd_pkd":
+    papers = [teaching.paper or paper if teaching is not None else paper]
+    if teaching is not None and teaching.recipe == "crosskd_pkd":
         papers.append("2207.02039")
     papers.append(FAMILY_PAPERS.get(model.family, ""))
     if getattr(model.config, "quality", "none") != "none":
@@ -207,26 +206,24 @@ def _source(cfg: PretrainedCfg) -> str:
 
 def _base_model(model: Any, run: Run) -> str | None:
     """The backbone's repository, if the run says that its weights were the start."""
-    started = run.arguments.get("pretrained_backbone", bool(run.arguments))
-    if not started or run.arguments.get("checkpoint") or run.arguments.get("backbone_checkpoint"):
+    given = run.arguments
+    if not given.pretrained_backbone or given.checkpoint or given.backbone_checkpoint:
         return None
     return backbone_repo(model.config.backbone)
 
 
 def _lead(model: Any, run: Run) -> str:
     sentence = architecture(model)
-    recipe = model.recipe or {}
-    teachers = listed(recipe.get("teacher"))
-    if not teachers:
+    teaching: Teaching | None = model.teaching
+    if teaching is None or not teaching.teachers:
         return sentence
-    origins = recipe.get("teacher_origin")
-    origins = origins if isinstance(origins, Mapping) else {}
-    typed = run.arguments.get("teacher") if len(teachers) == 1 else None
-    sources = [f"hf-hub:{origins[name]}" if name in origins else typed for name in teachers]
-    names = ", ".join(_named(name, from_hub(source)) for name, source in zip(teachers, sources, strict=True))
-    known = listed(run.settings.get("teacher_weights_sha256"))
-    hashes = f" Sha256 of the teacher's tensors: {', '.join(code(each) for each in known)}." if known else ""
-    return f"{sentence} Distilled from {names} by the recipe {code(recipe.get('name'))}.{hashes}"
+    typed = run.arguments.teacher if len(teaching.teachers) == 1 else None
+    sources = [f"hf-hub:{teaching.origins[name]}" if name in teaching.origins else typed for name in teaching.teachers]
+    pairs = zip(teaching.teachers, sources, strict=True)
+    names = ", ".join(_named(name, from_hub(source)) for name, source in pairs)
+    known = ", ".join(code(digits) for digits in run.teacher_hashes)
+    hashes = f" Sha256 of the teacher's tensors: {known}." if known else ""
+    return f"{sentence} Distilled from {names} by the recipe {code(teaching.recipe)}.{hashes}"
 
 
 def _named(name: str, hub: tuple[str, str] | None) -> str:
@@ -304,18 +301,17 @@ def _classes(evidence: Evidence) -> str:
 
 
 def _training(model: Any, run: Run) -> str:
-    if not run.settings:
+    if run.settings is None:
         return ""
-    settings, parts = run.settings, ["## Training"]
-    config = settings.get("config", {})
+    settings, config, parts = run.settings, run.settings.config, ["## Training"]
     rows = [
-        ["images", f"{settings['train_images']}" if "train_images" in settings else ""],
+        ["images", f"{settings.identity.train_images}"],
         ["annotations", _annotations(settings)],
-        ["steps", _joined(settings, " ", steps="{}", images_per_step="of {} images")],
-        ["optimizer", _joined(config, ", ", optimizer="{}", lr_schedule="{} schedule", weight_decay="weight decay {}")],
-        ["peak learning rate", _joined(settings, peak_lr="{}")],
-        ["precision", "float32" if config.get("precision") == "no" else _joined(config, precision="{}")],
-        ["seed", _joined(config, seed="{}")],
+        ["steps", f"{settings.steps} of {settings.images_per_step} images"],
+        ["optimizer", f"{config.optimizer}, {config.lr_schedule} schedule, weight decay {config.weight_decay}"],
+        ["peak learning rate", f"{settings.peak_lr}"],
+        ["precision", "float32" if config.precision == "no" else config.precision or ""],
+        ["seed", f"{config.seed}"],
     ]
     parts.append(table(["", ""], [[name, escape(text)] for name, text in rows if text]))
     if run.commands:
@@ -324,7 +320,7 @@ def _training(model: Any, run: Run) -> str:
     elif run.text:
         module = "distill" if run.distils else "train"
         processes = f"--num_processes {run.processes} " if run.processes else ""
-        name = run.arguments.get("name", model.name)
+        name = run.arguments.name or model.name
         command = f"accelerate launch {processes}-m ld_hub.{module} {name} --config arguments.yaml"
         parts += ["The same settings as a command, rebuilt from arguments.yaml:", fence(command, "sh")]
     if run.text:
@@ -332,14 +328,8 @@ def _training(model: Any, run: Run) -> str:
     return "\n\n".join(parts)
 
 
-def _joined(values: Mapping[str, Any], between: str = "", **forms: str) -> str:
-    """Those of some values that are known, each in its form."""
-    return between.join(form.format(values[key]) for key, form in forms.items() if values.get(key) is not None)
-
-
-def _annotations(settings: Mapping[str, Any]) -> str:
-    digits = settings.get("train_annotations_sha256")
-    name = Path(str(settings.get("train_annotations", ""))).name
+def _annotations(settings: RunSettings) -> str:
+    digits, name = settings.identity.train_annotations_sha256, Path(settings.train_annotations).name
     return f"{name} (sha256 {digits})" if digits else name
 
 

@@ -14,6 +14,8 @@ import torch
 
 from ld_hub.benchmark.figures import Figures
 from ld_hub.benchmark.profile import ParameterCount, multiply_adds, params
+from ld_hub.checked import Source, read_fields
+from ld_hub.engine.records import RunSettings
 from ld_hub.errors import CheckpointError, EvaluationError, LdHubError
 from ld_hub.hub import WEIGHTS_NAME, save_safetensors, sha256_of
 from ld_hub.hub.card_file import read_yaml
@@ -49,21 +51,59 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class RunArguments:
+    """What a card tells of the flags of a run.
+
+    Attributes:
+        name: Model to train.
+        data: Directory of the data.
+        pretrained_backbone: Whether timm's weights of the backbone were the start.
+        backbone_checkpoint: File of the backbone's weights that were the start.
+        checkpoint: Weights of a whole detector that were the start.
+        teacher: The teacher as it was given.
+    """
+
+    name: str | None = None
+    data: str | None = None
+    pretrained_backbone: bool = False
+    backbone_checkpoint: str | None = None
+    checkpoint: str | None = None
+    teacher: str | None = None
+
+    @classmethod
+    def of(cls, text: str, where: str) -> RunArguments:
+        """Read an arguments.yaml.
+
+        Args:
+            text: Its content.
+            where: Its path in quotes, for messages.
+
+        Raises:
+            CheckpointError: If it is no YAML mapping of flags, or a flag has a value of the wrong type.
+        """
+        try:
+            content = read_yaml(text)
+        except LdHubError as error:
+            raise CheckpointError(f"{where}: its lines {error}") from None
+        return read_fields(cls, {"pretrained_backbone": True, **content}, Source(where, CheckpointError))
+
+
+@dataclass(frozen=True)
 class Run:
     """What the files of a training run say; empty where there is none.
 
     Attributes:
         path: Its directory.
         settings: Its config.json.
-        arguments: Its arguments.yaml.
+        arguments: Of its arguments.yaml.
         text: arguments.yaml as it stands, the home directory written as ``~``.
         commands: Lines of its command.txt, likewise: what was typed to start the run, and to continue it.
         speed: Its benchmark.json, as `ld-hub benchmark --json` writes it.
     """
 
     path: Path | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    arguments: dict[str, Any] = field(default_factory=dict)
+    settings: RunSettings | None = None
+    arguments: RunArguments = RunArguments()
     text: str = ""
     commands: tuple[str, ...] = ()
     speed: Figures | None = None
@@ -71,21 +111,26 @@ class Run:
     @property
     def distils(self) -> bool:
         """Whether it was a distillation."""
-        return "recipe" in self.settings
+        return self.settings is not None and self.settings.identity.teaching is not None
 
     @property
     def processes(self) -> int | None:
         """Number of processes, from the images of a step; None where that cannot be told."""
-        own = self.settings.get("config", {})
-        one = _number(own.get("batch_size")) * _number(own.get("accumulation"))
-        images = _number(self.settings.get("images_per_step"))
-        return images // one if one and images and images % one == 0 else None
+        if self.settings is None:
+            return None
+        one, images = self.settings.config.batch_size * self.settings.config.accumulation, self.settings.images_per_step
+        return images // one if images % one == 0 else None
+
+    @property
+    def teacher_hashes(self) -> tuple[str, ...]:
+        """First digits of the hashes of the teachers' tensors."""
+        teachers = () if self.settings is None else self.settings.identity.teachers
+        return tuple(teacher.weights_sha256 for teacher in teachers)
 
     @property
     def data(self) -> str:
         """What the data set is called; the empty string where that is not known."""
-        given = self.arguments.get("data")
-        return Path(given).name if isinstance(given, str) else ""
+        return "" if self.arguments.data is None else Path(self.arguments.data).name
 
 
 def read_run(path: Path | None) -> Run:
@@ -100,13 +145,15 @@ def read_run(path: Path | None) -> Run:
     if path is None:
         return Run()
     text, typed = (_text(path / name) for name in ("arguments.yaml", "command.txt"))
-    try:
-        arguments = read_yaml(text) if text else {}
-    except LdHubError as error:
-        raise CheckpointError(f"'{path / 'arguments.yaml'}': its lines {error}") from None
-    settings, measured = _json(path / "config.json"), path / "benchmark.json"
-    speed = Figures.from_dict(_json(measured), f"'{measured}'") if measured.is_file() else None
-    return Run(path, settings, arguments, text, tuple(typed.splitlines()), speed)
+    settings, speed = _json(path / "config.json"), _json(path / "benchmark.json")
+    return Run(
+        path=path,
+        settings=None if settings is None else RunSettings.from_dict(settings, f"'{path / 'config.json'}'"),
+        arguments=RunArguments.of(text, f"'{path / 'arguments.yaml'}'") if text else RunArguments(),
+        text=text,
+        commands=tuple(typed.splitlines()),
+        speed=None if speed is None else Figures.from_dict(speed, f"'{path / 'benchmark.json'}'"),
+    )
 
 
 def sort_evaluations(model: Any, evaluations: Sequence[Evidence], run: Run) -> Measured:
@@ -127,16 +174,16 @@ def sort_evaluations(model: Any, evaluations: Sequence[Evidence], run: Run) -> M
     if not evaluations:
         return Measured()
     own_hash, found = saved_hash(model), Measured()
-    recipe = model.recipe or {}
-    hashes, names = listed(run.settings.get("teacher_weights_sha256")), listed(recipe.get("teacher"))
+    hashes, taught = run.teacher_hashes, model.teaching is not None
+    names = model.teaching.teachers if taught else ()
     for each in evaluations:
         judged, weights = each.model, each.weights
         same = judged.family == model.family and judged.config == asdict(model.config)
         if weights.sha256 == own_hash:
             found.own.append(each)
-        elif recipe and (weights.tensors in hashes if hashes else judged.architecture in names):
+        elif taught and (weights.tensors in hashes if hashes else judged.architecture in names):
             found.teacher.append(each)
-        elif recipe and same and not judged.recipe:
+        elif taught and same and not judged.recipe:
             found.alone.append(each)
         else:
             digits = weights.sha256[:12]
@@ -244,14 +291,5 @@ def without_home(text: str) -> str:
     return text.replace(home, "~/") if len(home) > 2 else text
 
 
-def _json(file: Path) -> dict[str, Any]:
-    return parse_json(file, "what a run writes") if _small(file) else {}
-
-
-def listed(value: Any) -> list[Any]:
-    """A value that is a list or, where there is only one, the thing itself; None and the empty text are none."""
-    return value if isinstance(value, list) else [value] if value else []
-
-
-def _number(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+def _json(file: Path) -> dict[str, Any] | None:
+    return parse_json(file, "what a run writes") if _small(file) else None

@@ -141,7 +141,7 @@ def describe_evaluation(
         architecture=model.name,
         family=model.family,
         config=asdict(model.config),
-        recipe=(model.recipe or {}).get("name"),
+        recipe=None if model.teaching is None else model.teaching.recipe,
         # the Hub's cache keeps each commit in a directory of its name
         commit=weights.parent.name if weights.parent.parent.name == "snapshots" else "",
     )
@@ -242,7 +242,7 @@ def _is_own(content: Evidence, model: DenseDetector, digest: str, found: Mapping
         return content.weights.sha256 == digest
     judged = content.model
     same = judged.architecture == model.name and judged.config == asdict(model.config)
-    return bool(same and judged.recipe == (model.recipe or {}).get("name"))
+    return same and judged.recipe == (None if model.teaching is None else model.teaching.recipe)
 
 
 def _check_files(

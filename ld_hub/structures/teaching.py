@@ -41,7 +41,7 @@ class Teaching:
 
     recipe: str = "custom"
     summary: str = ""
-    reference: Literal["ld", "bckd"] | None = None
+    reference: str | None = None
     family: str = "gfocal"
     paper: str = ""
     terms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -251,7 +251,7 @@ def test_the_teacher_leaves_no_trace_in_a_run(data, tmp_path):
     trained = sum(parameter.requires_grad for parameter in student.parameters())
     assert len(last.optimizer["param_groups"][0]["params"]) == trained
     saved = create_model(tmp_path / "run/model")
-    assert saved.recipe["name"] == "vlr" and saved.recipe["teacher"] == "gfocal_tiny"
+    assert saved.teaching.recipe == "vlr" and saved.teaching.teachers == ("gfocal_tiny",)
     assert list(records(tmp_path / "run")[0])[-6:-3] == [f"share/distill_{term}" for term in ("kd", "ld", "ld_vlr")]
 
 
@@ -279,7 +279,7 @@ def test_a_published_recipe_means_the_published_criterion_too(data, tmp_path, gi
     assert student.criterion.reference == "ld"
     expected = detector().criterion.published(student.coder, "ld", distilling=True)
     assert student.criterion == expected
-    assert create_model(tmp_path / "run/model").recipe["reference"] == "ld"
+    assert create_model(tmp_path / "run/model").teaching.reference == "ld"
     assert trainer.task.distiller.recipe == get_recipe("vlr").published("ld")
 
 

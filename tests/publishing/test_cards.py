@@ -28,6 +28,7 @@ from ld_hub.publishing.citations import bibtex
 from ld_hub.publishing.facts import backbone_repo, saved_hash
 from ld_hub.publishing.tag_cards import registered_tags
 from ld_hub.registry import MODELS
+from ld_hub.structures import Teaching
 from tests.support.judged import STRANGE, judge, lively, write_data
 
 CARDS = Path(__file__).parents[2] / "model_cards"
@@ -91,7 +92,7 @@ def test_the_recipe_and_the_training_stand_in_tables(story):
     for line in model_card(model, run=run).splitlines():
         cells = [cell.strip().replace("\\", "").strip("`") for cell in line.strip("|").split("|")]
         rows[cells[0]] = cells[1:]
-    terms = model.recipe["terms"]
+    terms = model.teaching.terms
     assert set(terms) == {"kd", "ld", "ld_vlr"}
     for name, term in terms.items():
         kind, region, weight, temperature, settings = rows[name]
@@ -120,8 +121,10 @@ def test_licences_are_of_the_weights_and_of_the_backbone_that_was_the_start(stor
 
 
 @pytest.mark.parametrize(("precision", "shown"), [("no", "float32"), ("bf16", "bf16")])
-def test_precision_in_words_of_tensors(tmp_path, precision, shown):
-    (tmp_path / "config.json").write_text(json.dumps({"config": {"precision": precision}}))
+def test_precision_in_words_of_tensors(story, tmp_path, precision, shown):
+    settings = json.loads((story[1] / "config.json").read_text())
+    settings["config"]["precision"] = precision
+    (tmp_path / "config.json").write_text(json.dumps(settings))
     assert f"| precision | {shown} |" in model_card(lively(("cat",)), run=tmp_path)
 
 
@@ -256,10 +259,12 @@ def test_a_teacher_from_the_hub_is_named_with_its_commit(story):
     model, run, evaluations = story
     commit = "0123456789abcdef0123456789abcdef01234567"
     model = copy.copy(model)
-    model.recipe = {**model.recipe, "teacher_origin": {"gfocal_tiny": f"org/teacher@{commit}"}}
+    model.teaching = replace(model.teaching, origins={"gfocal_tiny": f"org/teacher@{commit}"})
     text = model_card(model, repo_id="me/ducks", license="mit", evaluations=artefacts(evaluations), run=run)
     assert f"[org/teacher](https://huggingface.co/org/teacher/tree/{commit}), commit `{commit}`" in text
-    for strange in ("org/teacher", {"gfocal_tiny": 'evil"</td><b>@y'}, {"gfocal_tiny": None}):
-        model.recipe = {**model.recipe, "teacher_origin": strange}
-        shown = model_card(model, repo_id="me/ducks", license="mit", evaluations=artefacts(evaluations), run=run)
-        assert "evil" not in shown and "Distilled from" in shown
+    model.teaching = replace(model.teaching, origins={"gfocal_tiny": 'evil"</td><b>@y'})
+    shown = model_card(model, repo_id="me/ducks", license="mit", evaluations=artefacts(evaluations), run=run)
+    assert "evil" not in shown and "Distilled from" in shown
+    for strange in ("org/teacher", {"gfocal_tiny": None}):  # no card is reached with these
+        with pytest.raises(CheckpointError, match="origins"):
+            Teaching.from_dict({**model.teaching.to_dict(), "teacher_origin": strange})
