@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ld_hub.data import load_coco
-from ld_hub.distillation import get_recipe
+from ld_hub.distillation import get_recipe, make_teaching
 from ld_hub.engine import DetectionTrainer, DistillationTrainer, TrainConfig
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
 from ld_hub.errors import ConfigError, DataError, NonFiniteLossError
@@ -384,3 +384,25 @@ def test_it_says_what_it_is_doing(data, tmp_path, capsys):
 def test_a_trainer_of_a_pair_that_does_not_fit_stops_at_once(data):
     with pytest.raises(ConfigError, match="reg_max"):
         DistillationTrainer(detector(), detector(reg_max=4), train_dataset=load_coco(data, "train"))
+
+
+def test_a_teaching_says_all_that_the_keywords_say(data, tmp_path):
+    options = {"reference": "ld", "individual_ld": True, "balance": "gradient", "class_map": {"red": "red"}}
+    training, _ = sets(data)
+    made = {
+        name: DistillationTrainer(
+            detector(), detector(seed=1), train_dataset=training, config=TrainConfig(output_dir=str(tmp_path)), **said
+        )
+        for name, said in {
+            "keywords": {"recipe": "vlr", **options},
+            "teaching": {"teaching": make_teaching("vlr", **options)},
+        }.items()
+    }
+    one, other = made["keywords"], made["teaching"]
+    assert one.model.teaching == other.model.teaching == one.task.teaching
+    assert one.identity().to_dict() == other.identity().to_dict()
+    assert one.task.recipe == other.task.recipe == get_recipe("vlr").published("ld")
+    again = DistillationTrainer(detector(), detector(seed=1), train_dataset=training, teaching=one.model.teaching)
+    assert again.model.teaching == one.model.teaching  # a student's own, to teach another the same way
+    with pytest.raises(ConfigError, match="teaching says everything"):
+        DistillationTrainer(detector(), detector(seed=1), "kd", teaching=make_teaching("ld"), train_dataset=training)
