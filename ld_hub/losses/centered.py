@@ -63,10 +63,10 @@ class CenternessCriterion:
         weights = torch.ones_like(assignment.weights) if self.padding else assignment.weights
         logits = output.cls_logits.flatten(0, 1)
         pred, target = boxes_in_strides(output, assignment)
-        centerness = assignment.centerness()
+        centerness, weight = assignment.centerness(), assignment.row_weights
         loss_cls = focal_loss_sum(logits, weights.flatten(), rows.index, rows.weight, labels)
-        loss_box = (centerness * box_loss(pred, target, self.box_loss, reference=self.reference)).sum()
-        loss_quality = (rows.weight * centerness_loss(rows.gather(output.quality), centerness)).sum()
+        loss_box = (weight * centerness * box_loss(pred, target, self.box_loss, reference=self.reference)).sum()
+        loss_quality = (weight * centerness_loss(rows.gather(output.quality), centerness)).sum()
         return {
             "loss_cls": loss_cls / number,
             "loss_bbox": self.box_weight * loss_box / counts.centerness.clamp(min=1e-6),

@@ -164,7 +164,7 @@ class GFocalCriterion:
             assignment: Of the same batch.
             counts: Normalisers of the whole optimizer step.
         """
-        rows = assignment.rows
+        rows, weight = assignment.rows, assignment.row_weights
         logits = rows.gather(output.cls_logits)  # (K, C)
         box = rows.gather(output.box)  # (K, 4, R+1)
         labels = rows.gather(assignment.labels).clamp(max=output.num_classes - 1)
@@ -172,10 +172,10 @@ class GFocalCriterion:
 
         with torch.no_grad():
             quality = overlap(pred, target, "iou")
-            score = (logits.sigmoid().amax(dim=1) if len(logits) else logits.new_zeros(0)) * rows.weight
+            score = (logits.sigmoid().amax(dim=1) if len(logits) else logits.new_zeros(0)) * weight
             if self.score_offset:
-                score = score + 2 * self.score_offset * rows.weight
-            score_sum = self._guard(self._score_sum(score, rows.weight, counts))
+                score = score + 2 * self.score_offset * weight
+            score_sum = self._guard(self._score_sum(score, weight, counts))
         samples = (counts or reduce_counts([StepCounts.local(assignment)])).samples.clamp(min=1)
 
         loss_cls = quality_focal_loss_sum(

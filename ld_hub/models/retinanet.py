@@ -127,7 +127,7 @@ class RetinaNetCriterion:
         labels = rows.gather(assignment.labels).clamp(max=output.num_classes - 1)
         logits, weights = output.cls_logits.flatten(0, 1), assignment.weights.flatten()
         loss_cls = focal_loss_sum(logits, weights, rows.index, rows.weight, labels)
-        loss_box = (rows.weight * self._box_losses(output, assignment)).sum()
+        loss_box = (assignment.row_weights * self._box_losses(output, assignment)).sum()
         return {"loss_cls": loss_cls / samples, "loss_bbox": self.box_weight * loss_box / samples}
 
     def _box_losses(self, output: DenseOutput, assignment: Assignment) -> Tensor:

@@ -9,7 +9,7 @@ from ld_hub.structures.outputs import BoxCoder, DenseOutput, DetectorSpec, HeadM
 from ld_hub.structures.parts import Assigner, Criterion
 from ld_hub.structures.priors import Priors
 from ld_hub.structures.rows import Rows
-from ld_hub.structures.targets import Assignment, ImageBatch, StepCounts, Targets
+from ld_hub.structures.targets import Assignment, ImageBatch, ScoredTargets, StepCounts, Targets
 from ld_hub.structures.teaching import Balance, Teaching
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ImageBatch",
     "Priors",
     "Rows",
+    "ScoredTargets",
     "StepCounts",
     "Targets",
     "Teaching",

@@ -108,6 +108,25 @@ class Targets(_Moves):
 
 
 @dataclass(frozen=True, eq=False)
+class ScoredTargets(Targets):
+    """What a teacher found on images without labels, in the place of ground truths.
+
+    Attributes:
+        scores: ``(N, G)`` in [0, 1], how sure the teacher is; the weight of a box in the losses.
+        sure: ``(N, G)`` bool; rows that answer for a box which is not sure take no part: they are no background either.
+    """
+
+    scores: Tensor
+    sure: Tensor
+
+    def __post_init__(self) -> None:
+        if self.boxes.shape[1] == 0:
+            for name in ("scores", "sure"):
+                object.__setattr__(self, name, getattr(self, name).new_zeros(self.boxes.shape[0], 1))
+        super().__post_init__()
+
+
+@dataclass(frozen=True, eq=False)
 class ImageBatch(_Moves):
     """Images as a model takes them, and what is needed to go back to the originals.
 
@@ -202,6 +221,28 @@ class Assignment:
             valid=valid,
             priors=priors,
             capacity=capacity,
+        )
+
+    @property
+    def row_weights(self) -> Tensor:
+        """``(K,)`` weight of each of `rows` in a loss: 1 for ground truths, 0 for filling rows."""
+        return self.rows.weight * self.rows.gather(self.weights)
+
+    def scored(self, targets: ScoredTargets) -> Assignment:
+        """The same rows, each of the weight that its box's score gives it; those of unsure boxes are left out.
+
+        Args:
+            targets: What was assigned.
+        """
+        owner = self.gt_index.clamp(min=0)
+        sure, scores = (values.gather(1, owner) for values in (targets.sure, targets.scores))
+        unsure = self.positive & ~sure
+        weights = torch.where(self.positive, self.weights * scores, self.weights)
+        return replace(
+            self,
+            gt_index=torch.where(unsure, IGNORED, self.gt_index),
+            boxes=self.boxes * ~unsure[..., None],
+            weights=weights * ~unsure,
         )
 
     def centerness(self) -> Tensor:
