@@ -21,7 +21,7 @@ from ld_hub.analysis.photograph import Photograph
 from ld_hub.distillation import REGIONS, TermInputs
 from ld_hub.distillation.correspondence import Matching
 from ld_hub.distillation.regions import OF_TEACHER, RegionConfig, require_region, select
-from ld_hub.engine.tasks import ask
+from ld_hub.engine.asking import ask
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.inference import evaluating

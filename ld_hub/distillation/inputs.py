@@ -101,6 +101,7 @@ class TermInputs:
         matching: How the two correspond; None means that they have the same rows and classes.
         teacher_head: The teacher's head from the taps of its towers on (CrossKD): class and box maps of each level to
             predictions, differentiable; None where nobody asked for towers.
+        confident: Whether regions around targets are replaced by the rows where the teacher sees an object.
         selections: Regions found so far in this step, shared by the terms.
         shared: Other results of this step that several terms use.
     """
@@ -112,6 +113,7 @@ class TermInputs:
     counts: StepCounts | None = None
     matching: Matching | None = None
     teacher_head: Callable[[Towers], DenseOutput] | None = None
+    confident: bool = False
     selections: dict[tuple[object, ...], Selection] = field(default_factory=dict, init=False)
     shared: dict[tuple[str, ...], DenseOutput] = field(default_factory=dict, init=False)
     partners: Partners | None = field(init=False)

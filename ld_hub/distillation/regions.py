@@ -24,6 +24,7 @@ from ld_hub.structures import Assignment, DetectorSpec, Rows, StepCounts, Target
 
 Criterion = Literal["iof", "diou"]
 Levels = Literal["all", "with_positives"]
+OF_TARGETS = frozenset({"main", "vlr", "main+vlr", "inside_gt", "fine_grained"})  # regions around targets
 OF_OVERLAPS: set[str] = set()  # regions made from overlaps of anchors and boxes
 OF_CLASSES: set[str] = set()  # regions made from the scores of common classes
 OF_TEACHER: set[str] = set()  # regions that the teacher's predictions decide
@@ -94,6 +95,8 @@ REGIONS: Registry[RegionFunction] = Registry("region")
 
 def select(inputs: TermInputs, config: RegionConfig) -> Selection:
     """The rows of a region, from this step's cache if another term asked before."""
+    if inputs.confident and config.region in OF_TARGETS:
+        config = RegionConfig("confident", min_score=config.min_score, levels=config.levels)
     if config.place not in inputs.selections:
         inputs.selections[config.place] = _find(inputs, config)
     return inputs.selections[config.place]

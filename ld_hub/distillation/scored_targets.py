@@ -27,6 +27,11 @@ class Thresholds:
     sure: tuple[float, ...]
     unsure: tuple[float, ...]
 
+    @classmethod
+    def same(cls, sure: float, classes: int) -> Thresholds:
+        """One score for all classes, with nothing between sure and unsure."""
+        return cls((sure,) * classes, (sure,) * classes)
+
     def __post_init__(self) -> None:
         if len(self.sure) != len(self.unsure):
             raise ConfigError(f"There are {len(self.sure)} thresholds of sure and {len(self.unsure)} of unsure boxes.")

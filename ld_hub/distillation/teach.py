@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ld_hub.distillation.recipes import Recipe, get_recipe
-from ld_hub.structures import Balance, Teaching
+from ld_hub.structures import Balance, Teaching, Unlabeled
 
 
 def make_teaching(
@@ -17,6 +17,7 @@ def make_teaching(
     teacher_scale: float = 1.0,
     class_map: Mapping[str, str] | None = None,
     teacher_weights: Mapping[str, float] | None = None,
+    unlabeled: Unlabeled | None = None,
 ) -> Teaching:
     """What a trainer takes; who teaches is not in it yet.
 
@@ -29,6 +30,7 @@ def make_teaching(
         teacher_scale: See there.
         class_map: See there; with several teachers an entry counts for those that have the class.
         teacher_weights: See there; 1 for those that are not named.
+        unlabeled: See there.
 
     Raises:
         UnknownNameError: If there is no such recipe.
@@ -49,6 +51,7 @@ def make_teaching(
         teacher_scale=teacher_scale,
         class_map=dict(class_map or {}),
         teacher_weights=dict(teacher_weights or {}),
+        unlabeled=unlabeled,
     )
 
 

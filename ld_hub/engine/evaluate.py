@@ -63,7 +63,7 @@ def evaluate(
             sizes, factors = batch.image_sizes.to(device), batch.scale_factors.to(device)
             evaluator.update(batch.image_ids, model.postprocess(output, sizes, factors))
     if is_distributed():
-        evaluator.merge(_gather(evaluator.state()))
+        evaluator.merge(gathered(evaluator.state()))
     return evaluator.compute(), evaluator
 
 
@@ -123,8 +123,10 @@ def batches_of(
     return iter(loader)
 
 
-def _gather(state: Any) -> list[Any]:
+def gathered(state: Any) -> list[Any]:
     """The states of all ranks, on all ranks."""
+    if not is_distributed():
+        return [state]
     states: list[Any] = [None] * world_size()
     torch.distributed.all_gather_object(states, state)
     return states

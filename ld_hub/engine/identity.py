@@ -51,6 +51,8 @@ class Identity:
         category_ids: Their ids.
         train_annotations_sha256: First digits of the hash of the annotation file; None where there is none.
         train_images: Number of training images.
+        unlabeled_images: Number of images without labels.
+        unlabeled_sha256: First digits of the hash of their names and sizes; None where there are none.
         teachers: Of a distillation.
         teaching: Of a distillation: what is taught.
     """
@@ -62,6 +64,8 @@ class Identity:
     category_ids: tuple[int, ...]
     train_annotations_sha256: str | None
     train_images: int
+    unlabeled_images: int = 0
+    unlabeled_sha256: str | None = None
     teachers: tuple[TeacherIdentity, ...] = ()
     teaching: Teaching | None = None
 
@@ -72,6 +76,7 @@ class Identity:
         dataset: DetectionSet,
         teachers: Sequence[DenseDetector] = (),
         teaching: Teaching | None = None,
+        unlabeled: DetectionSet | None = None,
     ) -> Identity:
         """Of what a trainer was given."""
         return cls(
@@ -82,6 +87,8 @@ class Identity:
             category_ids=model.category_ids,
             train_annotations_sha256=file_digest(dataset.annotation_file),
             train_images=len(dataset),
+            unlabeled_images=0 if unlabeled is None else len(unlabeled),
+            unlabeled_sha256=None if unlabeled is None else names_digest(unlabeled),
             teachers=tuple(TeacherIdentity(one.name, asdict(one.config), weights_digest(one)) for one in teachers),
             # the same weights may be of a later commit
             teaching=None if teaching is None else replace(teaching, origins={}),
@@ -91,6 +98,8 @@ class Identity:
         """JSON values as files have them: a single teacher's facts stand there alone, those of several in lists."""
         content = {**asdict(self), "data_config": self.data_config.to_dict()}
         del content["teachers"], content["teaching"]
+        if not self.unlabeled_images:
+            del content["unlabeled_images"], content["unlabeled_sha256"]
         facts: dict[str, list[Any]] = {
             "teacher": [one.name for one in self.teachers],
             "teacher_config": [dict(one.config) for one in self.teachers],
@@ -137,6 +146,14 @@ def file_digest(path: str | Path) -> str | None:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:DIGEST]
+
+
+def names_digest(images: DetectionSet) -> str:
+    """First digits of the SHA-256 of the names and sizes of images, wherever they lie."""
+    records = images.records
+    names = [Path(path).name for path in records.paths.to_pylist()]
+    content = json.dumps([names, records.sizes.tolist()]).encode()
+    return hashlib.sha256(content).hexdigest()[:DIGEST]
 
 
 def weights_digest(model: nn.Module) -> str:

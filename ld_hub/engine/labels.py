@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 
 from ld_hub.data import DetectionSet
-from ld_hub.errors import ConfigError
+from ld_hub.errors import ConfigError, DataError
 from ld_hub.models.backbones import LOADED
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.label_names import default_labels
@@ -28,6 +28,19 @@ def fit_labels(model: DenseDetector, dataset: DetectionSet) -> None:
     if not unnamed:
         require_order(model.label_names, dataset.label_names, f"model '{model.name}'", dataset.source)
     model.set_labels(dataset.label_names, dataset.category_ids)
+
+
+def require_same_classes(train: DetectionSet, evaluation: DetectionSet) -> None:
+    """Refuse to evaluate on other classes than those that are trained.
+
+    Raises:
+        DataError: If they differ; names both.
+    """
+    if train.label_names != evaluation.label_names:
+        raise DataError(
+            f"'{evaluation.source}' has the classes {', '.join(evaluation.label_names)}, "
+            f"'{train.source}' has {', '.join(train.label_names)}: they must agree."
+        )
 
 
 def require_order(names: Sequence[str], wanted: Sequence[str], owner: str, file: str) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from accelerate import Accelerator
@@ -18,19 +19,22 @@ from ld_hub.data import DetectionSet, train_loader
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.identity import Identity, differences, require_same
+from ld_hub.engine.lessons import Lesson
 from ld_hub.engine.losses import NOTES, LossWatch
 from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, make_optimizer, set_lr
 from ld_hub.engine.records import Best, RunState
 from ld_hub.engine.reporter import Clock, Reporter
 from ld_hub.engine.schedule import Plan
-from ld_hub.engine.tasks import DetectionTask, step_counts, total_loss
+from ld_hub.engine.tasks import DetectionTask, DistillationTask, step_counts, total_loss
 from ld_hub.engine.train_config import changed_fields
 from ld_hub.errors import CheckpointError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import TrainTransform
-from ld_hub.structures import ImageBatch
+from ld_hub.structures import Assignment, ImageBatch, StepCounts
+
+Stream: TypeAlias = Generator[ImageBatch | None, None, None]  # micro-batches of this rank; None: no such images
 
 
 class Loop:
@@ -38,24 +42,27 @@ class Loop:
 
     Args:
         task: What is trained.
-        train_dataset: Images to train on.
+        train_dataset: Images with labels to train on, or None.
         eval_dataset: Images to evaluate on, or None.
         plan: Length and learning rates.
         run: Where it is written.
         accelerator: Devices, ranks and precision.
         identity: What is trained, on what and by whom; a continued run must have the same.
+        unlabeled: Images without labels to train on, or None; the task is a `DistillationTask` then.
     """
 
     def __init__(
         self,
         task: DetectionTask,
-        train_dataset: DetectionSet,
+        train_dataset: DetectionSet | None,
         eval_dataset: DetectionSet | None,
         plan: Plan,
         run: RunDirectory,
         accelerator: Accelerator,
         identity: Identity,
+        unlabeled: DetectionSet | None = None,
     ) -> None:
+        self.unlabeled = unlabeled
         self.task, self.train_dataset, self.eval_dataset = task, train_dataset, eval_dataset
         self.plan, self.config, self.run_dir, self.accelerator = plan, plan.config, run, accelerator
         self.identity = identity
@@ -89,7 +96,7 @@ class Loop:
 
     def run(self) -> None:
         """Train to the end; call `restore` first."""
-        stream = self._stream()
+        streams = self._streams()
         self.task.train()
         self.reporter.start(self.step)
         try:
@@ -97,7 +104,7 @@ class Loop:
                 self._evaluate_safely()
             self.clock.resume()
             while self.step < self.plan.steps:
-                self._train_step(stream)
+                self._train_step(*streams)
                 if self.plan.saves_after(self.step):
                     self.clock.pause()
                     self._agree()
@@ -108,17 +115,27 @@ class Loop:
                     self.clock.resume()
         finally:
             self.reporter.stop()
-            stream.close()
+            for stream in streams:
+                stream.close()
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         self._publish()
 
-    def _stream(self) -> Generator[ImageBatch, None, None]:
+    def _streams(self) -> tuple[Stream, Stream]:
+        """Batches of images with labels and of images without."""
+        wanted = self.task.unlabeled if isinstance(self.task, DistillationTask) else None
+        without = 0 if wanted is None else wanted.batch
+        return self._stream(self.train_dataset, self.config.batch_size), self._stream(self.unlabeled, without)
+
+    def _stream(self, dataset: DetectionSet | None, batch_size: int) -> Stream:
         """Batches of this rank from where the run stands, without end."""
+        if dataset is None:
+            while True:
+                yield None
         config = self.config
         loader = train_loader(
-            self.train_dataset,
+            dataset,
             TrainTransform(self.task.model.data_config, config.flip, config.short_sides, config.seed),
-            config.batch_size,
+            batch_size,
             seed=config.seed,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
@@ -135,18 +152,19 @@ class Loop:
             self.clock.waited(time.perf_counter() - started)
             yield replace(batch, images=batch.images.contiguous(memory_format=layout))
 
-    def _train_step(self, stream: Iterator[ImageBatch]) -> None:
+    def _train_step(self, labelled: Stream, unlabeled: Stream) -> None:
         """One optimizer step over `accumulation` micro-batches of all ranks."""
         step, parts = self.step, self.config.accumulation
         logged = self.plan.logs_after(step + 1)
-        batches = [next(stream) for _ in range(parts)]
-        assignments = [self.task.assign(batch) for batch in batches]
-        counts = step_counts(assignments)  # of the whole optimizer step, before the first backward pass
+        batches = [next(labelled) for _ in range(parts)]
+        assignments = [None if batch is None else self.task.assign(batch) for batch in batches]
+        counts = self._counts(assignments)  # of the whole optimizer step, before the first backward pass
+        lessons = self._lessons([next(unlabeled) for _ in range(parts)])
         notes: dict[str, Tensor] = {}
-        for index, (batch, assignment) in enumerate(zip(batches, assignments, strict=True)):
+        for index, (batch, assignment, lesson) in enumerate(zip(batches, assignments, lessons, strict=True)):
             last = index == parts - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                losses = self.wrapped(batch, assignment, counts, step, shares=logged and index == 0)
+                losses = self.wrapped(batch, assignment, counts, step, shares=logged and index == 0, **lesson)
                 notes.update({name: value for name, value in losses.items() if name.startswith(NOTES)})
                 self._watch.add({name: value for name, value in losses.items() if not name.startswith(NOTES)})
                 if last:
@@ -157,6 +175,25 @@ class Loop:
         rate = self._update()
         if logged:
             self._report(rate, norm, notes)
+
+    def _counts(self, assignments: Sequence[Assignment | None]) -> StepCounts | None:
+        found = [each for each in assignments if each is not None]
+        return step_counts(found) if found else None
+
+    def _lessons(self, batches: Sequence[ImageBatch | None]) -> list[dict[str, Any]]:
+        """What the task gets of images without labels, for each micro-batch; nothing where there are none."""
+        found: list[Lesson] = []
+        for batch in batches:
+            if batch is not None and isinstance(self.task, DistillationTask):
+                with self.accelerator.autocast():
+                    found.append(self.task.look(batch))
+        if not found or not isinstance(self.task, DistillationTask) or self.task.unlabeled is None:
+            return [{} for _ in batches]
+        shared = {
+            "lesson_counts": self._counts([lesson.assignment for lesson in found]),
+            "lesson_factor": self.task.unlabeled.factor(self.step, self.plan.steps),
+        }
+        return [{"lesson": lesson, **shared} for lesson in found]
 
     def _clip(self, logged: bool) -> Tensor | None:
         """Norm of the gradient before clipping, where it is needed."""

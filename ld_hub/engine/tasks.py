@@ -7,31 +7,31 @@ parameters of the terms. The teacher is not part of it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs, make_teaching, recipe_of
+from ld_hub.engine.asking import ask, head_of, maps_of
 from ld_hub.engine.balance import SHARE, GradientBalance
+from ld_hub.engine.lessons import Lesson, Looker, losses_name
 from ld_hub.engine.losses import NOTES, gradient_shares
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import reduce_counts
-from ld_hub.preprocessing import renormalize
 from ld_hub.structures import (
     Assignment,
     Balance,
     DenseOutput,
     ImageBatch,
-    Priors,
+    ScoredTargets,
     StepCounts,
     Targets,
     Teaching,
-    Towers,
+    Unlabeled,
 )
 
 ONLY = "teacher"  # name of a single teacher
@@ -111,10 +111,12 @@ class DistillationTask(DetectionTask):
         individual_ld: Leave loss_bbox and loss_dfl to the teachers (LD paper, supplement, Table 1).
         balance: ``"gradient"``: each term is scaled to its share of the detection loss's gradient
             (`ld_hub.engine.balance`); the training loop has to call `after_step` then.
+        unlabeled: How images without labels take part, if there are any.
 
     Attributes:
         teachers: The frozen detectors by name; a single one is called "teacher".
         balance: What scales the terms, or None.
+        looker: Makes targets for images without labels; set by the trainer, which knows the thresholds.
         remarks: What `Distiller.setup` has to say to the user about the pair.
 
     Raises:
@@ -130,8 +132,11 @@ class DistillationTask(DetectionTask):
         *,
         individual_ld: bool = False,
         balance: Balance = "none",
+        unlabeled: Unlabeled | None = None,
     ) -> None:
         super().__init__(student)
+        self.unlabeled = unlabeled
+        self.looker: Looker | None = None
         teachers = dict(teacher) if isinstance(teacher, Mapping) else {ONLY: teacher}
         if any(one is student for one in teachers.values()):
             raise ConfigError("Teacher and student are the same object: give the teacher as a second model.")
@@ -201,7 +206,8 @@ class DistillationTask(DetectionTask):
             teacher_weights=self.distiller.weights if isinstance(self.distiller, Committee) else None,
         )
         origins = {teacher.name: teacher.origin for teacher in self.outside if teacher.origin}
-        return replace(teaching, teachers=tuple(teacher.name for teacher in self.outside), origins=origins)
+        names = tuple(teacher.name for teacher in self.outside)
+        return replace(teaching, teachers=names, origins=origins, unlabeled=self.unlabeled)
 
     @property
     def student(self) -> DenseDetector:
@@ -215,98 +221,124 @@ class DistillationTask(DetectionTask):
             for name, teacher in self.teachers.items()
         }
 
+    @torch.no_grad()
+    def look(self, batch: ImageBatch) -> Lesson:
+        """What the teachers say to images without labels, and the student's rows that answer for it.
+
+        Args:
+            batch: Images, normalised for the student; targets in it are not looked at.
+
+        Raises:
+            ConfigError: If nothing says which scores count (`looker`).
+        """
+        if self.looker is None:
+            raise ConfigError("This task has no looker, which says from which score on a teacher's detections count.")
+        batch = replace(batch, targets=None)
+        taught = self.teach(batch)
+        targets = self.looker.targets(next(iter(taught.values())), batch.image_sizes)
+        height, width = batch.images.shape[-2:]
+        priors = self.model.make_priors(height, width, batch.images.device, batch.images.dtype)
+        return Lesson(batch, targets, self.model.assign(priors, targets).scored(targets), taught)
+
     def forward(
         self,
-        batch: ImageBatch,
+        batch: ImageBatch | None,
         assignment: Assignment | None = None,
         counts: StepCounts | None = None,
         step: int = 0,
         shares: bool = False,
         taught: Mapping[str, DenseOutput] | None = None,
+        lesson: Lesson | None = None,
+        lesson_counts: StepCounts | None = None,
+        lesson_factor: float = 1.0,
     ) -> dict[str, Tensor]:
         """Compute the losses and terms of a batch; see `DetectionTask.forward`.
 
         Args:
-            batch: See `DetectionTask.forward`, also for all other arguments.
+            batch: See `DetectionTask.forward`, also for all other arguments; None where all images are without labels.
             assignment: See there.
             counts: See there.
             step: See there.
             shares: See there; with `balance` also ``scale/TERM`` entries.
             taught: Of `teach` for this batch, where several students share a teacher; None asks the teachers here.
+            lesson: Of `look`: images without labels; their losses are called ``unlabeled_...``.
+            lesson_counts: Of `step_counts` for these images in the whole optimizer step; None takes these over all
+                ranks.
+            lesson_factor: Factor of their losses.
         """
-        assignment = self.assign(batch) if assignment is None else assignment
-        counts = step_counts([assignment]) if counts is None else counts
-        taught = self.teach(batch) if taught is None else taught
+        losses: dict[str, Tensor] = {}
+        if batch is not None:
+            assignment = self.assign(batch) if assignment is None else assignment
+            counts = step_counts([assignment]) if counts is None else counts
+            taught = self.teach(batch) if taught is None else taught
+            student = self._predict(batch)
+            with full_precision(batch.images.device):
+                losses, terms = self._losses(student, targets_of(batch), assignment, counts, taught, step)
+                if self.balance is not None:
+                    terms = self.balance(student, losses, terms, self.distiller.factors, step)
+                losses = losses | terms
+                if shares:
+                    notes = {} if self.balance is None else self.balance.notes()
+                    losses |= gradient_shares(student, losses) | notes
+        if lesson is not None:
+            counts = step_counts([lesson.assignment]) if lesson_counts is None else lesson_counts
+            losses |= self._lesson_losses(lesson, counts, step, lesson_factor)
+        return losses
+
+    def _predict(self, batch: ImageBatch) -> DenseOutput:
         needs = frozenset().union(*(distiller.needs for distiller in self.distillers.values()))
-        student = self.model(batch.images, **maps_of(needs))
-        targets = targets_of(batch)
+        output: DenseOutput = self.model(batch.images, **maps_of(needs))
+        return output
+
+    def _losses(
+        self,
+        student: DenseOutput,
+        targets: Targets,
+        assignment: Assignment,
+        counts: StepCounts,
+        taught: Mapping[str, DenseOutput],
+        step: int,
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses against targets, and terms, by name."""
+        confident = isinstance(targets, ScoredTargets) and self.unlabeled is not None
+        confident = confident and self.unlabeled is not None and self.unlabeled.regions == "confident"
         inputs = {
             name: TermInputs(
-                student, taught[name], assignment, targets, counts, teacher_head=head_of(teacher, taught[name].priors)
+                student,
+                taught[name],
+                assignment,
+                targets,
+                counts,
+                teacher_head=head_of(teacher, taught[name].priors),
+                confident=confident,
             )
             for name, teacher in self.teachers.items()
         }
-        with full_precision(batch.images.device):
-            losses = self.detection_losses(student, targets, assignment, counts)
-            if self.individual_ld:
-                losses = {name: value for name, value in losses.items() if name not in BOX_LOSSES}
-            terms: dict[str, Tensor] = self.distiller(
-                inputs if isinstance(self.distiller, Committee) else inputs[ONLY], step
-            )
+        losses = self.detection_losses(student, targets, assignment, counts)
+        if self.individual_ld:
+            losses = {name: value for name, value in losses.items() if name not in BOX_LOSSES}
+        terms: dict[str, Tensor] = self.distiller(
+            inputs if isinstance(self.distiller, Committee) else inputs[ONLY], step
+        )
+        return losses, terms
+
+    def _lesson_losses(self, lesson: Lesson, counts: StepCounts, step: int, factor: float) -> dict[str, Tensor]:
+        """Losses of images without labels, as far as they are wanted."""
+        wanted = self.unlabeled or Unlabeled()
+        student = self._predict(lesson.batch)
+        with full_precision(lesson.batch.images.device):
+            losses, terms = self._losses(student, lesson.targets, lesson.assignment, counts, lesson.taught, step)
             if self.balance is not None:
-                terms = self.balance(student, losses, terms, self.distiller.factors, step)
-            losses = losses | terms
-            if shares:
-                losses |= gradient_shares(student, losses) | (self.balance.notes() if self.balance is not None else {})
-        return losses
+                scales = dict(zip(self.balance.names, self.balance.scale.unbind(), strict=True))
+                terms = {name: scales[name] * value for name, value in terms.items()}
+            chosen = (losses if wanted.targets else {}) | (terms if wanted.terms else {})
+            unused = 0 * student.cls_logits.sum() + 0 * student.box.sum()  # every weight has a gradient on every rank
+            return {losses_name(name): factor * value + unused for name, value in chosen.items()}
 
     def after_step(self) -> None:
         """See `DetectionTask.after_step`."""
         if self.balance is not None:
             self.balance.update()
-
-
-def maps_of(needs: Iterable[str]) -> dict[str, bool]:
-    """The keywords that ask a detector for maps beside its predictions.
-
-    Args:
-        needs: ``"features"``, ``"towers"`` (`ld_hub.distillation.Distiller.needs`).
-    """
-    return {kind: True for kind in sorted(needs)}
-
-
-@torch.no_grad()
-def ask(
-    teacher: DenseDetector, batch: ImageBatch, student: DenseDetector, scale: float, needs: Iterable[str]
-) -> DenseOutput:
-    """A teacher's predictions for a batch that was normalised for a student.
-
-    Args:
-        teacher: Put into eval mode.
-        batch: Images and their sizes.
-        student: Whose input the images are.
-        scale: Size of the teacher's images over the student's; it sees these enlarged (bilinear), not the files again.
-        needs: Maps to hand over as well: ``"features"``, ``"towers"``.
-    """
-    teacher.eval()
-    # the images themselves where mean, std and channel order agree
-    images = renormalize(batch.images, batch.image_sizes, student.data_config, teacher.data_config)
-    if scale != 1:
-        images = F.interpolate(images, scale_factor=scale, mode="bilinear")
-    output: DenseOutput = teacher(images, **maps_of(needs))
-    return output
-
-
-def head_of(teacher: DenseDetector, priors: Priors) -> Callable[[Towers], DenseOutput]:
-    """The head from its towers' taps on, in the precision that the networks run in where this is called."""
-    device = priors.centers.device.type
-    enabled, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-
-    def resume(towers: Towers) -> DenseOutput:
-        with torch.autocast(device, enabled=enabled, dtype=dtype):
-            return teacher.resume(towers, priors)
-
-    return resume
 
 
 def targets_of(batch: ImageBatch) -> Targets:

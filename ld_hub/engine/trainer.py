@@ -7,15 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from torch import nn
 
 from ld_hub.data import DetectionSet
+from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
+from ld_hub.distillation.scored_targets import Thresholds
 from ld_hub.engine.balance import SHARE
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.devices import make_accelerator
 from ld_hub.engine.identity import Identity, differences, require_same
-from ld_hub.engine.labels import fit_labels, warn_of_random_frozen_stages
+from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_random_frozen_stages
+from ld_hub.engine.lessons import DEFAULT, Looker, choose_thresholds
 from ld_hub.engine.loop import Loop
 from ld_hub.engine.records import RunSettings
 from ld_hub.engine.reporter import table
@@ -26,7 +30,7 @@ from ld_hub.errors import ConfigError, DataError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
-from ld_hub.structures import Balance, Teaching
+from ld_hub.structures import Balance, Teaching, Unlabeled
 
 
 @dataclass(frozen=True)
@@ -57,42 +61,61 @@ class Trainer:
 
     Args:
         task: The model and its losses. The model takes over the data set's label names and category ids.
-        train_dataset: Images to train on.
+        train_dataset: Images with labels to train on; None where all are without.
         eval_dataset: Images to evaluate on, of the same classes; None never evaluates.
         config: Settings; those that the model's family has published otherwise are filled in where they are not given.
         trackers: `accelerate.tracking.GeneralTracker` objects, besides ``config.report_to``.
         attachments: Text files to be put into the run directory, by name.
+        unlabeled_dataset: Images without labels to train on, or None.
 
     Raises:
         ConfigError: If the model has another number of classes than the data.
-        DataError: If there is nothing to train on, or the two data sets have different classes.
+        DataError: If there is nothing to train on, the two data sets have different classes, or images without labels
+            are evaluated on.
     """
 
     def __init__(
         self,
         task: DetectionTask,
         *,
-        train_dataset: DetectionSet,
+        train_dataset: DetectionSet | None,
         eval_dataset: DetectionSet | None = None,
         config: TrainConfig | None = None,
         trackers: Sequence[Any] = (),
         attachments: Mapping[str, str] | None = None,
+        unlabeled_dataset: DetectionSet | None = None,
     ) -> None:
         self.task, self.model = task, task.model
         self.config = (config or TrainConfig()).for_family(self.model.family)
         self.trackers, self.attachments = tuple(trackers), dict(attachments or {})
-        self.train_dataset = train_dataset.without_empty() if self.config.filter_empty else train_dataset
-        self.eval_dataset = eval_dataset
-        if not len(self.train_dataset):
-            dropped = " with objects (filter_empty left the others out)" if len(train_dataset) else ""
-            raise DataError(f"'{train_dataset.source}' has no images{dropped}: there is nothing to train on.")
-        if eval_dataset is not None and eval_dataset.label_names != train_dataset.label_names:
-            raise DataError(
-                f"'{eval_dataset.source}' has the classes {', '.join(eval_dataset.label_names)}, "
-                f"'{train_dataset.source}' has {', '.join(train_dataset.label_names)}: they must agree."
-            )
+        self.train_dataset = self._with_objects(train_dataset)
+        self.eval_dataset, self.unlabeled_dataset = eval_dataset, unlabeled_dataset
+        if train_dataset is None and unlabeled_dataset is None:
+            raise DataError("There is nothing to train on: neither images with labels nor images without.")
+        if train_dataset is not None and eval_dataset is not None:
+            require_same_classes(train_dataset, eval_dataset)
+        if unlabeled_dataset is not None and eval_dataset is not None:
+            refuse_leaks(unlabeled_dataset, eval_dataset)
         if self.config.image_size is not None:
             self.model.data_config = replace(self.model.data_config, image_size=self.config.image_size)
+
+    def _with_objects(self, dataset: DetectionSet | None) -> DetectionSet | None:
+        """The images to train on, refused if there are none."""
+        if dataset is None:
+            return None
+        kept = dataset.without_empty() if self.config.filter_empty else dataset
+        if not len(kept):
+            dropped = " with objects (filter_empty left the others out)" if len(dataset) else ""
+            raise DataError(f"'{dataset.source}' has no images{dropped}: there is nothing to train on.")
+        return kept
+
+    @property
+    def _images(self) -> DetectionSet:
+        """The images whose passes are counted as epochs: those with labels, where there are any."""
+        found = self.unlabeled_dataset if self.train_dataset is None else self.train_dataset
+        if found is None:  # pragma: no cover  # refused when the trainer is made
+            raise DataError("There is nothing to train on.")
+        return found
 
     def train(self) -> RunResult:
         """Train to the end, writing to ``config.output_dir``.
@@ -110,9 +133,19 @@ class Trainer:
         accelerator = make_accelerator(
             self.config, run.path, trackers=self.trackers, find_unused=self._has_optional_parameters()
         )
-        plan = Plan.make(self.config, len(self.train_dataset), accelerator.num_processes)
+        plan = Plan.make(self.config, len(self._images), accelerator.num_processes)
+        self._prepare(accelerator)
         identity = self.identity()
-        loop = Loop(self.task, self.train_dataset, self.eval_dataset, plan, run, accelerator, identity)
+        loop = Loop(
+            self.task,
+            self.train_dataset,
+            self.eval_dataset,
+            plan,
+            run,
+            accelerator,
+            identity,
+            unlabeled=self.unlabeled_dataset,
+        )
         loop.restore()  # also waits until every rank has looked at the directory, before the first file is there
         description = self.describe(plan, accelerator.num_processes, accelerator.mixed_precision)
         if accelerator.is_main_process:
@@ -132,16 +165,20 @@ class Trainer:
             best_dir=run.best_dir if loop.best.step is not None else None,
         )
 
+    def _prepare(self, accelerator: Accelerator) -> None:
+        """What has to be known before the first step, on every rank."""
+
     def describe(self, plan: Plan, processes: int = 1, precision: str = "no") -> str:
         """The table at the start of a run."""
         config, size = self.config, self.model.data_config.image_size
         evaluated = "not evaluated" if self.eval_dataset is None else f"{len(self.eval_dataset)} images to evaluate"
+        trained = "no labels" if self.train_dataset is None else f"{len(self.train_dataset)} images"
         return table(
             [
                 *self._networks(),
                 (
                     "data",
-                    f"{len(self.train_dataset)} images of {len(self.model.label_names)} classes, {evaluated}, "
+                    f"{trained} of {len(self.model.label_names)} classes, {evaluated}, "
                     f"{size[0]} px (longest side {size[1]} px)",
                 ),
                 ("batch", f"{config.batch_size} images x {config.accumulation} micro-steps x {processes} processes"),
@@ -157,7 +194,7 @@ class Trainer:
 
     def identity(self) -> Identity:
         """What is trained, and on what."""
-        return Identity.of(self.model, self.train_dataset)
+        return Identity.of(self.model, self._images)
 
     def require_same(self, run: RunDirectory) -> None:
         """Check that a run which is complete is the one that this trainer would make.
@@ -177,7 +214,7 @@ class Trainer:
             steps=plan.steps,
             images_per_step=plan.global_batch,
             peak_lr=plan.peak_lr,
-            train_annotations=str(self.train_dataset.annotation_file),
+            train_annotations=str(self._images.annotation_file),
             eval_annotations=None if self.eval_dataset is None else str(self.eval_dataset.annotation_file),
         )
         run.path.mkdir(parents=True, exist_ok=True)
@@ -241,6 +278,9 @@ class DistillationTrainer(Trainer):
         class_map: The teacher's name of classes that the student calls otherwise; with several teachers an entry
             counts for those that have the class.
         teacher_weights: With several teachers: factor of each one's terms; 1 for those that are not named.
+        unlabeled: How `unlabeled_dataset` takes part; the defaults of `Unlabeled` where not given.
+        unlabeled_dataset: Images without labels (`ld_hub.data.load_unlabeled`, or any data set, whose annotations are
+            not looked at); `train_dataset` may be None then. Of several teachers the first one's detections count.
         train_dataset: See `Trainer`, also for all other arguments.
         eval_dataset: See `Trainer`.
         config: See `Trainer`.
@@ -263,7 +303,9 @@ class DistillationTrainer(Trainer):
         teacher_scale: float = 1.0,
         class_map: Mapping[str, str] | None = None,
         teacher_weights: Mapping[str, float] | None = None,
-        train_dataset: DetectionSet,
+        unlabeled: Unlabeled | None = None,
+        unlabeled_dataset: DetectionSet | None = None,
+        train_dataset: DetectionSet | None = None,
         eval_dataset: DetectionSet | None = None,
         config: TrainConfig | None = None,
         trackers: Sequence[Any] = (),
@@ -277,20 +319,34 @@ class DistillationTrainer(Trainer):
             teacher_scale=teacher_scale,
             class_map=class_map,
             teacher_weights=teacher_weights,
+            unlabeled=unlabeled,
         )
         if teaching is None:
             teaching = given
         elif given != make_teaching():
             raise ConfigError("teaching says everything about what is taught: leave recipe and its options out.")
-        fit_labels(student, train_dataset)
+        if unlabeled_dataset is not None:
+            teaching = replace(teaching, unlabeled=teaching.unlabeled or Unlabeled())
+        elif teaching.unlabeled is not None:
+            raise ConfigError("unlabeled says how images without labels take part: give them, unlabeled_dataset=.")
+        known = train_dataset or eval_dataset
+        if known is not None:
+            fit_labels(student, known)
         if teaching.reference is not None:  # also of a recipe that was made by `Recipe.published`
             student.criterion = student.criterion.published(
                 student.coder, teaching.reference, distilling=True, box_loss=student.criterion.box_loss
             )
         distiller = make_distiller(teacher, teaching)
         task = DistillationTask(
-            student, teacher, distiller, individual_ld=teaching.individual_ld, balance=teaching.balance
+            student,
+            teacher,
+            distiller,
+            individual_ld=teaching.individual_ld,
+            balance=teaching.balance,
+            unlabeled=teaching.unlabeled,
         )
+        if train_dataset is None and teaching.unlabeled is not None:
+            config = replace(config or TrainConfig(), batch_size=teaching.unlabeled.batch)
         super().__init__(
             task,
             train_dataset=train_dataset,
@@ -298,6 +354,7 @@ class DistillationTrainer(Trainer):
             config=config,
             trackers=trackers,
             attachments=attachments,
+            unlabeled_dataset=None if unlabeled_dataset is None else without_annotations(unlabeled_dataset),
         )
         student.teaching = task.teaching  # saved with it
 
@@ -311,13 +368,28 @@ class DistillationTrainer(Trainer):
             parts.append(f"Balance: weights as the gradients say, as shares of the detection loss's: {shares}.")
         return "\n\n".join([*parts, *self.task.remarks])
 
+    def _prepare(self, accelerator: Accelerator) -> None:
+        """Find out which scores count on images without labels."""
+        wanted = self.task.unlabeled
+        if wanted is None:
+            return
+        name, teacher = next(iter(self.task.teachers.items()))
+        teacher.to(accelerator.device)
+        options = self.task.distillers[name].teacher_scale, self.task.distillers[name].class_map
+        any_score = Thresholds.same(DEFAULT, self.model.config.num_classes)
+        looker = Looker(teacher, self.model, any_score, *options)
+        looker.thresholds = choose_thresholds(
+            looker, self.train_dataset, wanted, batch_size=self.config.eval_batch_size, workers=self.config.workers
+        )
+        self.task.looker = looker
+
     def _networks(self) -> list[tuple[str, str]]:
         teachers = [("teacher", describe_network(teacher)) for teacher in self.task.outside]
         return [("student", describe_network(self.model)), *teachers]
 
     def identity(self) -> Identity:
         """See `Trainer.identity`; with the teachers and what they teach."""
-        return Identity.of(self.model, self.train_dataset, self.task.outside, self.task.teaching)
+        return Identity.of(self.model, self._images, self.task.outside, self.task.teaching, self.unlabeled_dataset)
 
     def _has_optional_parameters(self) -> bool:
         return any(parameter.requires_grad for parameter in self.task.distiller.parameters())

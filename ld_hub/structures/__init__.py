@@ -10,7 +10,7 @@ from ld_hub.structures.parts import Assigner, Criterion
 from ld_hub.structures.priors import Priors
 from ld_hub.structures.rows import Rows
 from ld_hub.structures.targets import Assignment, ImageBatch, ScoredTargets, StepCounts, Targets
-from ld_hub.structures.teaching import Balance, Teaching
+from ld_hub.structures.teaching import Balance, Teaching, Unlabeled
 
 __all__ = [
     "Assigner",
@@ -30,4 +30,5 @@ __all__ = [
     "Targets",
     "Teaching",
     "Towers",
+    "Unlabeled",
 ]

@@ -7,11 +7,69 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from ld_hub.checked import Source, read_fields
-from ld_hub.errors import CheckpointError
+from ld_hub.errors import CheckpointError, ConfigError
 
 Balance: TypeAlias = Literal["none", "gradient"]
 _IN_FILES = {"recipe": "name", "teachers": "teacher", "origins": "teacher_origin"}  # what files call some fields
-_OPTIONS = ("teachers", "origins", "balance", "teacher_scale", "class_map", "teacher_weights")  # in files where given
+_OPTIONS = ("teachers", "origins", "balance", "teacher_scale", "class_map", "teacher_weights", "unlabeled")
+
+
+@dataclass(frozen=True)
+class Unlabeled:
+    """How images without labels take part in a distillation.
+
+    Attributes:
+        batch: Images without labels per process and micro-step.
+        weight: Factor of their losses.
+        ramp: Share of the run over which the factor rises from 0.
+        threshold: Least score of a teacher's detection that is a target; None for the score of best F1 on the labelled
+            images, or 0.45 where there are none.
+        unsure: Least score of a detection that is at least no background; None for half the threshold.
+        per_class: Look for a threshold for each class, instead of one for all.
+        targets: Train on the teacher's detections (scored targets).
+        terms: Apply the recipe's terms to these images, too.
+        regions: Where terms look: around the scored ``"targets"``, or at the teacher's ``"confident"`` cells.
+
+    Raises:
+        ConfigError: If a number is out of range, or neither targets nor terms are wanted.
+    """
+
+    batch: int = 2
+    weight: float = 1.0
+    ramp: float = 0.0
+    threshold: float | None = None
+    unsure: float | None = None
+    per_class: bool = False
+    targets: bool = True
+    terms: bool = True
+    regions: Literal["targets", "confident"] = "targets"
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise ConfigError(f"unlabeled_batch is {self.batch}; expected at least 1.")
+        if not 0 <= self.weight < float("inf") or not 0 <= self.ramp <= 1:
+            raise ConfigError(
+                f"unlabeled_weight is {self.weight:g} and unlabeled_ramp {self.ramp:g}; expected a number of at least "
+                "0 and a share of the run from 0 to 1."
+            )
+        for name in ("threshold", "unsure"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise ConfigError(f"unlabeled_{name} is {value:g}; expected a score above 0, up to 1.")
+        if self.threshold is not None and self.unsure is not None and self.unsure > self.threshold:
+            raise ConfigError(
+                f"unlabeled_unsure is {self.unsure:g}, above unlabeled_threshold, {self.threshold:g}: nothing could be "
+                "unsure."
+            )
+        if self.regions not in ("targets", "confident"):
+            raise ConfigError(f"unlabeled_regions is {self.regions!r}; expected 'targets' or 'confident'.")
+        if not (self.targets or self.terms):
+            raise ConfigError("unlabeled_targets and unlabeled_terms are both false: the images would teach nothing.")
+
+    def factor(self, step: int, steps: int) -> float:
+        """Factor of their losses at a 0-based optimizer step of a run of so many."""
+        rising = self.ramp * steps
+        return self.weight * min(1.0, (step + 1) / rising) if rising else self.weight
 
 
 @dataclass(frozen=True)
@@ -37,6 +95,7 @@ class Teaching:
         teacher_scale: Size of the teachers' images over the student's.
         class_map: The teacher's name of classes that the student calls otherwise.
         teacher_weights: Of several teachers: factor of each one's terms, by the name that it was given under.
+        unlabeled: How images without labels take part; None where there are none.
     """
 
     recipe: str = "custom"
@@ -52,6 +111,7 @@ class Teaching:
     teacher_scale: float = 1.0
     class_map: Mapping[str, str] = field(default_factory=dict)
     teacher_weights: Mapping[str, float] = field(default_factory=dict)
+    unlabeled: Unlabeled | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values as config.json has them; a single teacher stands there as a text, and options where given."""

@@ -1,0 +1,157 @@
+"""Images without labels in a training step: what a teacher makes of them, and which scores count.
+
+Such images have no targets but the teacher's: its detections, weighted by their scores (`ScoredTargets`). They come in
+batches of their own, have their own losses (``unlabeled_...``) and their own normalisers, so that they neither change
+the losses of labelled images nor depend on how a step is split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ld_hub.data import DetectionSet
+from ld_hub.distillation.correspondence import as_seen, common_classes
+from ld_hub.distillation.scored_targets import Thresholds, scored_targets
+from ld_hub.engine.asking import ask
+from ld_hub.engine.evaluate import batches_of, gathered
+from ld_hub.errors import ConfigError
+from ld_hub.evaluation.best_f1 import best_f1_scores
+from ld_hub.evaluation.found import Found
+from ld_hub.evaluation.ground_truth import read_ground_truth
+from ld_hub.evaluation.matching import Overlaps, overlaps
+from ld_hub.models.detector import DenseDetector
+from ld_hub.structures import Assignment, DenseOutput, ImageBatch, ScoredTargets, Unlabeled
+
+PREFIX = "unlabeled_"  # of the names of their losses
+MOST = 300  # labelled images on which thresholds are looked for
+DEFAULT = 0.45  # the threshold where there are no labelled images to find one on (DESIGN: trials on photographs)
+
+
+@dataclass(frozen=True, eq=False)
+class Lesson:
+    """A micro-batch of images without labels, and what the teachers say to it.
+
+    Attributes:
+        batch: The images; no targets.
+        targets: The first teacher's detections.
+        assignment: Of the student's rows to them, weighted by scores.
+        taught: Each teacher's predictions, by its name.
+    """
+
+    batch: ImageBatch
+    targets: ScoredTargets
+    assignment: Assignment
+    taught: Mapping[str, DenseOutput]
+
+
+def losses_name(name: str) -> str:
+    """``"loss_cls"`` and ``"distill_ld"`` become ``"unlabeled_cls"`` and ``"unlabeled_ld"``."""
+    return PREFIX + name.removeprefix("loss_").removeprefix("distill_")
+
+
+class Looker:
+    """Turns a teacher's predictions into targets for a student.
+
+    Args:
+        teacher: Whose detections they are; with several teachers the first.
+        student: Whose classes they get.
+        thresholds: From which score on a detection counts.
+        teacher_scale: Size of the teacher's images over the student's.
+        class_map: The teacher's name of classes that the student calls otherwise.
+
+    Raises:
+        ConfigError: If the two have no class in common.
+    """
+
+    def __init__(
+        self,
+        teacher: DenseDetector,
+        student: DenseDetector,
+        thresholds: Thresholds,
+        teacher_scale: float = 1.0,
+        class_map: Mapping[str, str] | None = None,
+    ) -> None:
+        known = {mine: theirs for mine, theirs in (class_map or {}).items() if theirs in teacher.label_names}
+        pairs = common_classes(student.spec, as_seen(teacher.spec, teacher_scale, known))
+        if not pairs:
+            raise ConfigError(
+                f"Images without labels: teacher '{teacher.name}' and student '{student.name}' have no class name in "
+                "common. Say which is which: class_map (--class_map MINE=THEIRS)."
+            )
+        self.teacher, self.student, self.thresholds, self.scale = teacher, student, thresholds, teacher_scale
+        labels = torch.full((teacher.config.num_classes,), -1)
+        for mine, theirs in pairs:
+            labels[theirs] = mine
+        self.labels = labels
+
+    @torch.no_grad()
+    def targets(self, output: DenseOutput, image_sizes: Tensor) -> ScoredTargets:
+        """The teacher's detections on a batch.
+
+        Args:
+            output: Its predictions.
+            image_sizes: ``(N, 2)`` height, width in px of the student's images before padding.
+        """
+        factors = torch.full_like(image_sizes, self.scale, dtype=torch.float32)
+        found = self.teacher.postprocess(output, image_sizes * self.scale, factors)
+        return scored_targets(found, self.labels.to(image_sizes.device), self.thresholds, image_sizes)
+
+
+def choose_thresholds(
+    looker: Looker, labelled: DetectionSet | None, wanted: Unlabeled, *, batch_size: int, workers: int
+) -> Thresholds:
+    """Which scores count: the one asked for, or those of best F1 on labelled images, at IoU 0.5.
+
+    Every rank has to call it, and gets the same.
+
+    Args:
+        looker: Whose detections they are; its own thresholds do not matter.
+        labelled: Images with labels, of the student's classes; `MOST` of them are looked at, spread evenly.
+        wanted: What was asked for.
+        batch_size: Images per forward pass.
+        workers: Processes that load images.
+
+    Returns:
+        A pair for each of the student's classes, rounded down to 0.01.
+    """
+    classes = looker.student.config.num_classes
+    if wanted.threshold is not None or labelled is None:
+        sure = np.full(classes, DEFAULT if wanted.threshold is None else wanted.threshold)
+    else:
+        found = _compared(looker, labelled, batch_size, workers)
+        sure = np.floor(100 * best_f1_scores(found, per_class=wanted.per_class)[0]) / 100
+    sure = sure.clip(min=0.01)
+    unsure = np.floor(100 * sure / 2) / 100 if wanted.unsure is None else np.full(classes, wanted.unsure)
+    return Thresholds(tuple(sure.tolist()), tuple(unsure.clip(min=0.01, max=sure).tolist()))
+
+
+def _compared(looker: Looker, labelled: DetectionSet, batch_size: int, workers: int) -> Overlaps:
+    """The teacher's detections beside the labels of a part of a data set, over all ranks."""
+    device = next(looker.teacher.parameters()).device
+    chosen = np.unique(np.linspace(0, len(labelled) - 1, min(MOST, len(labelled))).round().astype(np.int64))
+    part = labelled.select(chosen)
+    images, categories, boxes, scores = [], [], [], []
+    for loaded in batches_of(looker.student, part, batch_size, workers, device, True):
+        batch = loaded.to(device)
+        output = ask(looker.teacher, batch, looker.student, looker.scale, ())
+        factors = batch.scale_factors * looker.scale
+        for image_id, each in zip(
+            batch.image_ids,
+            looker.teacher.postprocess(output, batch.image_sizes * looker.scale, factors),
+            strict=True,
+        ):
+            label = looker.labels[each.labels.cpu()].numpy()
+            images.append(np.full((label >= 0).sum(), image_id))
+            categories.append(np.array(labelled.category_ids)[label[label >= 0]])
+            corners = each.boxes.cpu().double().numpy()[label >= 0]
+            boxes.append(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1))
+            scores.append(each.scores.cpu().double().numpy()[label >= 0])
+    columns = [np.concatenate(each) for each in (images, categories, boxes, scores)]
+    found = Found(*(np.concatenate(each) for each in zip(*gathered(columns), strict=True)))
+    truth = read_ground_truth(labelled.annotation_file).only(set(part.records.image_ids.tolist()))
+    return overlaps(truth, found, labelled.category_ids)
