@@ -7,7 +7,7 @@ import math
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ def draw_detections(
     scale: int | None = None,
     colors: Sequence[Color] | None = None,
     texts: Sequence[str] | None = None,
+    font_size: int | None = None,
 ) -> Image.Image:
     """Draw boxes and labels on a copy of an image.
 
@@ -66,6 +67,7 @@ def draw_detections(
         scale: Whole factor to enlarge the picture by; None enlarges small images until labels are readable.
         colors: K RGB colours instead of those of the classes.
         texts: K texts instead of name and score; an empty one writes nothing.
+        font_size: px of the labels' letters in the new picture; None takes what suits its size.
 
     Returns:
         A new RGB picture, `scale` times as large as `image`.
@@ -85,6 +87,7 @@ def draw_detections(
     elif canvas is image:
         canvas = image.copy()
     pen = _Pen.for_picture(canvas)
+    pen = pen if font_size is None else replace(pen, font_size=font_size)
     order = range(len(boxes)) if scores is None else sorted(range(len(boxes)), key=lambda k: scores[k])
     rects = {k: rect for k in order if (rect := _visible(boxes[k], factor, canvas.size)) is not None}
     hues = [class_color(label) for label in labels] if colors is None else colors
