@@ -20,6 +20,8 @@ Color = tuple[int, int, int]
 Rect = tuple[int, int, int, int]
 
 READABLE_SIDE = 448  # px; pictures whose longer side is shorter are enlarged before drawing
+# Lines and letters need more than Pillow's defaults, which suit photographs.
+QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 92, "subsampling": 0}, "WEBP": {"quality": 88}}
 GOLDEN_RATIO = 0.618033988749895  # turning the hue by it keeps any run of classes far apart on the colour wheel
 # Fonts that know more scripts than Pillow's own, tried by name for labels outside ASCII.
 WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf")
@@ -359,7 +361,7 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
         ConfigError: If no picture format has this suffix.
     """
     path, form = Path(path), picture_format(path)
-    options: dict[str, Any] = {"quality": 92, "subsampling": 0} if form == "JPEG" else {}
+    options = QUALITY.get(form, {})
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem[:80]}-{secrets.token_hex(4)}.tmp{path.suffix}")
     try:

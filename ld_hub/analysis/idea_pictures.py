@@ -239,10 +239,11 @@ def _edges(ideas: Ideas) -> Image.Image:
     sheet, y = Image.new("RGB", (WIDTH, 700), PAPER), round(1.9 * BODY)
     draw = ImageDraw.Draw(sheet)
     for index, (edges, color) in enumerate(zip(ideas.edges, (STUDENT, TEACHER), strict=False)):
-        x = EDGE + index * (WIDTH // 2)
+        x = EDGE + index * (WIDTH - EDGE) // 2
         draw.rectangle((x, 2, x + BODY, BODY + 2), fill=color)
-        role = "teacher" if index else "student" if ideas.teacher else "detector"
-        write(draw, (x + BODY + GAP, 0), f"{role} {edges.name}: IoU {edges.iou:.2f}", BODY)
+        role = ("student", "teacher")[index]
+        who = edges.name if ideas.teacher is None or role in edges.name else f"{edges.name} ({role})"
+        write(draw, (x + BODY + GAP, 0), f"{who}: IoU {edges.iou:.2f} with the object's box", BODY)
         picture = panel(one.image, box, edges, view, color)
         sheet.paste(picture, (x, y))
     return _stack([_heading(title, text), sheet.crop((0, 0, WIDTH, y + picture.height))])
