@@ -73,6 +73,7 @@ def _head(ideas: Ideas) -> Image.Image:
         scale=1,
         colors=[color_of_object(k) for k in range(len(one))],
         texts=[f"{k + 1} {name}" for k, name in enumerate(one.names)],
+        font_size=SMALL,
     )
     sheet = Image.new("RGB", (WIDTH, PHOTO[1] + EDGE), PAPER)
     sheet.paste(shown, (EDGE, 0))
@@ -228,20 +229,21 @@ def _edges(ideas: Ideas) -> Image.Image:
     one, k = ideas.photograph, ideas.chosen
     title = f"3  How sure is each edge of object {k + 1}, {one.names[k]}?"
     text = (
-        "From one cell, the cross. Bars: how probable it is that the edge lies there. A black line marks the edge that "
-        "follows, their mean, in px of the photograph; dashed: the object's box. Few high bars: a sure edge."
+        "Counted from one cell (+). Bars: how probable it is that the edge lies there. A black line marks the edge "
+        "that follows, their mean, in px of the photograph; dashed: the object's box. Few high bars: a sure edge."
     )
     if all(edges.bins is None for edges in ideas.edges):
-        text = "From one cell, the cross, in px of the photograph. Dashed: the object's box."
+        text = "Counted from one cell (+). Dashed: the object's box."
     box = one.boxes[k].astype(np.float64)
     view = view_of(box, ideas.edges, one.image.size)
     sheet, y = Image.new("RGB", (WIDTH, 700), PAPER), round(1.9 * BODY)
     draw = ImageDraw.Draw(sheet)
     for index, (edges, color) in enumerate(zip(ideas.edges, (STUDENT, TEACHER), strict=False)):
-        x = EDGE + index * (WIDTH // 2)
+        x = EDGE + index * (WIDTH - EDGE) // 2
         draw.rectangle((x, 2, x + BODY, BODY + 2), fill=color)
-        role = "teacher" if index else "student" if ideas.teacher else "detector"
-        write(draw, (x + BODY + GAP, 0), f"{role} {edges.name}: IoU {edges.iou:.2f}", BODY)
+        role = ("student", "teacher")[index]
+        who = edges.name if ideas.teacher is None or role in edges.name else f"{edges.name} ({role})"
+        write(draw, (x + BODY + GAP, 0), f"{who}: IoU {edges.iou:.2f} with the object's box", BODY)
         picture = panel(one.image, box, edges, view, color)
         sheet.paste(picture, (x, y))
     return _stack([_heading(title, text), sheet.crop((0, 0, WIDTH, y + picture.height))])
