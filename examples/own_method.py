@@ -16,7 +16,7 @@ from torch import Tensor
 import ld_hub
 from ld_hub.data import load_data
 from ld_hub.distillation import BoxBinsKLConfig, Recipe, TermInputs, register_recipe, register_term
-from ld_hub.distillation.bins import BoxBinsKL
+from ld_hub.distillation.methods.ld import BoxBinsKL
 from ld_hub.distillation.regions import select
 from ld_hub.distillation.terms import kl_divergence
 from ld_hub.engine import TrainConfig

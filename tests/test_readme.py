@@ -26,10 +26,11 @@ from ld_hub.cli.main import VERBS, main
 from ld_hub.distillation import RECIPES, TERMS, Recipe
 from ld_hub.errors import LdHubError
 from ld_hub.hub import read_config
-from ld_hub.launch.arguments import parse
-from ld_hub.launch.commands import TRAIN, parse_distill
+from ld_hub.launch.commands import TRAIN
+from ld_hub.launch.flag_parser import parse
 from ld_hub.models.factory import create_model
 from ld_hub.registry import Registry
+from tests.support.commands import distillation
 from tests.support.hub_client import connected
 
 hub = pytest.fixture(connected)
@@ -106,7 +107,7 @@ def check(command: str) -> None:
     if training is not None:
         name, arguments = training
         assert name in ("train", "distill"), command
-        parse_distill(arguments) if name == "distill" else parse(TRAIN, arguments)
+        distillation(arguments) if name == "distill" else parse(TRAIN, arguments)
     elif words[0] == "ld-hub":
         parser = argparse.ArgumentParser()
         importlib.import_module(VERBS[words[1]].module).add_parser(parser.add_subparsers(dest="verb"))
@@ -208,7 +209,7 @@ def test_methods(place: Path) -> None:
 def test_the_recipe_is_one(tmp_path: Path) -> None:
     (block,) = [text for page in PAGES for language, text in blocks(page) if language == "yaml"]
     (tmp_path / "mine.yaml").write_text(block)
-    _, recipe, _ = parse_distill(["gfocal_r18", "--teacher", "r101", "--recipe", str(tmp_path / "mine.yaml")])
+    _, recipe, _ = distillation(["gfocal_r18", "--teacher", "r101", "--recipe", str(tmp_path / "mine.yaml")])
     assert recipe.name == "mine" and recipe.summary.startswith("edges in")
     assert (recipe.terms["ld_vlr"].region, recipe.terms["feature"].last_step) == ("main+vlr", 60000)
 

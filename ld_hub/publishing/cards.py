@@ -14,7 +14,7 @@ from typing import Any
 from ld_hub.hub.card_file import METRICS, ap_cells, card_metadata, escape, fence, render_card, table
 from ld_hub.hub.evidence import TITLES
 from ld_hub.models.backbones import timm_name
-from ld_hub.publishing.citations import FAMILY_PAPERS, bibtex
+from ld_hub.publishing.citations import bibtex, papers_of_terms
 from ld_hub.publishing.facts import (
     Measured,
     Run,
@@ -29,7 +29,6 @@ from ld_hub.publishing.facts import (
 )
 from ld_hub.registry import PretrainedCfg
 
-FAMILIES = {"gfocal": "GFocal", "atss": "ATSS", "fcos": "FCOS", "retinanet": "RetinaNet"}
 PICTURES = {  # files that a card shows where they lie beside it
     "detections.jpg": "Detections of this model",
     "curves.png": "Curves of the training run",
@@ -87,7 +86,7 @@ def model_card(
         size_section(model, _speed(facts)),
         _licences(license, _base_model(model, facts), model.config.backbone),
         _limits(measured),
-        citation_section(model, (model.recipe or {}).get("paper"), (model.recipe or {}).get("name")),
+        citation_section(model, model.recipe or {}),
     ]
     return render_card(metadata, title, sections)
 
@@ -122,7 +121,7 @@ def architecture(model: Any) -> str:
     names = model.label_names
     shown = ", ".join(escape(name) for name in names[:_SHOWN_CLASSES])
     more = f" and {len(names) - _SHOWN_CLASSES} more" if len(names) > _SHOWN_CLASSES else ""
-    family = FAMILIES.get(model.family, model.family)
+    family = model.title or model.family
     return f"{family} with the backbone {inside}; {len(names)} class{'es' * (len(names) > 1)}: {shown}{more}."
 
 
@@ -170,21 +169,18 @@ def size_section(model: Any, speed: str = "") -> str:
     return f"## Size{' and speed' * bool(speed)}\n\n{table(['', ''], rows)}"
 
 
-def citation_section(model: Any, paper: Any, recipe: Any = "") -> str:
-    """BibTeX of the method and of the detector.
+def citation_section(model: Any, recipe: Mapping[str, Any], paper: str = "") -> str:
+    """BibTeX of the method, of its terms and of the detector.
 
     Args:
         model: A detector.
-        paper: Address of the method's paper, if it has one.
-        recipe: Name of the method.
+        recipe: As the trainer records it; empty for a model that was not distilled.
+        paper: Address of the paper of weights whose recipe names none.
     """
-    papers = [str(paper or "")]
-    if recipe == "crosskd_pkd":
-        papers.append("2207.02039")
-    papers.append(FAMILY_PAPERS.get(model.family, ""))
-    if getattr(model.config, "quality", "none") != "none":
-        papers.append(FAMILY_PAPERS["gfocalv2"])
-    entries = bibtex(papers)
+    terms = recipe.get("terms")
+    plain = [values for values in terms.values() if isinstance(values, Mapping)] if isinstance(terms, Mapping) else []
+    of_terms = papers_of_terms(str(values.get("kind")) for values in plain)
+    entries = bibtex([str(recipe.get("paper") or paper), *of_terms, *(paper.arxiv for paper in model.papers)])
     return f"## Citation\n\n{fence(entries, 'bibtex')}" if entries else ""
 
 

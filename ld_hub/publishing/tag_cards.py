@@ -68,7 +68,7 @@ def tag_card(full_name: str, recipe: Mapping[str, Any] | None = None) -> str:
         size_section(model),
         _weights(cfg),
         _licences(cfg, model.config.backbone),
-        citation_section(model, method.get("paper") or cfg.paper, method.get("name")),
+        citation_section(model, method, cfg.paper),
     ]
     return render_card(metadata, full_name, sections)
 
