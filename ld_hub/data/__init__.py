@@ -1,10 +1,4 @@
-"""Datasets: readers that make a `DetectionSet`, loaders that make batches of it, the doctor.
-
-Importing the package imports every module in it, so that a format is known by its file and nothing else has to name it.
-"""
-
-import importlib
-import pkgutil
+"""Datasets: readers that make a `DetectionSet`, loaders that make batches of it, the doctor."""
 
 from ld_hub.data.coco import load_coco
 from ld_hub.data.detection_set import DetectionSet
@@ -27,6 +21,3 @@ __all__ = [
     "load_yolo",
     "train_loader",
 ]
-
-for _module in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_module.name}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from ld_hub.data.coco import coco_source
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, SPLITS, contents, data_root
-from ld_hub.data.readers import READERS
+from ld_hub.data.readers import known_readers
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 from ld_hub.errors import MissingFileError
 
@@ -54,7 +54,7 @@ def find_source(
     if data_dir is None or images is not None or annotations is not None:
         return coco_source(data_dir, split, images=images, annotations=annotations)
     place = Path(data_dir).expanduser()
-    readers = [READERS[name] for name in READERS]
+    readers = known_readers()
     for reader in readers:
         if place.suffix in reader.suffixes and place.is_file():
             return reader.read(place, split)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import ld_hub.data
 from ld_hub.data.source import Source
 from ld_hub.registry import Registry
 
@@ -39,3 +42,13 @@ def register_reader(name: str, reader: Reader) -> None:
         reader: What reads it.
     """
     READERS.register(name, reader)
+
+
+def known_readers() -> list[Reader]:
+    """All formats, by name.
+
+    Every module of this room is imported for it, so that a format is known by its file and nothing else has to name it.
+    """
+    for module in pkgutil.iter_modules(ld_hub.data.__path__, "ld_hub.data."):
+        importlib.import_module(module.name)
+    return [READERS[name] for name in READERS]
