@@ -79,3 +79,24 @@ def scorer_table(images: int, num_classes: int, detections: int) -> dict[str, An
         "images": images, "num_classes": num_classes, "detections": detections, "ratio": ratio,
         "rows": [row.to_dict() for row in rows],
     }  # fmt: skip
+
+
+def answer_table() -> dict[str, Any]:
+    """Measure and print the commands that only look something up; at most 80 columns.
+
+    Returns:
+        The figures as plain JSON values.
+    """
+    from dataclasses import asdict
+
+    from ld_hub.benchmark.answers import time_answers
+
+    print(f"{'ld-hub':<58}{'CPU s':>7}{'seconds':>9}{'exit':>6}")
+    rows = []
+    for answer in time_answers():
+        rows.append(asdict(answer))
+        command = answer.command if len(answer.command) <= 56 else f"{answer.command[:55]}…"
+        print(f"{command:<58}{answer.cpu:>7.2f}{answer.seconds:>9.2f}{answer.code:>6}", flush=True)
+    most = max(row["cpu"] for row in rows)
+    print(f"\nleast of three runs each; the dearest takes {most:.2f} s of processor time")
+    return {"rows": rows}

@@ -7,6 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ld_hub.cli.benchmark_tables import answer_table, scorer_table, speed_table
+from ld_hub.cli.places import check_file
+from ld_hub.errors import ConfigError
+from ld_hub.hub import atomic_write
+from ld_hub.launch.recipe_files import find_recipe, require_recipe
+from ld_hub.models.names import require_model
+from ld_hub.registry import MODELS
+
 _DESCRIPTION = """\
 Measure images/s and peak memory of inference and of a training step.
 
@@ -21,7 +29,8 @@ GPU, elsewhere as the process's resident memory shows it.
 
 --table compares architectures with and without bins: parameters, multiply-adds
 and images/s, as Table 3 of the LD paper; without names, its four. --eval times
-the scorers of an evaluation on random detections."""
+the scorers of an evaluation on random detections, --answers the commands that
+only look something up: names, helps, refusals."""
 
 _EPILOG = """\
 examples:
@@ -46,6 +55,7 @@ def add_parser(subparsers: Any) -> None:
     add("model", metavar="NAME", nargs="*", help="a model name; a distilled name brings its teacher and recipe")
     add("--table", action="store_true", help="size and speed of several names, with and without bins")
     add("--eval", action="store_true", help="time the scorers of an evaluation")
+    add("--answers", action="store_true", help="time what ld-hub answers without importing torch")
     add("--images", type=int, default=5000, metavar="N", help=f"images of --eval {default}")
     add("--detections", type=int, default=100, metavar="N", help=f"detections per image of --eval {default}")
     add("--mode", choices=("inference", "training", "both"), default="both", help=default)
@@ -69,26 +79,23 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
+    _check(args)
+    if args.answers:
+        figures = answer_table()
+        _write(figures, args.json)
+        return 0
+
     import torch
 
     from ld_hub.benchmark import steps
-    from ld_hub.cli.benchmark_tables import scorer_table, speed_table
-    from ld_hub.errors import ConfigError
-    from ld_hub.hub import atomic_write
     from ld_hub.ops.hardware import hardware, resolve_device
 
-    for field in ("batch_size", "boxes", "num_classes", "repeats", "images", "detections"):
-        if getattr(args, field) < 1:
-            raise ConfigError(f"--{field} is {getattr(args, field)}; expected at least 1.")
-    fitting = not (args.table or args.model) if args.eval else args.table or len(args.model) == 1
-    if not fitting:
-        raise ConfigError("Give one model name; or --table and any number of names; or --eval and none.")
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device("cpu") if args.eval else resolve_device(args.device)
     height, width = args.size
     work = steps.Workload(args.batch_size, height, width, args.boxes, args.repeats, args.precision, args.channels_last)
-    figures: dict[str, Any] = {"hardware": hardware(device)}
+    figures = {"hardware": hardware(device)}
     print(f"{hardware(device)}")
     if args.eval:
         figures["eval"] = scorer_table(args.images, args.num_classes, args.detections)
@@ -100,17 +107,37 @@ def run(args: argparse.Namespace) -> int:
             figures["table"] = speed_table(args.model, work, device, args.num_classes)
         else:
             figures.update(_parts(args, work, device))
-    if args.json:
-        atomic_write(Path(args.json), json.dumps(figures, indent=1))
-        print(f"figures written to {args.json}")
+    _write(figures, args.json)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for field in ("batch_size", "boxes", "num_classes", "repeats", "images", "detections"):
+        if getattr(args, field) < 1:
+            raise ConfigError(f"--{field} is {getattr(args, field)}; expected at least 1.")
+    alone = args.eval or args.answers
+    fitting = args.table or len(args.model) == 1
+    if alone:
+        fitting = not (args.table or args.model or args.eval == args.answers)
+    if not fitting:
+        raise ConfigError("Give one model name; or --table and any number of names; or --eval or --answers and none.")
+    for name in [*args.model, *filter(None, [args.teacher])]:
+        require_model(name)
+    if args.recipe is not None:
+        require_recipe(args.recipe)
+    if args.json:
+        check_file(args.json, "--json")
+
+
+def _write(figures: dict[str, Any], file: str | None) -> None:
+    if file:
+        atomic_write(Path(file), json.dumps(figures, indent=1))
+        print(f"figures written to {file}")
 
 
 def _parts(args: argparse.Namespace, work: Any, device: Any) -> dict[str, Any]:
     """Time of one model, part by part, as plain data; printed."""
     from ld_hub.benchmark import steps
-    from ld_hub.launch.recipe_files import find_recipe
-    from ld_hub.registry import MODELS
 
     (name,) = args.model
     distilled = MODELS[name].distilled if name in MODELS else None

@@ -11,9 +11,10 @@ from ld_hub.distillation.methods.kd import ClassKLConfig
 from ld_hub.distillation.methods.ld import BoxBinsKLConfig
 from ld_hub.distillation.methods.mgd import MaskedGenerationConfig
 from ld_hub.distillation.methods.pkd import PearsonFeatureConfig
-from ld_hub.distillation.recipes import RECIPES, Recipe, get_recipe, list_recipes, register_recipe
+from ld_hub.distillation.recipes import Recipe, get_recipe, list_recipes, register_recipe
 from ld_hub.distillation.regions import REGIONS, register_region
 from ld_hub.distillation.terms import TERMS, Term, TermConfig, register_term
+from ld_hub.registry import RECIPES
 
 __all__ = [
     "RECIPES",

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ld_hub.catalog import recipe_table
 from ld_hub.distillation.terms import TERMS, TermConfig
 from ld_hub.errors import ConfigError, unknown_name
-from ld_hub.registry import Registry
+from ld_hub.registry import RECIPES
 
 
 @dataclass(frozen=True)
@@ -88,23 +89,7 @@ class Recipe:
 
     def table(self) -> str:
         """The terms as a text table of at most 80 columns."""
-        rows: list[tuple[str, ...]] = [("term", "kind", "weight", "T", "region", "steps")]
-        for name, term in self.terms.items():
-            region = f"vlr({term.criterion}, {term.gamma:g})" if term.region == "vlr" else term.region
-            region += " w/o positives" if term.exclude_positives else ""
-            last = "end" if term.last_step is None else str(term.last_step)
-            temperature = getattr(term, "temperature", None)
-            cells = (name, term.kind, f"{term.weight:g}", "-" if temperature is None else f"{temperature:g}", region)
-            rows.append((*cells, f"{term.first_step}-{last}" + (" fading" if term.decay == "cosine" else "")))
-        shares = [term.share for term in self.terms.values()]
-        if any(share is not None for share in shares):  # used where gradients are balanced
-            texts = ["share", *("-" if share is None else f"{share:g}" for share in shares)]
-            rows = [(*row, text) for row, text in zip(rows, texts, strict=True)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        title = f"recipe {self.name}" + (f": {self.summary}" if self.summary else "")
-        title += f" (computed as the code of '{self.reference}')" if self.reference else ""
-        return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]])
+        return recipe_table(self.name, self.summary, self.to_dict()["terms"], self.reference)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_dict`."""
@@ -178,18 +163,16 @@ def _preset(name: str, reference: str | None, family: str) -> Mapping[str, TermC
     """The terms of a registered recipe for a family and a reading; none for a recipe of the user's own."""
     if name not in RECIPES:
         return {}
-    registered = RECIPES[name]
+    registered = get_recipe(name)
     terms = _changed(registered.terms, registered.families.get(family, {}))
     recipe = replace(registered, terms=terms, family=family)
     return recipe.terms if reference is None else recipe.published(reference).terms
 
 
-RECIPES: Registry[Recipe] = Registry("recipe")
-
-
 def register_recipe(recipe: Recipe, *, replace: bool = False) -> Recipe:
     """Make a recipe available by name."""
-    return RECIPES.register(recipe.name, recipe, replace=replace)
+    RECIPES.register(recipe.name, recipe, replace=replace)
+    return recipe
 
 
 def get_recipe(recipe: str | Recipe) -> Recipe:
@@ -198,7 +181,10 @@ def get_recipe(recipe: str | Recipe) -> Recipe:
     Raises:
         UnknownNameError: With close matches.
     """
-    return recipe if isinstance(recipe, Recipe) else RECIPES[recipe]
+    if isinstance(recipe, Recipe):
+        return recipe
+    found: Recipe = RECIPES[recipe]
+    return found
 
 
 def list_recipes() -> list[str]:
