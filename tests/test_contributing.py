@@ -142,8 +142,10 @@ def test_the_family_is_found_and_distilled() -> None:
     sizes = {"backbone": "test_resnet", "num_classes": 3, "fpn_channels": 16, "head_width": 16}
     student, teacher = create_model("slim", **sizes), create_model("gfocal", head_depth=2, **sizes)
     assert isinstance(student, DenseDetector) and student.spec.points
-    for recipe in ("ld", "kd", "bckd", "crosskd", "pkd"):
-        Distiller(recipe).setup(student.spec, teacher.spec)
+    for recipe in ("ld", "vlr", "bckd", "crosskd", "pkd"):
+        distiller = Distiller(recipe)
+        distiller.setup(student.spec, teacher.spec)
+        assert recipe != "vlr" or distiller.recipe.terms["ld_vlr"].region == "inside_gt"
     assert "Slim with the backbone" in model_card(student)
 
 
