@@ -35,7 +35,7 @@ IGNORED_COLOR = (120, 126, 132)
 _REGION_WORDS = {
     "main": "cells that answer for an object",
     "vlr": "valuable localization region: cells a little too far off to answer, which still see an object's edges",
-    "main+vlr": "both of them",
+    "main+vlr": "main and vlr together",
     "all": "every cell of the photograph",
     "inside_gt": "cells whose centre lies in a box, on every level",
     "outside_gt": "cells whose centre lies in no box",
@@ -75,7 +75,7 @@ def _head(ideas: Ideas) -> Image.Image:
         texts=[f"{k + 1} {name}" for k, name in enumerate(one.names)],
         font_size=SMALL,
     )
-    sheet = Image.new("RGB", (WIDTH, PHOTO[1] + EDGE), PAPER)
+    sheet = Image.new("RGB", (WIDTH, 4 * PHOTO[1]), PAPER)
     sheet.paste(shown, (EDGE, 0))
     draw, x = ImageDraw.Draw(sheet), EDGE + shown.width + EDGE
     room = WIDTH - EDGE - x
@@ -161,7 +161,7 @@ def _row(ideas: Ideas, title: str, words: str, marks: Sequence[Sequence[Mark]], 
         marks: By level.
         counts: Cells to be told below each picture.
     """
-    one, sheet = ideas.photograph, Image.new("RGB", (WIDTH, 600), PAPER)
+    one, sheet = ideas.photograph, Image.new("RGB", (WIDTH, 2 * WIDTH), PAPER)
     wide = (WIDTH - 2 * EDGE + GAP) // len(ideas.levels) - GAP
     factor = min(wide / one.image.width, 1.3 * wide / one.image.height)
     faded, draw = _faded(_resized(one.image, factor)), ImageDraw.Draw(sheet)
@@ -194,11 +194,12 @@ def _paint(picture: Image.Image, level: Level, factor: float, marks: Sequence[Ma
 
 
 def _outline(picture: Image.Image, boxes: Sequence[Sequence[float]]) -> None:
+    """Boxes as thin dark lines between light ones, which are seen on any cell."""
     draw = ImageDraw.Draw(picture)
+    for box in boxes:
+        draw.rectangle(tuple(box), outline=PAPER, width=3)
     for x1, y1, x2, y2 in boxes:
-        draw.rectangle((x1, y1, x2, y2), outline=(255, 255, 255), width=3)
-    for x1, y1, x2, y2 in boxes:
-        draw.rectangle((x1 + 1, y1 + 1, x2 - 1, y2 - 1) if x2 - x1 > 2 < y2 - y1 else (x1, y1, x2, y2), outline=INK)
+        draw.rectangle((x1 + 1, y1 + 1, max(x1 + 1, x2 - 1), max(y1 + 1, y2 - 1)), outline=INK)
 
 
 def ramp(share: float) -> Color:
