@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ld_hub.checked import shorten
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
-from ld_hub.hub import atomic_write, shorten
+from ld_hub.hub import atomic_write
 
 Record: TypeAlias = Mapping[str, float]
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -44,10 +43,6 @@ class SpeedRow:
     def images_per_second(self) -> float:
         """Network and post-processing; reading images is left out."""
         return 1 / (self.network + self.postprocessing)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON values."""
-        return {**asdict(self), "images_per_second": self.images_per_second}
 
 
 def with_and_without_bins(names: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ import multiprocessing
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,10 +59,6 @@ class Scoring:
     seconds: float
     growth: int | None
     ap: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON values."""
-        return asdict(self)
 
 
 def random_evaluator(load: ScoringLoad, backend: str) -> DetectionEvaluator:

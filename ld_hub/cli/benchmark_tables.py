@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
+    from ld_hub.benchmark.answers import Answer
+    from ld_hub.benchmark.figures import ScorerTable, SpeedTable
     from ld_hub.benchmark.scorers import Scoring
     from ld_hub.benchmark.steps import Workload
 
 
-def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_classes: int) -> dict[str, Any]:
+def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_classes: int) -> SpeedTable:
     """Measure and print architectures with and without bins, row by row (LD paper, Table 3); at most 80 columns.
 
     Args:
@@ -22,9 +24,10 @@ def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_
         num_classes: C.
 
     Returns:
-        The figures as plain JSON values.
+        The figures.
     """
     from ld_hub.benchmark.detectors import PUBLISHED, SIZE, measure, with_and_without_bins
+    from ld_hub.benchmark.figures import SpeedTable
 
     forms = with_and_without_bins(names or PUBLISHED)
     wide = max(12, *(len(name) for name in forms))
@@ -32,16 +35,16 @@ def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_
     rows = []
     for name in forms:
         row = measure(name, work, device, num_classes)
-        rows.append(row.to_dict())
+        rows.append(row)
         size = f"{row.params / 1e6:>8.2f} M{row.multiply_adds / 1e9:>13.2f} G"
         speed = f"{row.network * 1e3:>7.1f} ms{row.postprocessing * 1e3:>5.1f} ms{row.images_per_second:>10.2f}"
         print(f"{name:<{wide}}{'yes' if row.bins else 'no':>6}{size}{speed}", flush=True)
     print(f"\nparams: trainable ones; multiply-adds at {SIZE[1]}x{SIZE[0]}; network and rest (decoding,\n"
           f"NMS) per image, medians; images/s without reading images.")  # fmt: skip
-    return {"rows": rows}
+    return SpeedTable(tuple(rows))
 
 
-def scorer_table(images: int, num_classes: int, detections: int) -> dict[str, Any]:
+def scorer_table(images: int, num_classes: int, detections: int) -> ScorerTable:
     """Measure and print the scorers on random detections; at most 80 columns.
 
     Args:
@@ -50,10 +53,11 @@ def scorer_table(images: int, num_classes: int, detections: int) -> dict[str, An
         detections: Per image.
 
     Returns:
-        The figures as plain JSON values; ``ratio`` is hotcoco's time over pycocotools', None without hotcoco.
+        The figures.
     """
     from importlib.util import find_spec
 
+    from ld_hub.benchmark.figures import ScorerTable
     from ld_hub.benchmark.scorers import ScoringLoad, time_scorers
     from ld_hub.evaluation.backends import BACKENDS
 
@@ -75,28 +79,18 @@ def scorer_table(images: int, num_classes: int, detections: int) -> dict[str, An
         print("\nhotcoco is not installed: pip install 'ld_hub[fast-eval]'")
     else:
         print(f"\nhotcoco takes {ratio:.3f} of pycocotools' time (1/{1 / ratio:.0f}) on {images} images")
-    return {
-        "images": images, "num_classes": num_classes, "detections": detections, "ratio": ratio,
-        "rows": [row.to_dict() for row in rows],
-    }  # fmt: skip
+    return ScorerTable(images, num_classes, detections, ratio, tuple(rows))
 
 
-def answer_table() -> dict[str, Any]:
-    """Measure and print the commands that only look something up; at most 80 columns.
-
-    Returns:
-        The figures as plain JSON values.
-    """
-    from dataclasses import asdict
-
+def answer_table() -> tuple[Answer, ...]:
+    """Measure and print the commands that only look something up; at most 80 columns."""
     from ld_hub.benchmark.answers import time_answers
 
     print(f"{'ld-hub':<58}{'CPU s':>7}{'seconds':>9}{'exit':>6}")
     rows = []
     for answer in time_answers():
-        rows.append(asdict(answer))
+        rows.append(answer)
         command = answer.command if len(answer.command) <= 56 else f"{answer.command[:55]}…"
         print(f"{command:<58}{answer.cpu:>7.2f}{answer.seconds:>9.2f}{answer.code:>6}", flush=True)
-    most = max(row["cpu"] for row in rows)
-    print(f"\nleast of three runs each; the dearest takes {most:.2f} s of processor time")
-    return {"rows": rows}
+    print(f"\nleast of three runs each; the dearest takes {max(row.cpu for row in rows):.2f} s of processor time")
+    return tuple(rows)

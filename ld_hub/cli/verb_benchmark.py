@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from ld_hub.benchmark.figures import Figures, InferenceSpeed, Speed
+    from ld_hub.benchmark.steps import Workload
+    from ld_hub.distillation import Recipe
+    from ld_hub.models.detector import DenseDetector
 
 from ld_hub.cli.benchmark_tables import answer_table, scorer_table, speed_table
 from ld_hub.cli.places import check_file
@@ -81,33 +90,32 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     _check(args)
     if args.answers:
-        figures = answer_table()
-        _write(figures, args.json)
+        _write({"answers": [asdict(answer) for answer in answer_table()]}, args.json)
         return 0
 
     import torch
 
-    from ld_hub.benchmark import steps
+    from ld_hub.benchmark.figures import Figures
+    from ld_hub.benchmark.steps import Workload
     from ld_hub.ops.hardware import hardware, resolve_device
 
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device("cpu") if args.eval else resolve_device(args.device)
     height, width = args.size
-    work = steps.Workload(args.batch_size, height, width, args.boxes, args.repeats, args.precision, args.channels_last)
-    figures = {"hardware": hardware(device)}
-    print(f"{hardware(device)}")
+    work = Workload(args.batch_size, height, width, args.boxes, args.repeats, args.precision, args.channels_last)
+    figures = Figures(hardware(device), workload=None if args.eval else work)
+    print(figures.hardware)
     if args.eval:
-        figures["eval"] = scorer_table(args.images, args.num_classes, args.detections)
+        figures = replace(figures, eval=scorer_table(args.images, args.num_classes, args.detections))
     else:
-        figures["workload"] = vars(work)
         print(f"{work.batch_size} images of {height}x{width} px, {work.boxes} boxes each, {args.num_classes} classes, "
               f"{'float32' if args.precision == 'no' else args.precision}")  # fmt: skip
         if args.table:
-            figures["table"] = speed_table(args.model, work, device, args.num_classes)
+            figures = replace(figures, table=speed_table(args.model, work, device, args.num_classes))
         else:
-            figures.update(_parts(args, work, device))
-    _write(figures, args.json)
+            figures = _measure(figures, args, work, device)
+    _write(figures.to_dict(), args.json)
     return 0
 
 
@@ -135,44 +143,60 @@ def _write(figures: dict[str, Any], file: str | None) -> None:
         print(f"figures written to {file}")
 
 
-def _parts(args: argparse.Namespace, work: Any, device: Any) -> dict[str, Any]:
-    """Time of one model, part by part, as plain data; printed."""
-    from ld_hub.benchmark import steps
-
+def _measure(figures: Figures, args: argparse.Namespace, work: Workload, device: torch.device) -> Figures:
+    """Time of one model, part by part, added to the figures; printed."""
     (name,) = args.model
     distilled = MODELS[name].distilled if name in MODELS else None
     teacher_name = args.teacher or (distilled.teacher if distilled else None)
     recipe = find_recipe(args.recipe or (distilled.recipe if distilled else "vlr"))
     model = _build(name, args, device)
-    teacher = _build(teacher_name, args, device) if teacher_name and args.mode != "inference" else None
-    figures: dict[str, Any] = {"model": name}
+    figures = replace(figures, model=name)
     if args.mode != "training":
-        cost = steps.time_inference(model, work)
-        figures["inference"] = _report("inference", cost.parts, work.batch_size)
-        figures["inference"].update(
-            outside_network=cost.outside_network, pairs_per_image=cost.pairs, detections_per_image=cost.detections
-        )
-        print(f"  outside the network, data included: {cost.outside_network:.2%} of the time")
-        print(f"  scores of an image above the threshold: {cost.pairs:.0f}; detections: {cost.detections:.0f}")
+        figures = replace(figures, inference=_inference(model, work))
     if args.mode != "inference":
-        title = f"training step of {name}"
-        if teacher is not None:
+        title, teacher = f"training step of {name}", None
+        if teacher_name:
+            teacher = _build(teacher_name, args, device)
             title = f"{title}, taught by {teacher_name} ({recipe.name})"
-            figures.update(teacher=teacher_name, recipe=recipe.name)
-        timings = steps.time_training(model, teacher, recipe, work)
-        figures["training"] = _report(title, timings, work.batch_size)
-        figures["criterion_ms"] = _criterion(timings)
-        overhead = steps.Overhead.of(timings)
-        figures["overhead"] = {"of_student": overhead.of_student, "step": overhead.step}
-        print(f"  that is {overhead.of_student:.1%} of the student's forward and backward pass; the step takes "
-              f"{overhead.step:.3f} x its networks")  # fmt: skip
-    measured = [figures[key]["parts"].values() for key in ("inference", "training") if key in figures]
-    figures["peak_bytes"] = peak = max(part["peak_bytes"] for parts in measured for part in parts)
+            figures = replace(figures, teacher=teacher_name, recipe=recipe.name)
+        figures = _training(figures, title, model, teacher, recipe, work)
+    speeds = [speed for speed in (figures.inference, figures.training) if speed is not None]
+    peak = max(part.peak_bytes for speed in speeds for part in speed.parts.values())
     print(f"\npeak {'device' if device.type == 'cuda' else 'process'} memory: {peak / 2**30:.2f} GiB")
-    return figures
+    return replace(figures, peak_bytes=peak)
 
 
-def _build(name: str, args: argparse.Namespace, device: Any) -> Any:
+def _inference(model: DenseDetector, work: Workload) -> InferenceSpeed:
+    """Time of inference; printed."""
+    from ld_hub.benchmark.figures import InferenceSpeed
+    from ld_hub.benchmark.steps import time_inference
+
+    cost = time_inference(model, work)
+    speed = InferenceSpeed.found(cost, work.batch_size)
+    _print_parts("inference", speed, work.batch_size)
+    print(f"  outside the network, data included: {cost.outside_network:.2%} of the time")
+    print(f"  scores of an image above the threshold: {cost.pairs:.0f}; detections: {cost.detections:.0f}")
+    return speed
+
+
+def _training(
+    figures: Figures, title: str, model: DenseDetector, teacher: DenseDetector | None, recipe: Recipe, work: Workload
+) -> Figures:
+    """Time of a training step, added to the figures; printed."""
+    from ld_hub.benchmark.figures import CriterionCost, OverheadShares, Speed
+    from ld_hub.benchmark.steps import Overhead, time_training
+
+    timings = time_training(model, teacher, recipe, work)
+    speed, cost, overhead = Speed.of(timings, work.batch_size), CriterionCost.of(timings), Overhead.of(timings)
+    _print_parts(title, speed, work.batch_size)
+    print(f"  assignment, losses and distillation, forward and backward: {cost.median:.1f} ms (least {cost.least:.1f})")
+    print(f"  that is {overhead.of_student:.1%} of the student's forward and backward pass; the step takes "
+          f"{overhead.step:.3f} x its networks")  # fmt: skip
+    shares = OverheadShares(overhead.of_student, overhead.step)
+    return replace(figures, training=speed, criterion_ms=cost, overhead=shares)
+
+
+def _build(name: str, args: argparse.Namespace, device: torch.device) -> DenseDetector:
     import torch
 
     from ld_hub.models.factory import create_model
@@ -181,31 +205,12 @@ def _build(name: str, args: argparse.Namespace, device: Any) -> Any:
     return model.to(memory_format=torch.channels_last) if args.channels_last else model
 
 
-def _report(title: str, timings: dict[str, Any], images: int) -> dict[str, Any]:
-    """Print a table of parts and return it as plain data."""
-    total = sum(t.median for name, t in timings.items() if name != "data")
+def _print_parts(title: str, speed: Speed, images: int) -> None:
+    total = 1e3 * images / speed.images_per_second
     print(f"\n{title}")
     print(f"  {'part':<22}{'median ms':>11}{'least ms':>11}{'share':>8}{'grew MiB':>11}")
-    for name, timing in timings.items():
-        share = "" if name == "data" else f"{timing.median / total:.1%}"
-        growth = "" if timing.memory.growth is None else f"{timing.memory.growth / 2**20:.0f}"
-        print(f"  {name:<22}{timing.median * 1e3:>11.1f}{timing.least * 1e3:>11.1f}{share:>8}{growth:>11}")
-    print(f"  {'all but data':<22}{total * 1e3:>11.1f}{'':>11}{images / total:>8.2f} images/s")
-    parts = {
-        name: {
-            "median_ms": timing.median * 1e3,
-            "least_ms": timing.least * 1e3,
-            "growth_bytes": timing.memory.growth,
-            "peak_bytes": timing.memory.peak,
-        }
-        for name, timing in timings.items()
-    }
-    return {"parts": parts, "images_per_second": images / total}
-
-
-def _criterion(timings: dict[str, Any]) -> dict[str, float]:
-    """Assignment, losses and terms with their backward pass: what the training method itself costs."""
-    parts = [timings[p] for p in ("assignment", "losses", "distillation", "backward of losses") if p in timings]
-    median, least = sum(t.median for t in parts) * 1e3, sum(t.least for t in parts) * 1e3
-    print(f"  assignment, losses and distillation, forward and backward: {median:.1f} ms (least {least:.1f})")
-    return {"median": median, "least": least}
+    for name, part in speed.parts.items():
+        share = "" if name == "data" else f"{part.median_ms / total:.1%}"
+        growth = "" if part.growth_bytes is None else f"{part.growth_bytes / 2**20:.0f}"
+        print(f"  {name:<22}{part.median_ms:>11.1f}{part.least_ms:>11.1f}{share:>8}{growth:>11}")
+    print(f"  {'all but data':<22}{total:>11.1f}{'':>11}{speed.images_per_second:>8.2f} images/s")

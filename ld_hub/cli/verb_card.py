@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def published_card(full_name: str) -> str:
     Raises:
         UnknownNameError: If there are no such weights.
     """
-    from ld_hub.distillation import get_recipe
+    from ld_hub.distillation import get_recipe, make_teaching
     from ld_hub.models.names import find, split_tag
     from ld_hub.publishing.tag_cards import tag_card
 
@@ -97,8 +98,10 @@ def published_card(full_name: str) -> str:
     entry = find(name)
     cfg = get_pretrained_cfg(full_name, allow_unregistered=False)
     tag = tag or next(each for each, known in entry.pretrained.items() if known is cfg)
-    recipe = get_recipe(entry.distilled.recipe).for_family(entry.family).to_dict() if entry.distilled else None
-    return tag_card(f"{name}.{tag}", recipe)
+    if entry.distilled is None:
+        return tag_card(f"{name}.{tag}")
+    teaching = make_teaching(get_recipe(entry.distilled.recipe).for_family(entry.family))
+    return tag_card(f"{name}.{tag}", replace(teaching, teachers=(entry.distilled.teacher,)))
 
 
 def every_card() -> dict[str, str]:

@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         backend=args.backend,
     )
     out = Path(args.out)
-    content = describe_evaluation(
+    evidence = describe_evaluation(
         model,
         metrics,
         name=args.model,
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         backend=evaluator.backend,
     )
-    write_json(out / "metrics.json", content)
+    write_json(out / "metrics.json", evidence.to_dict())
     print(metrics.table())
     print(f"\nmetrics.json and detections.json are in {out}")
     return 0

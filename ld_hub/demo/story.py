@@ -162,7 +162,7 @@ class Demo:
         for name, task in tasks.items():
             if isinstance(task, DistillationTask):
                 task.model.name = f"{STUDENT}_{name}_{TEACHER.removeprefix('gfocal_')}"
-                task.model.recipe = {**task.recipe.to_dict(), "teacher": TEACHER}
+                task.model.teaching = task.teaching
             self._finish(name, task.model)
 
     def _finish(self, name: str, model: DenseDetector) -> None:

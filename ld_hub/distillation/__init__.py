@@ -13,6 +13,7 @@ from ld_hub.distillation.methods.mgd import MaskedGenerationConfig
 from ld_hub.distillation.methods.pkd import PearsonFeatureConfig
 from ld_hub.distillation.recipes import Recipe, get_recipe, list_recipes, register_recipe
 from ld_hub.distillation.regions import REGIONS, register_region
+from ld_hub.distillation.teach import make_teaching, recipe_of
 from ld_hub.distillation.terms import TERMS, Term, TermConfig, register_term
 from ld_hub.registry import RECIPES
 
@@ -38,6 +39,8 @@ __all__ = [
     "TermInputs",
     "get_recipe",
     "list_recipes",
+    "make_teaching",
+    "recipe_of",
     "register_recipe",
     "register_region",
     "register_term",

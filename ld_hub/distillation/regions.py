@@ -26,6 +26,7 @@ Criterion = Literal["iof", "diou"]
 Levels = Literal["all", "with_positives"]
 OF_OVERLAPS: set[str] = set()  # regions made from overlaps of anchors and boxes
 OF_CLASSES: set[str] = set()  # regions made from the scores of common classes
+OF_TEACHER: set[str] = set()  # regions that the teacher's predictions decide
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ def _overlaps(assignment: Assignment, region: str) -> Tensor:
 
 
 def register_region(
-    name: str, function: RegionFunction, *, needs: Literal["nothing", "overlaps", "classes"] = "nothing"
+    name: str, function: RegionFunction, *, needs: Literal["nothing", "overlaps", "teacher", "classes"] = "nothing"
 ) -> None:
     """Make a region available to terms.
 
@@ -257,13 +258,15 @@ def register_region(
         name: What `RegionConfig.region` calls it.
         function: From a batch and the options to the rows.
         needs: What it is made from, so that pairs without it are refused before the first step: overlaps of anchors
-            and boxes, which students of points have not, or scores of common classes.
+            and boxes, which students of points have not; the teacher's predictions; scores of common classes, of both.
     """
     REGIONS.register(name, function)
     if needs == "overlaps":
         OF_OVERLAPS.add(name)
-    elif needs == "classes":
+    if needs == "classes":
         OF_CLASSES.add(name)
+    if needs in ("teacher", "classes"):
+        OF_TEACHER.add(name)
 
 
 register_region("main", main)
@@ -273,4 +276,4 @@ register_region("main+vlr", main_and_valuable, needs="overlaps")
 register_region("inside_gt", inside_boxes)
 register_region("outside_gt", outside_boxes)
 register_region("fine_grained", fine_grained, needs="overlaps")
-register_region("confident", confident)
+register_region("confident", confident, needs="teacher")

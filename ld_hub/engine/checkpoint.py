@@ -256,37 +256,52 @@ def restore_optimizer(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) 
     return {"state": state, "param_groups": values["param_groups"]}
 
 
-def random_state(device: torch.device) -> dict[str, Any]:
-    """State of every random number generator of this process, as JSON values."""
+@dataclass(frozen=True)
+class RandomState:
+    """Every random number generator of one process, as JSON values.
+
+    Attributes:
+        torch: Bytes of the CPU generator, hexadecimal.
+        cuda: Those of the GPU's, or None.
+        numpy: As `numpy.random.get_state` gives it, the key as a list.
+        python: Version, internal state, and the next normal number if there is one.
+    """
+
+    torch: str
+    cuda: str | None
+    numpy: Mapping[str, Any]
+    python: tuple[int, tuple[int, ...], float | None]
+
+
+def random_state(device: torch.device) -> RandomState:
+    """State of every random number generator of this process."""
     import random
 
     import numpy as np
 
     numpy: Any = np.random.get_state(legacy=False)
     numpy["state"]["key"] = numpy["state"]["key"].tolist()
-    version, internal, gauss = random.getstate()
-    return {
-        "torch": torch.get_rng_state().numpy().tobytes().hex(),
-        "cuda": torch.cuda.get_rng_state(device).numpy().tobytes().hex() if device.type == "cuda" else None,
-        "numpy": numpy,
-        "python": [version, list(internal), gauss],
-    }
+    return RandomState(
+        torch=torch.get_rng_state().numpy().tobytes().hex(),
+        cuda=torch.cuda.get_rng_state(device).numpy().tobytes().hex() if device.type == "cuda" else None,
+        numpy=numpy,
+        python=random.getstate(),
+    )
 
 
-def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+def set_random_state(state: RandomState, device: torch.device) -> None:
     """Inverse of `random_state`."""
     import random
 
     import numpy as np
 
-    torch.set_rng_state(_bytes(state["torch"]))
-    if device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(_bytes(state["cuda"]), device)
-    numpy = {**state["numpy"], "state": {**state["numpy"]["state"]}}
+    torch.set_rng_state(_bytes(state.torch))
+    if device.type == "cuda" and state.cuda is not None:
+        torch.cuda.set_rng_state(_bytes(state.cuda), device)
+    numpy = {**state.numpy, "state": {**state.numpy["state"]}}
     numpy["state"]["key"] = np.array(numpy["state"]["key"], dtype=np.uint32)
     np.random.set_state(numpy)
-    version, internal, gauss = state["python"]
-    random.setstate((version, tuple(internal), gauss))
+    random.setstate(state.python)
 
 
 def _bytes(text: str) -> Tensor:

@@ -5,48 +5,127 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from ld_hub.checked import Scalar, Source, read_fields
 from ld_hub.data import DetectionSet
-from ld_hub.errors import ConfigError
+from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.models.detector import DenseDetector
+from ld_hub.preprocessing import DataConfig
+from ld_hub.structures import Teaching
 
 SHOWN = 6  # differences that a message names
 DIGEST = 16  # hexadecimal digits of a SHA-256 that are kept
 
 
-def describe_model(model: DenseDetector) -> dict[str, Any]:
-    """Name, structure, input and classes of a detector, as JSON values."""
-    values = {
-        "model": model.name,
-        "model_config": vars(model.config),
-        "data_config": model.data_config.to_dict(),
-        "label_names": model.label_names,
-        "category_ids": model.category_ids,
-    }
-    return plain(values)
+@dataclass(frozen=True)
+class TeacherIdentity:
+    """Who teaches.
+
+    Attributes:
+        name: Of the model.
+        config: Fields of its configuration.
+        weights_sha256: First digits of the hash of its tensors (`weights_digest`).
+    """
+
+    name: str
+    config: Mapping[str, Scalar]
+    weights_sha256: str
 
 
-def describe_data(dataset: DetectionSet) -> dict[str, Any]:
-    """File, content and number of the training images."""
-    return {
-        "train_annotations_sha256": file_digest(dataset.annotation_file),
-        "train_images": len(dataset),
-    }
+@dataclass(frozen=True)
+class Identity:
+    """What is trained, on what and by whom: what a continued run must share, besides its settings.
 
+    Attributes:
+        model: Name of the network.
+        model_config: Fields of its configuration.
+        data_config: Its input.
+        label_names: Its classes.
+        category_ids: Their ids.
+        train_annotations_sha256: First digits of the hash of the annotation file; None where there is none.
+        train_images: Number of training images.
+        teachers: Of a distillation.
+        teaching: Of a distillation: what is taught.
+    """
 
-def describe_teachers(teachers: Sequence[DenseDetector]) -> dict[str, Any]:
-    """Name, structure and weights of a teacher; of several, a list of each."""
-    found: dict[str, list[Any]] = {
-        "teacher": [teacher.name for teacher in teachers],
-        "teacher_config": [plain(vars(teacher.config)) for teacher in teachers],
-        "teacher_weights_sha256": [weights_digest(teacher) for teacher in teachers],
-    }
-    return found if len(teachers) > 1 else {key: values[0] for key, values in found.items()}
+    model: str
+    model_config: Mapping[str, Scalar]
+    data_config: DataConfig
+    label_names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    train_annotations_sha256: str | None
+    train_images: int
+    teachers: tuple[TeacherIdentity, ...] = ()
+    teaching: Teaching | None = None
+
+    @classmethod
+    def of(
+        cls,
+        model: DenseDetector,
+        dataset: DetectionSet,
+        teachers: Sequence[DenseDetector] = (),
+        teaching: Teaching | None = None,
+    ) -> Identity:
+        """Of what a trainer was given."""
+        return cls(
+            model=model.name,
+            model_config=asdict(model.config),
+            data_config=model.data_config,
+            label_names=model.label_names,
+            category_ids=model.category_ids,
+            train_annotations_sha256=file_digest(dataset.annotation_file),
+            train_images=len(dataset),
+            teachers=tuple(TeacherIdentity(one.name, asdict(one.config), weights_digest(one)) for one in teachers),
+            # the same weights may be of a later commit
+            teaching=None if teaching is None else replace(teaching, origins={}),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values as files have them: a single teacher's facts stand there alone, those of several in lists."""
+        content = {**asdict(self), "data_config": self.data_config.to_dict()}
+        del content["teachers"], content["teaching"]
+        facts: dict[str, list[Any]] = {
+            "teacher": [one.name for one in self.teachers],
+            "teacher_config": [dict(one.config) for one in self.teachers],
+            "teacher_weights_sha256": [one.weights_sha256 for one in self.teachers],
+        }
+        if len(self.teachers) == 1:
+            content |= {key: values[0] for key, values in facts.items()}
+        elif self.teachers:
+            content |= facts
+        if self.teaching is not None:
+            content["recipe"] = self.teaching.to_dict()
+        return dict(json.loads(json.dumps(content)))
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], where: str) -> Identity:
+        """The inverse of `to_dict`, checked.
+
+        Args:
+            content: Parsed JSON.
+            where: Its source, for messages.
+
+        Raises:
+            CheckpointError: Naming the field, what it is and what it should be.
+        """
+        source = Source(where, CheckpointError)
+        parts = {"name": "teacher", "config": "teacher_config", "weights_sha256": "teacher_weights_sha256"}
+        facts = {name: _listed(content.get(key)) for name, key in parts.items()}
+        teachers = [dict(zip(facts, each, strict=False)) for each in zip_longest(*facts.values())]
+        whole = {**content, "teachers": teachers}
+        if "recipe" in content:
+            recipe = content["recipe"]
+            if not isinstance(recipe, Mapping):
+                raise source.wrong("recipe", recipe, "an object")
+            whole["teaching"] = Teaching.from_dict(recipe, where)
+        return read_fields(cls, whole, source)
 
 
 def file_digest(path: str | Path) -> str | None:
@@ -112,9 +191,9 @@ def require_same(changed: Mapping[str, tuple[Any, Any]], path: str) -> None:
     )
 
 
-def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as JSON gives them back."""
-    return dict(json.loads(json.dumps(dict(values), default=str)))
+def _listed(value: Any) -> list[Any]:
+    """A fact of the teachers: a list of each one's, or the only one's."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _short(value: Any) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Generator, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -18,14 +17,16 @@ from torch import Tensor
 from ld_hub.data import DetectionSet, train_loader
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.engine.identity import differences, require_same
+from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.losses import NOTES, LossWatch
 from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, make_optimizer, set_lr
+from ld_hub.engine.records import Best, RunState
 from ld_hub.engine.reporter import Clock, Reporter
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.tasks import DetectionTask, step_counts, total_loss
 from ld_hub.engine.train_config import changed_fields
 from ld_hub.errors import CheckpointError
+from ld_hub.evaluation import DetectionMetrics
 from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import TrainTransform
@@ -42,7 +43,7 @@ class Loop:
         plan: Length and learning rates.
         run: Where it is written.
         accelerator: Devices, ranks and precision.
-        identity: JSON values that say what is trained, on what and by whom; a continued run must have the same.
+        identity: What is trained, on what and by whom; a continued run must have the same.
     """
 
     def __init__(
@@ -53,20 +54,20 @@ class Loop:
         plan: Plan,
         run: RunDirectory,
         accelerator: Accelerator,
-        identity: Mapping[str, Any],
+        identity: Identity,
     ) -> None:
         self.task, self.train_dataset, self.eval_dataset = task, train_dataset, eval_dataset
         self.plan, self.config, self.run_dir, self.accelerator = plan, plan.config, run, accelerator
-        self.identity = dict(identity)
+        self.identity = identity
         self.device: torch.device = accelerator.device
         self.clock = Clock()
         title = task.model.name or "training"
         self.reporter = Reporter(run, plan.steps, title, accelerator.is_main_process, accelerator.log)
         self.step = 0
-        self.best: dict[str, Any] = {"AP": None, "step": None}
-        self.metrics: dict[str, Any] | None = None
+        self.best = Best()
+        self.metrics: DetectionMetrics | None = None
         self._unscored = False  # an evaluation is due: the run was stopped in it
-        self._window: dict[str, list[float]] = {}  # loss -> [sum, steps] since the last line of metrics
+        self._window: dict[str, tuple[float, int]] = {}  # loss -> sum, steps since the last line of metrics
         self._watch = LossWatch(self.device)
         self._prepare()
 
@@ -182,9 +183,8 @@ class Loop:
 
     def _count(self, losses: dict[str, float]) -> None:
         for name, value in losses.items():
-            entry = self._window.setdefault(name, [0.0, 0])
-            entry[0] += value
-            entry[1] += 1
+            total, steps = self._window.get(name, (0.0, 0))
+            self._window[name] = total + value, steps + 1
 
     def _report(self, rate: float, norm: Tensor | None, notes: dict[str, Tensor]) -> None:
         """Write a line: means of the losses since the last one, everything else of this step."""
@@ -222,25 +222,25 @@ class Loop:
     def _evaluate(self, dataset: DetectionSet) -> None:
         """Score the published weights; keep them in best/ if they are the best so far."""
         self.reporter.stop()
-        metrics, _ = evaluate(
+        self.metrics, _ = evaluate(
             self.published,
             dataset,
             batch_size=self.config.eval_batch_size,
             workers=self.config.workers,
             accelerator=self.accelerator,
         )
-        self.metrics = metrics.to_dict()
-        stats = {name: value for name, value in metrics.stats.items() if value is not None}
+        stats = {name: value for name, value in self.metrics.stats.items() if value is not None}
         epoch = round(self.plan.epoch(self.step), 4)
         self.reporter.record({"step": self.step, "epoch": epoch, **{f"eval/{k}": v for k, v in stats.items()}})
         shown = "  ".join(f"{name} {100 * stats[name]:.1f}" for name in ("AP", "AP50", "AP75") if name in stats)
         self.reporter.say(f"evaluation after step {self.step}: {shown or 'no ground truth'}")
         ap = stats.get("AP")
-        if ap is not None and (self.best["AP"] is None or ap > self.best["AP"]):
-            self.best = {"AP": ap, "step": self.step}
+        if ap is not None and (self.best.AP is None or ap > self.best.AP):
+            self.best = Best(ap, self.step)
             if self.accelerator.is_main_process:
                 save_pretrained(self.published, self.run_dir.best_dir)
-                self.run_dir.write_json(self.run_dir.best_dir / "metrics.json", {"step": self.step, **self.metrics})
+                content = {"step": self.step, **self.metrics.to_dict()}
+                self.run_dir.write_json(self.run_dir.best_dir / "metrics.json", content)
         if self.step < self.plan.steps:
             self.reporter.start(self.step)
 
@@ -249,20 +249,21 @@ class Loop:
         states = gather_object([random_state(self.device)])
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
-            state = {
-                "config": self.config.to_dict(),
-                "identity": self.identity,
-                "batch": [self.plan.global_batch, self.config.accumulation],
-                "random": states,
-                "scaler": None if scaler is None else scaler.state_dict(),
-                "best": self.best,
-                "metrics": self.metrics,
-                "unscored": self._unscored,
-                "window": self._window,
-                "clock": self.clock.state(),
-            }
+            state = RunState(
+                config=self.config,
+                identity=self.identity,
+                batch=(self.plan.global_batch, self.config.accumulation),
+                random=tuple(states),
+                scaler=None if scaler is None else scaler.state_dict(),
+                best=self.best,
+                metrics=self.metrics,
+                window=self._window,
+                clock=self.clock.state(),
+                unscored=self._unscored,
+            )
             ema = None if self.ema is None else self.ema.module.state_dict()
-            self.run_dir.save(Checkpoint(self.step, self.task.state_dict(), self.optimizer.state_dict(), ema, state))
+            tensors = self.task.state_dict(), self.optimizer.state_dict(), ema
+            self.run_dir.save(Checkpoint(self.step, *tensors, state.to_dict()))
             save_pretrained(self.published, self.run_dir.model_dir)
         self.accelerator.wait_for_everyone()
 
@@ -286,7 +287,7 @@ class Loop:
             self.run_dir.forget_after(self.step, unscored=self._unscored)
 
     def _load(self, checkpoint: Checkpoint, path: Path) -> None:
-        state = checkpoint.state
+        state = RunState.from_dict(checkpoint.state, f"'{path / 'state.json'}'")
         self._check_same_run(state, str(path))
         try:
             self.task.load_state_dict(checkpoint.model)
@@ -295,22 +296,21 @@ class Loop:
                 self.ema.module.load_state_dict(checkpoint.ema or {})
         except (RuntimeError, ValueError) as error:
             raise CheckpointError(f"'{path}' does not fit this model: {error}") from None
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step, self.best, self.metrics = checkpoint.step, state["best"], state["metrics"]
-        self._unscored = state.get("unscored", False)  # checkpoints of older versions were written after it
-        self._window = {name: list(entry) for name, entry in state["window"].items()}
-        self.clock.restore(state["clock"])
-        index, states = self.accelerator.process_index, state["random"]
-        if index < len(states):
-            set_random_state(states[index], self.device)
+        if self.accelerator.scaler is not None and state.scaler is not None:
+            self.accelerator.scaler.load_state_dict(dict(state.scaler))
+        self.step, self.best, self.metrics = checkpoint.step, state.best, state.metrics
+        self._unscored, self._window = state.unscored, dict(state.window)
+        self.clock.restore(state.clock)
+        index = self.accelerator.process_index
+        if index < len(state.random):
+            set_random_state(state.random[index], self.device)
 
-    def _check_same_run(self, state: dict[str, Any], path: str) -> None:
-        changed = changed_fields(state["config"], self.config)
-        batch = [self.plan.global_batch, self.config.accumulation]
-        if state["batch"] != batch:
-            changed["images per optimizer step, micro-steps"] = (state["batch"], batch)
-        require_same({**changed, **differences(state["identity"], self.identity)}, path)
+    def _check_same_run(self, state: RunState, path: str) -> None:
+        changed = changed_fields(state.config, self.config)
+        batch = (self.plan.global_batch, self.config.accumulation)
+        if state.batch != batch:
+            changed["images per optimizer step, micro-steps"] = (list(state.batch), list(batch))
+        require_same({**changed, **differences(state.identity.to_dict(), self.identity.to_dict())}, path)
 
     def _publish(self) -> None:
         """End of the run: model/ and result.json say what came out, and the model in memory is the published one."""
@@ -322,8 +322,8 @@ class Loop:
             result = {
                 "steps": self.step,
                 "seconds": round(self.clock.training, 3),
-                "best": self.best,
-                "metrics": self.metrics,
+                "best": asdict(self.best),
+                "metrics": None if self.metrics is None else self.metrics.to_dict(),
             }
             self.run_dir.write_json(self.run_dir.result_file, result)
         for tracker in self.accelerator.trackers:

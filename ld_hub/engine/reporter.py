@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.records import Times
 
 Log = Callable[[dict[str, float], int], None]  # Accelerator.log
 
@@ -50,13 +51,13 @@ class Clock:
         seconds, self._lap = self.training - self._lap, self.training
         return seconds
 
-    def state(self) -> dict[str, float]:
+    def state(self) -> Times:
         """Values for a checkpoint."""
-        return {"training": self.training, "data": self.data, "lap": self._lap}
+        return Times(self.training, self.data, self._lap)
 
-    def restore(self, state: Mapping[str, float]) -> None:
+    def restore(self, state: Times) -> None:
         """Go on from what `state` gave."""
-        self.training, self.data, self._lap = state["training"], state["data"], state["lap"]
+        self.training, self.data, self._lap = state.training, state.data, state.lap
 
     def _tick(self) -> None:
         if self._since is not None:

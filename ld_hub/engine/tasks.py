@@ -8,22 +8,32 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from dataclasses import replace
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs
+from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs, make_teaching, recipe_of
 from ld_hub.engine.balance import SHARE, GradientBalance
 from ld_hub.engine.losses import NOTES, gradient_shares
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import reduce_counts
 from ld_hub.preprocessing import renormalize
-from ld_hub.structures import Assignment, DenseOutput, ImageBatch, Priors, StepCounts, Targets, Towers
+from ld_hub.structures import (
+    Assignment,
+    Balance,
+    DenseOutput,
+    ImageBatch,
+    Priors,
+    StepCounts,
+    Targets,
+    Teaching,
+    Towers,
+)
 
-Balance = Literal["none", "gradient"]
 ONLY = "teacher"  # name of a single teacher
 BOX_LOSSES = ("loss_bbox", "loss_dfl")  # what Individual LD replaces (LD paper, supplement, Table 1)
 
@@ -179,6 +189,21 @@ class DistillationTask(DetectionTask):
         return next(iter(self.distillers.values())).recipe
 
     @property
+    def teaching(self) -> Teaching:
+        """What is taught and by whom, to be kept with the student; the recipe is that of its family."""
+        distillers = list(self.distillers.values())
+        teaching = make_teaching(
+            self.recipe,
+            individual_ld=self.individual_ld,
+            balance="none" if self.balance is None else "gradient",
+            teacher_scale=distillers[0].teacher_scale,
+            class_map={mine: theirs for each in distillers for mine, theirs in each.class_map.items()},
+            teacher_weights=self.distiller.weights if isinstance(self.distiller, Committee) else None,
+        )
+        origins = {teacher.name: teacher.origin for teacher in self.outside if teacher.origin}
+        return replace(teaching, teachers=tuple(teacher.name for teacher in self.outside), origins=origins)
+
+    @property
     def student(self) -> DenseDetector:
         """The trained detector, also called `model`."""
         return self.model
@@ -308,3 +333,27 @@ def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Losses are float32 whatever the networks run in."""
     return torch.autocast(device_type=device.type, enabled=False)
+
+
+def make_distiller(teacher: DenseDetector | Mapping[str, DenseDetector], teaching: Teaching) -> Distiller | Committee:
+    """The terms of a teaching, for one teacher or for several.
+
+    Args:
+        teacher: A trained detector, or several by name.
+        teaching: What is taught.
+
+    Raises:
+        ConfigError: If there are weights for a single teacher, or `class_map` names a class that no teacher has.
+    """
+    recipe, scale = recipe_of(teaching), teaching.teacher_scale
+    if not isinstance(teacher, Mapping):
+        if teaching.teacher_weights:
+            raise ConfigError("teacher_weights are for several teachers: teacher={'a': ..., 'b': ...}.")
+        return Distiller(recipe, teacher_scale=scale, class_map=teaching.class_map)
+    known = {name for one in teacher.values() for name in one.label_names}
+    distillers = {}
+    for name, one in teacher.items():
+        # an entry that no teacher has stays, for the first one's distiller to refuse
+        own = {m: t for m, t in teaching.class_map.items() if t in one.label_names or t not in known}
+        distillers[name] = Distiller(recipe, teacher_scale=scale, class_map=own)
+    return Committee(distillers, teaching.teacher_weights)

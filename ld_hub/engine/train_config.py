@@ -148,19 +148,19 @@ RESUMABLE_CHANGES = frozenset(
 )
 
 
-def changed_fields(old: dict[str, Any], new: TrainConfig) -> dict[str, tuple[Any, Any]]:
+def changed_fields(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Fields that would make a continuation another run.
 
     Args:
-        old: `TrainConfig.to_dict` of the run to be continued.
+        old: Of the run to be continued.
         new: What is asked for now.
 
     Returns:
         ``{field: (old value, new value)}``.
     """
-    now = new.to_dict()
     names = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in RESUMABLE_CHANGES]
-    return {name: (old.get(name), now[name]) for name in names if old.get(name) != now[name]}
+    pairs = {name: (getattr(old, name), getattr(new, name)) for name in names}
+    return {name: (one, other) for name, (one, other) in pairs.items() if one != other}
 
 
 def _check_exclusive(config: TrainConfig) -> None:

@@ -10,22 +10,23 @@ from typing import Any
 from torch import nn
 
 from ld_hub.data import DetectionSet
-from ld_hub.distillation import Committee, Distiller, Recipe
+from ld_hub.distillation import Recipe, make_teaching
 from ld_hub.engine.balance import SHARE
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.devices import make_accelerator
-from ld_hub.engine.identity import describe_data, describe_model, describe_teachers, differences, plain, require_same
+from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.labels import fit_labels, warn_of_random_frozen_stages
 from ld_hub.engine.loop import Loop
+from ld_hub.engine.records import RunSettings
 from ld_hub.engine.reporter import table
 from ld_hub.engine.schedule import Plan
-from ld_hub.engine.tasks import Balance, DetectionTask, DistillationTask
+from ld_hub.engine.tasks import DetectionTask, DistillationTask, make_distiller
 from ld_hub.engine.train_config import TrainConfig, changed_fields
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
-from ld_hub.version import __version__
+from ld_hub.structures import Balance, Teaching
 
 
 @dataclass(frozen=True)
@@ -121,15 +122,14 @@ class Trainer:
         loop.reporter.say(description)
         loop.run()
         accelerator.free_memory()
-        metrics = None if loop.metrics is None else DetectionMetrics(**loop.metrics)
         return RunResult(
             steps=loop.step,
             seconds=loop.clock.training,
-            metrics=metrics,
-            best_ap=loop.best["AP"],
-            best_step=loop.best["step"],
+            metrics=loop.metrics,
+            best_ap=loop.best.AP,
+            best_step=loop.best.step,
             model_dir=run.model_dir,
-            best_dir=run.best_dir if loop.best["step"] is not None else None,
+            best_dir=run.best_dir if loop.best.step is not None else None,
         )
 
     def describe(self, plan: Plan, processes: int = 1, precision: str = "no") -> str:
@@ -155,9 +155,9 @@ class Trainer:
     def _networks(self) -> list[tuple[str, str]]:
         return [("model", describe_network(self.model))]
 
-    def identity(self) -> dict[str, Any]:
-        """What is trained, and on what: JSON values that a continued run must share, besides `config`."""
-        return {**describe_model(self.model), **describe_data(self.train_dataset)}
+    def identity(self) -> Identity:
+        """What is trained, and on what."""
+        return Identity.of(self.model, self.train_dataset)
 
     def require_same(self, run: RunDirectory) -> None:
         """Check that a run which is complete is the one that this trainer would make.
@@ -166,24 +166,23 @@ class Trainer:
             ConfigError: If it is another one; names what differs.
             CheckpointError: If its config.json cannot be read.
         """
-        content, now = run.settings(), self.identity()
-        changed = changed_fields(content.get("config", {}), self.config)
-        require_same({**changed, **differences({key: content.get(key) for key in now}, now)}, str(run.path))
+        then = RunSettings.from_dict(run.settings(), f"'{run.config_file}'")
+        changed = changed_fields(then.config, self.config)
+        require_same({**changed, **differences(then.identity.to_dict(), self.identity().to_dict())}, str(run.path))
 
-    def _write_settings(self, run: RunDirectory, plan: Plan, identity: Mapping[str, Any]) -> None:
-        content = {
-            "ld_hub_version": __version__,
-            "config": self.config.to_dict(),
-            "steps": plan.steps,
-            "images_per_step": plan.global_batch,
-            "peak_lr": plan.peak_lr,
-            "train_annotations": self.train_dataset.annotation_file,
-            "eval_annotations": None if self.eval_dataset is None else self.eval_dataset.annotation_file,
-            **identity,
-        }
+    def _write_settings(self, run: RunDirectory, plan: Plan, identity: Identity) -> None:
+        settings = RunSettings(
+            config=self.config,
+            identity=identity,
+            steps=plan.steps,
+            images_per_step=plan.global_batch,
+            peak_lr=plan.peak_lr,
+            train_annotations=str(self.train_dataset.annotation_file),
+            eval_annotations=None if self.eval_dataset is None else str(self.eval_dataset.annotation_file),
+        )
         run.path.mkdir(parents=True, exist_ok=True)
         run.clean()
-        run.write_json(run.config_file, content)
+        run.write_json(run.config_file, settings.to_dict())
         for name, text in self.attachments.items():
             atomic_write(run.path / name, text)
 
@@ -232,6 +231,7 @@ class DistillationTrainer(Trainer):
         student: Detector of the data's classes.
         teacher: Trained detector, or several by name. Classes correspond by name; terms on classes need a common one.
         recipe: Registered name (`list_recipes`) or recipe; the same for all teachers.
+        teaching: All that the arguments from here to `teacher_weights` say, in one; they are left out then.
         reference: ``"ld"`` or ``"bckd"`` for the published computation of that code base in every loss; None for
             the sound default, which does not depend on how a batch is split.
         individual_ld: Leave loss_bbox and loss_dfl to the teacher (LD paper, supplement, Table 1).
@@ -256,6 +256,7 @@ class DistillationTrainer(Trainer):
         teacher: DenseDetector | Mapping[str, DenseDetector],
         recipe: str | Recipe = "ld",
         *,
+        teaching: Teaching | None = None,
         reference: str | None = None,
         individual_ld: bool = False,
         balance: Balance = "none",
@@ -268,15 +269,28 @@ class DistillationTrainer(Trainer):
         trackers: Sequence[Any] = (),
         attachments: Mapping[str, str] | None = None,
     ) -> None:
+        given = make_teaching(
+            recipe,
+            reference=reference,
+            individual_ld=individual_ld,
+            balance=balance,
+            teacher_scale=teacher_scale,
+            class_map=class_map,
+            teacher_weights=teacher_weights,
+        )
+        if teaching is None:
+            teaching = given
+        elif given != make_teaching():
+            raise ConfigError("teaching says everything about what is taught: leave recipe and its options out.")
         fit_labels(student, train_dataset)
-        distiller = make_distiller(teacher, recipe, reference, teacher_scale, class_map, teacher_weights)
-        first = next(iter(distiller.members.values())) if isinstance(distiller, Committee) else distiller
-        reference = first.recipe.reference  # the recipe may have been made by `Recipe.published`
-        if reference is not None:
+        if teaching.reference is not None:  # also of a recipe that was made by `Recipe.published`
             student.criterion = student.criterion.published(
-                student.coder, reference, distilling=True, box_loss=student.criterion.box_loss
+                student.coder, teaching.reference, distilling=True, box_loss=student.criterion.box_loss
             )
-        task = DistillationTask(student, teacher, distiller, individual_ld=individual_ld, balance=balance)
+        distiller = make_distiller(teacher, teaching)
+        task = DistillationTask(
+            student, teacher, distiller, individual_ld=teaching.individual_ld, balance=teaching.balance
+        )
         super().__init__(
             task,
             train_dataset=train_dataset,
@@ -285,19 +299,7 @@ class DistillationTrainer(Trainer):
             trackers=trackers,
             attachments=attachments,
         )
-        taught_by = list(teacher.values()) if isinstance(teacher, Mapping) else [teacher]
-        origins = {one.name: one.origin for one in taught_by if one.origin}
-        saved: Any = student
-        saved.recipe = {  # saved with the student, for its card
-            **task.recipe.to_dict(),
-            "teacher": [t.name for t in teacher.values()] if isinstance(teacher, Mapping) else teacher.name,
-            **({"teacher_origin": origins} if origins else {}),
-            "individual_ld": individual_ld,
-            **({} if balance == "none" else {"balance": balance}),
-            **({} if teacher_scale == 1 else {"teacher_scale": teacher_scale}),
-            **({} if not class_map else {"class_map": dict(class_map)}),
-            **({"teacher_weights": distiller.weights} if isinstance(distiller, Committee) else {}),
-        }
+        student.teaching = task.teaching  # saved with it
 
     def describe(self, plan: Plan, processes: int = 1, precision: str = "no") -> str:
         """The table at the start of a run, with the recipe's."""
@@ -313,40 +315,12 @@ class DistillationTrainer(Trainer):
         teachers = [("teacher", describe_network(teacher)) for teacher in self.task.outside]
         return [("student", describe_network(self.model)), *teachers]
 
-    def identity(self) -> dict[str, Any]:
-        """See `Trainer.identity`; with the teachers and the recipe."""
-        recipe = plain(self.model.recipe or {})
-        recipe.pop("teacher_origin", None)  # the same weights may be of a later commit
-        return {**super().identity(), **describe_teachers(self.task.outside), "recipe": recipe}
+    def identity(self) -> Identity:
+        """See `Trainer.identity`; with the teachers and what they teach."""
+        return Identity.of(self.model, self.train_dataset, self.task.outside, self.task.teaching)
 
     def _has_optional_parameters(self) -> bool:
         return any(parameter.requires_grad for parameter in self.task.distiller.parameters())
-
-
-def make_distiller(
-    teacher: DenseDetector | Mapping[str, DenseDetector],
-    recipe: str | Recipe,
-    reference: str | None,
-    teacher_scale: float,
-    class_map: Mapping[str, str] | None,
-    teacher_weights: Mapping[str, float] | None,
-) -> Distiller | Committee:
-    """What one teacher teaches, or several; arguments as of `DistillationTrainer`.
-
-    Raises:
-        ConfigError: If there are weights for a single teacher, or `class_map` names a class that no teacher has.
-    """
-    if not isinstance(teacher, Mapping):
-        if teacher_weights:
-            raise ConfigError("teacher_weights are for several teachers: teacher={'a': ..., 'b': ...}.")
-        return Distiller(recipe, reference, teacher_scale=teacher_scale, class_map=class_map)
-    known = {name for one in teacher.values() for name in one.label_names}
-    distillers = {}
-    for name, one in teacher.items():
-        # an entry that no teacher has stays, for the first one's distiller to refuse
-        own = {m: t for m, t in (class_map or {}).items() if t in one.label_names or t not in known}
-        distillers[name] = Distiller(recipe, reference, teacher_scale=teacher_scale, class_map=own)
-    return Committee(distillers, teacher_weights)
 
 
 def describe_network(model: nn.Module) -> str:

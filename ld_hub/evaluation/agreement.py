@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ld_hub.errors import EvaluationError
 from ld_hub.evaluation.evaluator import DetectionEvaluator
 from ld_hub.evaluation.metrics import DetectionMetrics
+from ld_hub.hub.evidence import Numbers
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -37,31 +38,29 @@ class Tolerance:
     detections: float = 0.01
 
 
-def differences(
-    content: Mapping[str, Any], metrics: DetectionMetrics, number: float, per_class: float, verb: str
-) -> list[str]:
+def differences(recorded: Numbers, metrics: Numbers, number: float, per_class: float, verb: str) -> list[str]:
     """Numbers of an artefact that differ from others by more than a tolerance, one line for each.
 
     Args:
-        content: An evaluation artefact.
+        recorded: Of an evaluation artefact.
         metrics: The others.
         number: Tolerance of the numbers over all classes, as a fraction.
         per_class: Tolerance of the AP of a class.
         verb: How the others were found, for the lines.
     """
-    found = metrics.to_dict()
     lines = []
-    for part, tolerance in (("stats", number), ("per_class", per_class)):
-        names = [*content[part], *(name for name in found[part] if name not in content[part])]
-        for name in names:
-            old, new = content[part].get(name), found[part].get(name)
+    pairs = ((recorded.stats, metrics.stats, number), (recorded.per_class, metrics.per_class, per_class))
+    for told, found, tolerance in pairs:
+        for name in [*told, *(name for name in found if name not in told)]:
+            old, new = told.get(name), found.get(name)
             if old is None and new is None:
                 continue
             if old is None or new is None or abs(old - new) > tolerance:
                 lines.append(f"{name}: the artefact has {_number(old)}, {verb} {_number(new)}")
-    for name in ("images", "boxes"):
-        if content[name] != found[name]:
-            lines.append(f"{name}: the artefact has {str(content[name])[:200]}, {verb} {str(found[name])[:200]}")
+    counts = {"images": (recorded.images, metrics.images), "boxes": (recorded.boxes, metrics.boxes)}
+    for name, (was, now) in counts.items():
+        if was != now:
+            lines.append(f"{name}: the artefact has {str(was)[:200]}, {verb} {str(now)[:200]}")
     return lines
 
 

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from ld_hub.evaluation.metrics import DetectionMetrics
-from ld_hub.hub.evidence import FORMAT, FORMAT_VERSION, check_evidence, find_evidence, read_evidence
+from ld_hub.hub.evidence import DetectionsFile, Evidence, JudgedData, JudgedModel, JudgedWeights
 from ld_hub.hub.files import sha256_of
 from ld_hub.version import __version__
-
-__all__ = ["Circumstances", "artefact", "find_evidence", "read_evidence"]
 
 PACKAGES = ("torch", "torchvision", "timm", "safetensors")
 
@@ -42,7 +38,7 @@ class Circumstances:
 def artefact(
     metrics: DetectionMetrics,
     *,
-    model: Mapping[str, Any],
+    model: JudgedModel,
     weights: Path,
     tensors: str,
     data: str,
@@ -50,13 +46,12 @@ def artefact(
     annotations: str | Path,
     detections: Path,
     how: Circumstances,
-) -> dict[str, Any]:
+) -> Evidence:
     """Put an evaluation artefact together (`ld_hub.hub.evidence` shows it).
 
     Args:
         metrics: What was measured.
-        model: ``name`` as the user calls it, ``architecture``, ``family``, ``config`` and ``recipe`` (its name, or
-            None for a model that was not distilled).
+        model: What was evaluated.
         weights: The model.safetensors that was evaluated.
         tensors: Digits of the sha256 of its tensors, which does not depend on the file's layout; by it a run knows
             its teacher.
@@ -67,30 +62,23 @@ def artefact(
         how: Hardware and settings.
 
     Returns:
-        JSON values, checked as on reading.
+        The artefact, checked as on reading.
     """
-    content = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": how.command,
-        "model": dict(model),
-        "weights": {"file": weights.name, "sha256": sha256_of(weights), "tensors": tensors},
-        "data": {
-            "name": data,
-            "split": split,
-            "annotations": Path(annotations).name,
-            "sha256": sha256_of(annotations),
-        },
-        "detections_file": {"file": detections.name, "sha256": sha256_of(detections)},
-        **metrics.to_dict(),
-        "backend": how.backend,
-        "device": how.device,
-        "precision": how.precision,
-        "batch_size": how.batch_size,
-        "versions": library_versions(how.backend),
-    }
-    return check_evidence(content)
+    made = Evidence(
+        **vars(metrics),
+        model=model,
+        weights=JudgedWeights(weights.name, sha256_of(weights), tensors),
+        data=JudgedData(data, split, Path(annotations).name, sha256_of(annotations)),
+        detections_file=DetectionsFile(detections.name, sha256_of(detections)),
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        command=how.command,
+        device=how.device,
+        backend=how.backend,
+        precision=how.precision,
+        batch_size=how.batch_size,
+        versions=library_versions(how.backend),
+    )
+    return Evidence.from_dict(made.to_dict())
 
 
 def library_versions(backend: str) -> dict[str, str]:

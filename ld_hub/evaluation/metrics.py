@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ld_hub.hub.evidence import PROTOCOLS, STAT_NAMES, TITLES, VOC_NAMES
+from ld_hub.hub.evidence import PROTOCOLS, STAT_NAMES, TITLES, VOC_NAMES, Numbers
 
 NONE = "–"  # shown where there was nothing to find
 MOST_COUNTED = 100  # detections per class and image that COCO looks at
 
 
 @dataclass(frozen=True)
-class DetectionMetrics:
+class DetectionMetrics(Numbers):
     """Box metrics of one set of detections, as fractions 0..1.
 
     A number is None where nothing could be found: no ground truth of that class or size on the scored images.
     None never enters a mean. Printing shows `table`.
 
     Attributes:
-        stats: The numbers of the protocol. COCO has 12: AP (mean over IoU 0.50:0.95), AP50, AP75, AP of small (< 32²
-            px), medium and large (> 96² px) objects, and average recall with 1, 10, 100 detections per class and image
-            and by size. VOC has 11: AP50, AP55, ..., AP95, and their mean AP.
+        stats: COCO has 12: AP (mean over IoU 0.50:0.95), AP50, AP75, AP of small (< 32² px), medium and large (> 96²
+            px) objects, and average recall with 1, 10, 100 detections per class and image and by size. VOC has 11:
+            AP50, AP55, ..., AP95, and their mean AP.
         per_class: AP of each class by name, in the order of the model's classes.
         boxes: Ground-truth boxes of each class by name, crowds aside, for VOC also difficult ones.
         images: Number of images scored.
@@ -35,31 +33,11 @@ class DetectionMetrics:
         protocol: ``"coco"``, ``"voc07"`` or ``"voc12"``.
     """
 
-    stats: Mapping[str, float | None]
-    per_class: Mapping[str, float | None]
-    boxes: Mapping[str, int] = field(default_factory=dict)
-    images: int = 0
-    detections: int = 0
-    not_counted: int = 0
-    protocol: str = "coco"
-
     def __getitem__(self, name: str) -> float | None:
         return self.stats[name]
 
     def __str__(self) -> str:
         return self.table()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON values; fractions 0..1, None where nothing could be found."""
-        return {
-            "protocol": self.protocol,
-            "stats": dict(self.stats),
-            "per_class": dict(self.per_class),
-            "boxes": dict(self.boxes),
-            "images": self.images,
-            "detections": self.detections,
-            "not_counted": self.not_counted,
-        }
 
     def table(self, per_class: bool = True) -> str:
         """Text of at most 80 columns, numbers times 100 as papers print them.

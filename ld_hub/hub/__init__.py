@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ld_hub.hub.config_file import CONFIG_NAME, MODEL_TYPE, no_model, read_config, shorten, write_json
+    from ld_hub.hub.config_file import CONFIG_NAME, MODEL_TYPE, no_model, read_config, write_json
     from ld_hub.hub.downloads import download, origin_of
     from ld_hub.hub.fetch import disk_errors, fetch_file, offline, one_at_a_time
     from ld_hub.hub.files import (
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ld_hub.hub.weights_file import load_safetensors, refuse_non_finite, save_safetensors, tensor_shapes
 
 _FILES = {
-    "config_file": ("CONFIG_NAME", "MODEL_TYPE", "no_model", "read_config", "shorten", "write_json"),
+    "config_file": ("CONFIG_NAME", "MODEL_TYPE", "no_model", "read_config", "write_json"),
     "downloads": ("download", "origin_of"),
     "fetch": ("disk_errors", "fetch_file", "offline", "one_at_a_time"),
     "files": (
@@ -65,7 +65,6 @@ __all__ = [
     "refuse_non_finite",
     "save_safetensors",
     "sha256_of",
-    "shorten",
     "tensor_shapes",
     "write_json",
 ]

@@ -15,7 +15,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from ld_hub.errors import ConfigError
-from ld_hub.hub.evidence import VOC_NAMES
+from ld_hub.hub.evidence import VOC_NAMES, Evidence
 
 BEGIN = "<!-- ld_hub:begin: written by ld-hub; what stands outside of this block stays as it is -->"
 END = "<!-- ld_hub:end -->"
@@ -66,7 +66,7 @@ def card_metadata(
     datasets: Sequence[str] = (),
     base_model: str | None = None,
     tags: Sequence[str] = (),
-    evaluations: Sequence[Mapping[str, Any]] = (),
+    evaluations: Sequence[Evidence] = (),
 ) -> str:
     """YAML for the Hub; fields without a value are left out.
 
@@ -78,7 +78,7 @@ def card_metadata(
         tags: Further tags.
         evaluations: Evaluation artefacts of this model.
     """
-    results = [result for content in evaluations for result in eval_results(content)]
+    results = [result for each in evaluations for result in eval_results(each)]
     measured: dict[str, Any] = {"model_name": name, "eval_results": results} if results else {}
     data = ModelCardData(
         library_name="ld_hub",
@@ -92,35 +92,35 @@ def card_metadata(
     return str(data.to_yaml())
 
 
-def eval_results(content: Mapping[str, Any]) -> list[EvalResult]:
+def eval_results(evidence: Evidence) -> list[EvalResult]:
     """The entries of model-index for one evaluation; numbers that it has not are left out.
 
     Args:
-        content: An evaluation artefact.
+        evidence: An evaluation artefact.
     """
-    data, protocol = content["data"], content["protocol"]
+    data, protocol, stats = evidence.data, evidence.protocol, evidence.stats
     return [
         EvalResult(
             task_type="object-detection",
-            dataset_type=slug(data["name"]),
-            dataset_name=visible(data["name"]),
-            dataset_split=visible(data["split"]),
+            dataset_type=slug(data.name),
+            dataset_name=visible(data.name),
+            dataset_split=visible(data.split),
             metric_type=kind,
             metric_name=name if protocol == "coco" else f"{name} ({protocol})",
-            metric_value=round(content["stats"][name], DIGITS),
+            metric_value=round(value, DIGITS),
         )
         for name, kind in METRICS[protocol].items()
-        if content["stats"][name] is not None
+        if (value := stats[name]) is not None
     ]
 
 
-def ap_cells(content: Mapping[str, Any]) -> list[str]:
+def ap_cells(evidence: Evidence) -> list[str]:
     """The numbers `METRICS` of an evaluation times 100, as they stand in the table of a card.
 
     Args:
-        content: An evaluation artefact.
+        evidence: An evaluation artefact.
     """
-    values = [content["stats"][name] for name in METRICS[content["protocol"]]]
+    values = [evidence.stats[name] for name in METRICS[evidence.protocol]]
     return ["" if value is None else f"{100 * value:.1f}" for value in values]
 
 

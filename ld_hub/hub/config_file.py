@@ -56,12 +56,6 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return config
 
 
-def shorten(value: Any) -> str:
-    """A value as a message shows it: its literal, cut off after 80 characters."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def no_model(directory: str | Path) -> MissingFileError:
     """The error for a directory that should be a model's and has no ``config.json``."""
     way_out = _inner_model(directory) or " A model directory is what model.save_pretrained(DIR) writes."

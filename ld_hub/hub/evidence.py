@@ -15,16 +15,17 @@ Fractions are 0..1; null stands where there was nothing to find. Files are named
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
 
+from ld_hub.checked import Scalar, Source, read_fields, shorten
 from ld_hub.errors import CheckpointError, EvaluationError, HubError, MissingFileError
-from ld_hub.hub.config_file import parse_json, shorten
+from ld_hub.hub.config_file import parse_json
 from ld_hub.hub.downloads import TRANSPORT_ERROR, download, first_line, leaks, secrets_in_use
 from ld_hub.hub.fetch import offline
 
@@ -43,23 +44,232 @@ TITLES = {
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LONGEST = 20_000  # characters of a text
-_PARTS: dict[str, tuple[str, ...]] = {  # texts that each part has
-    "model": ("name", "architecture", "family"),
-    "weights": ("file", "sha256", "tensors"),
-    "data": ("name", "split", "annotations", "sha256"),
-    "detections_file": ("file", "sha256"),
-}
-_TEXTS = ("date", "command", "backend", "device", "precision")
 
 
-def read_evidence(path: str | Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Numbers:
+    """Box metrics of one set of detections, as fractions 0..1; None where nothing could be found.
+
+    Attributes:
+        stats: The numbers of the protocol, `PROTOCOLS`.
+        per_class: AP of each class by name.
+        boxes: Ground-truth boxes of each class by name.
+        images: Number of images scored.
+        detections: Number of detections given.
+        not_counted: How many of these the protocol leaves out.
+        protocol: A key of `PROTOCOLS`.
+    """
+
+    stats: Mapping[str, float | None]
+    per_class: Mapping[str, float | None]
+    boxes: Mapping[str, int] = field(default_factory=dict)
+    images: int = 0
+    detections: int = 0
+    not_counted: int = 0
+    protocol: str = "coco"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values; fractions 0..1, None where nothing could be found."""
+        return asdict(self)
+
+    def check(self, source: Source) -> None:
+        """Refuse numbers that no evaluation gives.
+
+        Raises:
+            LdHubError: Of the source's kind, naming the field.
+        """
+        if self.protocol not in PROTOCOLS:
+            raise source.wrong("protocol", self.protocol, f"one of {', '.join(PROTOCOLS)}")
+        names = PROTOCOLS[self.protocol]
+        if tuple(self.stats) != names:
+            raise source.wrong("stats", list(self.stats), f"the names {', '.join(names)}")
+        for part, values in (("stats", self.stats), ("per_class", self.per_class)):
+            for name, value in values.items():
+                if value is not None and not 0 <= value <= 1:  # NaN is refused as well
+                    raise source.wrong(f"{part}.{name}", value, "a fraction 0..1 or null")
+        counts = {f"boxes.{name}": value for name, value in self.boxes.items()}
+        counts |= {name: getattr(self, name) for name in ("images", "detections", "not_counted")}
+        require_counts(counts, source)
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """What an evaluation says about the model.
+
+    Attributes:
+        name: As the user calls it.
+        architecture: Registered name it was built by.
+        family: Of the architecture.
+        config: Fields of the family's configuration.
+        recipe: Name of the recipe it was distilled by, or None.
+        commit: Of the repository that it came from; empty where that is not known.
+    """
+
+    name: str
+    architecture: str
+    family: str
+    config: Mapping[str, Scalar]
+    recipe: str | None = None
+    commit: str = ""
+
+
+@dataclass(frozen=True)
+class JudgedWeights:
+    """The file of weights that was evaluated.
+
+    Attributes:
+        file: Its name.
+        sha256: Of the file.
+        tensors: Digits of the sha256 of names and values, which does not depend on the file's layout; by it a run
+            knows its teacher.
+    """
+
+    file: str
+    sha256: str
+    tensors: str
+
+
+@dataclass(frozen=True)
+class JudgedData:
+    """The data that a model was evaluated on.
+
+    Attributes:
+        name: What the data set is called.
+        split: Its part.
+        annotations: Name of the annotation file.
+        sha256: Of that file.
+    """
+
+    name: str
+    split: str
+    annotations: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class DetectionsFile:
+    """The detections in COCO's format, written beside the artefact.
+
+    Attributes:
+        file: Its name, without directories.
+        sha256: Of the file.
+    """
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence(Numbers):
+    """The content of an evaluation artefact: what was measured, of which weights on which data, and how.
+
+    Attributes:
+        model: What was evaluated.
+        weights: Its file.
+        data: On what.
+        detections_file: What was detected.
+        date: When.
+        command: Command line, or the call.
+        device: Hardware by name.
+        backend: Scorer.
+        precision: Of the network, e.g. ``"float32"``.
+        batch_size: Images per forward pass.
+        versions: Of what the numbers depend on, by package.
+    """
+
+    model: JudgedModel
+    weights: JudgedWeights
+    data: JudgedData
+    detections_file: DetectionsFile
+    date: str
+    command: str
+    device: str
+    backend: str
+    precision: str
+    batch_size: int
+    versions: Mapping[str, str]
+
+    @property
+    def comparable(self) -> tuple[str, str]:
+        """What two evaluations must have in common to stand in one table: annotations and protocol."""
+        return self.data.sha256, self.protocol
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON values, as the file has it."""
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **super().to_dict()}
+        if not self.model.commit:
+            del content["model"]["commit"]
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any], where: str = "the evaluation") -> Evidence:
+        """The inverse of `to_dict`, checked.
+
+        Args:
+            content: Parsed JSON. What older versions did not write (protocol, not_counted) may be missing.
+            where: Its source, for messages.
+
+        Raises:
+            EvaluationError: Naming the field, what it is and what it should be.
+        """
+        if content.get("format") != FORMAT:
+            raise EvaluationError(
+                f"{where} is not an evaluation artefact: its 'format' is {shorten(content.get('format'))}, not "
+                f"'{FORMAT}'. Only what `ld-hub eval` writes counts as measured."
+            )
+        version = content.get("format_version")
+        if version != FORMAT_VERSION or isinstance(version, bool):
+            raise EvaluationError(
+                f"{where} has format_version {shorten(version)}; this ld_hub reads {FORMAT_VERSION}. Evaluate again, "
+                "or update ld_hub."
+            )
+        source = Source(where, EvaluationError, "Evaluate again.")
+        for name in ("boxes", "images", "detections"):  # have a default elsewhere
+            if name not in content:
+                raise source.wrong(name, None, "what was counted")
+        found = read_fields(cls, content, source)
+        found.check(source)
+        return found
+
+    def check(self, source: Source) -> None:
+        """See `Numbers.check`."""
+        parts = ("model", "weights", "data", "detections_file")
+        texts = {f"{part}.{name}": text for part in parts for name, text in vars(getattr(self, part)).items()}
+        texts |= {name: getattr(self, name) for name in ("date", "command", "backend", "device", "precision")}
+        for name, text in texts.items():
+            if isinstance(text, str) and name != "model.commit" and not 0 < len(text) <= _LONGEST:
+                raise source.wrong(name, text, f"a text of 1 to {_LONGEST:,} characters")
+            if name.endswith(".sha256") and not _SHA256.fullmatch(text):
+                raise source.wrong(name, text, "64 hexadecimal digits")
+        if Path(self.detections_file.file).name != self.detections_file.file:
+            raise source.wrong("detections_file.file", self.detections_file.file, "a name without directories")
+        require_counts({"batch_size": self.batch_size}, source)
+        super().check(source)
+
+
+def require_counts(values: Mapping[str, int], source: Source) -> None:
+    """Refuse numbers below 0.
+
+    Args:
+        values: By field.
+        source: Where they come from.
+
+    Raises:
+        LdHubError: Of the source's kind, naming the field.
+    """
+    for name, value in values.items():
+        if value < 0:
+            raise source.wrong(name, value, "a whole number from 0 on")
+
+
+def read_evidence(path: str | Path) -> Evidence:
     """Read an evaluation artefact.
 
     Args:
         path: The metrics.json that `ld-hub eval` wrote.
 
     Returns:
-        Its content, checked.
+        Its content.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -76,10 +286,10 @@ def read_evidence(path: str | Path) -> dict[str, Any]:
         content = parse_json(file, "an evaluation artefact")
     except CheckpointError as error:
         raise EvaluationError(str(error)) from None
-    return check_evidence(content, f"'{path}'")
+    return Evidence.from_dict(content, f"'{path}'")
 
 
-def find_evidence(directory: str | Path) -> dict[Path, dict[str, Any]]:
+def find_evidence(directory: str | Path) -> dict[Path, Evidence]:
     """Read every artefact in ``eval/`` and its subdirectories; other JSON files there are passed over.
 
     Args:
@@ -127,84 +337,6 @@ def download_evidence(repo_id: str, revision: str | None = None, *, token: str |
         message = f"The card and evaluations of '{repo_id}' could not be fetched: {first_line(error, secrets)}."
         raise HubError(message) from (None if leaks(error, secrets) else error)
     return directory
-
-
-def check_evidence(content: Mapping[str, Any], where: str = "the evaluation") -> dict[str, Any]:
-    """Make sure that something is the content of an evaluation artefact.
-
-    Args:
-        content: Parsed JSON.
-        where: Its source, for messages.
-
-    Returns:
-        The same as a plain dictionary, what older versions did not write filled in.
-
-    Raises:
-        EvaluationError: Naming the field, what it is and what it should be.
-    """
-    if content.get("format") != FORMAT:
-        raise EvaluationError(
-            f"{where} is not an evaluation artefact: its 'format' is {shorten(content.get('format'))}, not '{FORMAT}'. "
-            "Only what `ld-hub eval` writes counts as measured."
-        )
-    version = content.get("format_version")
-    if version != FORMAT_VERSION or isinstance(version, bool):
-        raise EvaluationError(
-            f"{where} has format_version {shorten(version)}; this ld_hub reads {FORMAT_VERSION}. Evaluate again, or "
-            "update ld_hub."
-        )
-    for part, names in _PARTS.items():
-        _object(where, content, part)
-        for name in names:
-            _text(where, f"{part}.{name}", content[part].get(name))
-    for name in _TEXTS:
-        _text(where, name, content.get(name))
-    for part in ("weights", "data", "detections_file"):
-        if not _SHA256.fullmatch(content[part]["sha256"]):
-            raise _wrong(where, f"{part}.sha256", content[part]["sha256"], "64 hexadecimal digits")
-    if Path(content["detections_file"]["file"]).name != content["detections_file"]["file"]:
-        raise _wrong(where, "detections_file.file", content["detections_file"]["file"], "a name without directories")
-    if content["model"].get("recipe") is not None:
-        _text(where, "model.recipe", content["model"]["recipe"])
-    _object(where, content["model"], "config")
-    _object(where, content, "versions")
-    whole = {**content, "protocol": content.get("protocol", "coco"), "not_counted": content.get("not_counted", 0)}
-    _check_numbers(where, whole)
-    return whole
-
-
-def _check_numbers(where: str, content: Mapping[str, Any]) -> None:
-    for part in ("stats", "per_class", "boxes"):
-        _object(where, content, part)
-    protocol = content["protocol"]
-    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
-        raise _wrong(where, "protocol", protocol, f"one of {', '.join(PROTOCOLS)}")
-    if tuple(content["stats"]) != PROTOCOLS[protocol]:
-        raise _wrong(where, "stats", list(content["stats"]), f"the names {', '.join(PROTOCOLS[protocol])}")
-    for part in ("stats", "per_class"):
-        for name, value in content[part].items():
-            real = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if value is not None and not (real and math.isfinite(value) and 0 <= value <= 1):
-                raise _wrong(where, f"{part}.{name[:80]}", value, "a fraction 0..1 or null")
-    counts = {f"boxes.{name[:80]}": value for name, value in content["boxes"].items()}
-    counts |= {name: content.get(name) for name in ("images", "detections", "not_counted", "batch_size")}
-    for name, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise _wrong(where, name, value, "a whole number from 0 on")
-
-
-def _object(where: str, content: Mapping[str, Any], name: str) -> None:
-    if not isinstance(content.get(name), dict):
-        raise _wrong(where, name, content.get(name), "an object")
-
-
-def _text(where: str, name: str, value: Any) -> None:
-    if not isinstance(value, str) or not value or len(value) > _LONGEST:
-        raise _wrong(where, name, value, f"a text of 1 to {_LONGEST:,} characters")
-
-
-def _wrong(where: str, name: str, value: Any, expected: str) -> EvaluationError:
-    return EvaluationError(f"{where}: '{name}' is {shorten(value)}; expected {expected}. Evaluate again.")
 
 
 def _start(file: Path) -> str:

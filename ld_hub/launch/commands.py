@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ld_hub.distillation import Recipe
     from ld_hub.engine.trainer import RunResult
     from ld_hub.models.detector import DenseDetector
+    from ld_hub.structures import Teaching
 
 TRAIN = Command(
     program="ld_hub.train",
@@ -119,19 +120,27 @@ def distill(argv: Sequence[str]) -> int:
     trainer = DistillationTrainer(
         student,
         found[0] if len(found) == 1 else teachers,
-        recipe,
-        reference=flags.reference,
-        individual_ld=flags.individual_ld,
-        balance=flags.balance,
-        teacher_scale=flags.teacher_scale,
-        class_map=flags.classes(),
-        teacher_weights=flags.weights(list(teachers)),
+        teaching=_teaching(recipe, flags, list(teachers)),
         train_dataset=training,
         eval_dataset=evaluation,
         config=config,
         attachments=_attachments(parsed, config, argv),
     )
     return _finish(trainer.train(), parsed)
+
+
+def _teaching(recipe: Recipe, flags: DistillArguments, teachers: Sequence[str]) -> Teaching:
+    """What the flags say about the distillation; `reference` is in the recipe already."""
+    from ld_hub.distillation import make_teaching
+
+    return make_teaching(
+        recipe,
+        individual_ld=flags.individual_ld,
+        balance=flags.balance,
+        teacher_scale=flags.teacher_scale,
+        class_map=flags.classes(),
+        teacher_weights=flags.weights(teachers),
+    )
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from ld_hub.structures import (
     Priors,
     StepCounts,
     Targets,
+    Teaching,
     Towers,
 )
 
@@ -73,7 +74,7 @@ class DenseDetector(TimmMethods):
     coder: BoxCoder
     assigner: Assigner
     criterion: Criterion
-    recipe: dict[str, Any] | None = None  # how it was distilled, as the trainer records it; saved with the weights
+    teaching: Teaching | None = None  # how it was distilled, as the trainer records it; saved with the weights
     origin: str | None = None  # org/name@commit of one that came from the Hub
 
     def __init__(

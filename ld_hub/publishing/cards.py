@@ -7,12 +7,13 @@ figures of others stand apart, with their source.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ld_hub.engine.records import RunSettings
 from ld_hub.hub.card_file import METRICS, ap_cells, card_metadata, escape, fence, render_card, table
-from ld_hub.hub.evidence import TITLES
+from ld_hub.hub.evidence import TITLES, Evidence
 from ld_hub.models.backbones import timm_name
 from ld_hub.publishing.citations import bibtex, papers_of_terms
 from ld_hub.publishing.facts import (
@@ -21,19 +22,20 @@ from ld_hub.publishing.facts import (
     backbone_license,
     backbone_repo,
     from_hub,
-    listed,
     published_rows,
     read_run,
     size_of,
     sort_evaluations,
 )
 from ld_hub.registry import PretrainedCfg
+from ld_hub.structures import Teaching
 
 PICTURES = {  # files that a card shows where they lie beside it
     "detections.jpg": "Detections of this model",
     "curves.png": "Curves of the training run",
 }
 _SHOWN_CLASSES = 12
+_OPTIONS = ("reference", "individual_ld", "balance", "teacher_scale", "teacher_weights", "class_map")
 _TERM_COLUMNS = ("kind", "region", "weight", "temperature", "first_step", "last_step")
 
 
@@ -42,7 +44,7 @@ def model_card(
     *,
     repo_id: str = "",
     license: str | None = None,
-    evaluations: Sequence[Mapping[str, Any]] = (),
+    evaluations: Sequence[Evidence] = (),
     run: Path | None = None,
     folder: Path | None = None,
 ) -> str:
@@ -52,8 +54,8 @@ def model_card(
         model: A detector with its weights.
         repo_id: ``org/name`` that it is published under.
         license: SPDX id of the weights' licence.
-        evaluations: Content of evaluation artefacts (`ld_hub.hub.evidence.read_evidence`): the model's own, and those
-            of its teacher and of the same model without distillation.
+        evaluations: Artefacts (`ld_hub.hub.evidence.read_evidence`): the model's own, and those of its teacher and of
+            the same model without distillation.
         run: Directory of the training run.
         folder: Directory that the card will lie in; pictures there (`PICTURES`) are shown.
 
@@ -61,7 +63,7 @@ def model_card(
         Markdown with YAML metadata; what is generated stands between `ld_hub.hub.card_file.BEGIN` and ``END``.
 
     Raises:
-        EvaluationError: If an artefact is not what `ld-hub eval` wrote, or is of other weights.
+        EvaluationError: If an artefact is of other weights.
         CheckpointError: If a file of the run is damaged.
     """
     facts = read_run(run)
@@ -72,7 +74,7 @@ def model_card(
         license=license,
         datasets=[name for name in (facts.data,) if name],
         base_model=_base_model(model, facts),
-        tags=card_tags(model.family, model.recipe or {}),
+        tags=card_tags(model.family, model.teaching),
         evaluations=measured.own,
     )
     sections = [
@@ -80,28 +82,27 @@ def model_card(
         _use(repo_id),
         _pictures(folder, "detections.jpg"),
         _average_precision(model, measured, repo_id),
-        recipe_section(model.recipe or {}),
+        recipe_section(model.teaching),
         _training(model, facts),
         _pictures(folder, "curves.png"),
         size_section(model, _speed(facts)),
         _licences(license, _base_model(model, facts), model.config.backbone),
         _limits(measured),
-        citation_section(model, model.recipe or {}),
+        citation_section(model, model.teaching),
     ]
     return render_card(metadata, title, sections)
 
 
-def card_tags(family: str, recipe: Mapping[str, Any]) -> list[str]:
+def card_tags(family: str, teaching: Teaching | None) -> list[str]:
     """Tags of a model: its family, and its method and teacher where it was distilled.
 
     Args:
         family: Of the detector.
-        recipe: As the trainer records it; empty for a model that was not distilled.
+        teaching: How it was distilled; None for a model that was not.
     """
-    if not recipe:
+    if teaching is None:
         return [family]
-    teachers = [f"teacher:{name}" for name in listed(recipe.get("teacher"))]
-    return [family, "distillation", f"recipe:{recipe.get('name')}", *teachers]
+    return [family, "distillation", f"recipe:{teaching.recipe}", *(f"teacher:{name}" for name in teaching.teachers)]
 
 
 def code(text: Any) -> str:
@@ -125,26 +126,24 @@ def architecture(model: Any) -> str:
     return f"{family} with the backbone {inside}; {len(names)} class{'es' * (len(names) > 1)}: {shown}{more}."
 
 
-def recipe_section(recipe: Mapping[str, Any], note: str = "") -> str:
+def recipe_section(teaching: Teaching | None, note: str = "") -> str:
     """How a model was distilled, term by term; empty for one that was not.
 
     Args:
-        recipe: As the trainer records it.
+        teaching: As the trainer left it.
         note: A sentence below the title.
     """
-    terms = recipe.get("terms")
-    if not isinstance(terms, Mapping) or not terms:
+    if teaching is None or not teaching.terms:
         return ""
     rows = []
-    for name, values in terms.items():
-        plain = values if isinstance(values, Mapping) else {}
-        first = [_value(plain.get(key)) if plain.get(key) != 0 or key == "weight" else "" for key in _TERM_COLUMNS]
-        others = [f"{key}={_value(value)}" for key, value in plain.items() if _telling(key, value)]
+    for name, term in teaching.terms.items():
+        first = [_value(term.get(key)) if term.get(key) != 0 or key == "weight" else "" for key in _TERM_COLUMNS]
+        others = [f"{key}={_value(value)}" for key, value in term.items() if _telling(key, value)]
         rows.append([code(name), *first, escape(", ".join(others))])
     head = ["term", "kind", "region", "weight", "temperature", "from step", "to step", "settings"]
-    shown = ("reference", "individual_ld", "balance", "teacher_scale", "teacher_weights", "class_map")
-    options = [f"{key}={_value(recipe[key])}" for key in shown if recipe.get(key)]
-    summary = f"{code(recipe.get('name'))}: {escape(str(recipe.get('summary') or ''))}".rstrip(": ")
+    plain, usual = vars(teaching), vars(Teaching())
+    options = [f"{key}={_value(plain[key])}" for key in _OPTIONS if plain[key] != usual[key]]
+    summary = f"{code(teaching.recipe)}: {escape(teaching.summary)}".rstrip(": ")
     parts = ["## Recipe", f"{summary}. {note}".strip(), table(head, rows)]
     return "\n\n".join([*parts, *([f"Options: {escape(', '.join(options))}."] if options else [])])
 
@@ -169,18 +168,17 @@ def size_section(model: Any, speed: str = "") -> str:
     return f"## Size{' and speed' * bool(speed)}\n\n{table(['', ''], rows)}"
 
 
-def citation_section(model: Any, recipe: Mapping[str, Any], paper: str = "") -> str:
+def citation_section(model: Any, teaching: Teaching | None, paper: str = "") -> str:
     """BibTeX of the method, of its terms and of the detector.
 
     Args:
         model: A detector.
-        recipe: As the trainer records it; empty for a model that was not distilled.
-        paper: Address of the paper of weights whose recipe names none.
+        teaching: How it was distilled; None for one that was not.
+        paper: Address of the paper, where the method has none.
     """
-    terms = recipe.get("terms")
-    plain = [values for values in terms.values() if isinstance(values, Mapping)] if isinstance(terms, Mapping) else []
-    of_terms = papers_of_terms(str(values.get("kind")) for values in plain)
-    entries = bibtex([str(recipe.get("paper") or paper), *of_terms, *(paper.arxiv for paper in model.papers)])
+    method = paper if teaching is None else teaching.paper or paper
+    terms = [] if teaching is None else papers_of_terms(str(term.get("kind")) for term in teaching.terms.values())
+    entries = bibtex([method, *terms, *(each.arxiv for each in model.papers)])
     return f"## Citation\n\n{fence(entries, 'bibtex')}" if entries else ""
 
 
@@ -203,26 +201,24 @@ def _source(cfg: PretrainedCfg) -> str:
 
 def _base_model(model: Any, run: Run) -> str | None:
     """The backbone's repository, if the run says that its weights were the start."""
-    started = run.arguments.get("pretrained_backbone", bool(run.arguments))
-    if not started or run.arguments.get("checkpoint") or run.arguments.get("backbone_checkpoint"):
+    given = run.arguments
+    if not given.pretrained_backbone or given.checkpoint or given.backbone_checkpoint:
         return None
     return backbone_repo(model.config.backbone)
 
 
 def _lead(model: Any, run: Run) -> str:
     sentence = architecture(model)
-    recipe = model.recipe or {}
-    teachers = listed(recipe.get("teacher"))
-    if not teachers:
+    teaching: Teaching | None = model.teaching
+    if teaching is None or not teaching.teachers:
         return sentence
-    origins = recipe.get("teacher_origin")
-    origins = origins if isinstance(origins, Mapping) else {}
-    typed = run.arguments.get("teacher") if len(teachers) == 1 else None
-    sources = [f"hf-hub:{origins[name]}" if name in origins else typed for name in teachers]
-    names = ", ".join(_named(name, from_hub(source)) for name, source in zip(teachers, sources, strict=True))
-    known = listed(run.settings.get("teacher_weights_sha256"))
-    hashes = f" Sha256 of the teacher's tensors: {', '.join(code(each) for each in known)}." if known else ""
-    return f"{sentence} Distilled from {names} by the recipe {code(recipe.get('name'))}.{hashes}"
+    typed = run.arguments.teacher if len(teaching.teachers) == 1 else None
+    sources = [f"hf-hub:{teaching.origins[name]}" if name in teaching.origins else typed for name in teaching.teachers]
+    pairs = zip(teaching.teachers, sources, strict=True)
+    names = ", ".join(_named(name, from_hub(source)) for name, source in pairs)
+    known = ", ".join(code(digits) for digits in run.teacher_hashes)
+    hashes = f" Sha256 of the teacher's tensors: {known}." if known else ""
+    return f"{sentence} Distilled from {names} by the recipe {code(teaching.recipe)}.{hashes}"
 
 
 def _named(name: str, hub: tuple[str, str] | None) -> str:
@@ -253,19 +249,19 @@ def _pictures(folder: Path | None, name: str) -> str:
 
 def _average_precision(model: Any, measured: Measured, repo_id: str) -> str:
     parts = []
-    for content in measured.own:
-        rows = [["this model", *ap_cells(content)]]
-        rows += [[_row_title(title, each), *ap_cells(each)] for title, each in measured.beside(content)]
-        data = content["data"]
+    for own in measured.own:
+        rows = [["this model", *ap_cells(own)]]
+        rows += [[_row_title(title, each), *ap_cells(each)] for title, each in measured.beside(own)]
+        data = own.data
         place = repo_id or "."
         parts += [
-            f"{escape(data['name'])}, {escape(data['split'])}: {TITLES[content['protocol']]}; "
-            f"{content['images']} images, {content['detections']} detections{_left_out(content)} "
-            f"(annotations sha256 `{data['sha256'][:16]}`, weights `{content['weights']['sha256'][:16]}`); "
-            f"{escape(content['precision'])} on {escape(content['device'])}.",
-            table(["AP, x100", *METRICS[content["protocol"]]], rows),
-            _classes(content),
-            f"Measured by {code('ld-hub')} {escape(content['versions'].get('ld_hub', ''))}; to check it:",
+            f"{escape(data.name)}, {escape(data.split)}: {TITLES[own.protocol]}; "
+            f"{own.images} images, {own.detections} detections{_left_out(own)} "
+            f"(annotations sha256 `{data.sha256[:16]}`, weights `{own.weights.sha256[:16]}`); "
+            f"{escape(own.precision)} on {escape(own.device)}.",
+            table(["AP, x100", *METRICS[own.protocol]], rows),
+            _classes(own),
+            f"Measured by {code('ld-hub')} {escape(own.versions.get('ld_hub', ''))}; to check it:",
             fence(f"ld-hub verify {place} --data DATA_DIRECTORY", "sh"),
         ]
     others = [("this name", full, cfg) for full, cfg in published_rows(model.name, model.label_names)]
@@ -275,23 +271,23 @@ def _average_precision(model: Any, measured: Measured, repo_id: str) -> str:
     return "\n\n".join(["## Average precision", *parts]) if parts else ""
 
 
-def _left_out(content: Mapping[str, Any]) -> str:
-    return f", {content['not_counted']} of them not counted" if content["not_counted"] else ""
+def _left_out(evidence: Evidence) -> str:
+    return f", {evidence.not_counted} of them not counted" if evidence.not_counted else ""
 
 
-def _row_title(title: str, content: Mapping[str, Any]) -> str:
-    facts = content["model"]
-    hub = from_hub(facts["name"])
-    name = hub[0] if hub else facts["architecture"]
-    commit = facts.get("commit") or (hub[1] if hub else "")
+def _row_title(title: str, evidence: Evidence) -> str:
+    judged = evidence.model
+    hub = from_hub(judged.name)
+    name = hub[0] if hub else judged.architecture
+    commit = judged.commit or (hub[1] if hub else "")
     return f"{title}: {code(name)}" + (f" at {code(commit[:12])}" if commit else "")
 
 
-def _classes(content: Mapping[str, Any]) -> str:
+def _classes(evidence: Evidence) -> str:
     """AP of each class, folded where there are many."""
     rows = [
-        [escape(name), "" if ap is None else f"{100 * ap:.1f}", str(content["boxes"].get(name, ""))]
-        for name, ap in content["per_class"].items()
+        [escape(name), "" if ap is None else f"{100 * ap:.1f}", str(evidence.boxes.get(name, ""))]
+        for name, ap in evidence.per_class.items()
     ]
     text = table(["class", "AP, x100", "boxes"], rows)
     if len(rows) <= 10:
@@ -300,18 +296,17 @@ def _classes(content: Mapping[str, Any]) -> str:
 
 
 def _training(model: Any, run: Run) -> str:
-    if not run.settings:
+    if run.settings is None:
         return ""
-    settings, parts = run.settings, ["## Training"]
-    config = settings.get("config", {})
+    settings, config, parts = run.settings, run.settings.config, ["## Training"]
     rows = [
-        ["images", f"{settings['train_images']}" if "train_images" in settings else ""],
+        ["images", f"{settings.identity.train_images}"],
         ["annotations", _annotations(settings)],
-        ["steps", _joined(settings, " ", steps="{}", images_per_step="of {} images")],
-        ["optimizer", _joined(config, ", ", optimizer="{}", lr_schedule="{} schedule", weight_decay="weight decay {}")],
-        ["peak learning rate", _joined(settings, peak_lr="{}")],
-        ["precision", "float32" if config.get("precision") == "no" else _joined(config, precision="{}")],
-        ["seed", _joined(config, seed="{}")],
+        ["steps", f"{settings.steps} of {settings.images_per_step} images"],
+        ["optimizer", f"{config.optimizer}, {config.lr_schedule} schedule, weight decay {config.weight_decay}"],
+        ["peak learning rate", f"{settings.peak_lr}"],
+        ["precision", "float32" if config.precision == "no" else config.precision or ""],
+        ["seed", f"{config.seed}"],
     ]
     parts.append(table(["", ""], [[name, escape(text)] for name, text in rows if text]))
     if run.commands:
@@ -320,7 +315,7 @@ def _training(model: Any, run: Run) -> str:
     elif run.text:
         module = "distill" if run.distils else "train"
         processes = f"--num_processes {run.processes} " if run.processes else ""
-        name = run.arguments.get("name", model.name)
+        name = run.arguments.name or model.name
         command = f"accelerate launch {processes}-m ld_hub.{module} {name} --config arguments.yaml"
         parts += ["The same settings as a command, rebuilt from arguments.yaml:", fence(command, "sh")]
     if run.text:
@@ -328,24 +323,18 @@ def _training(model: Any, run: Run) -> str:
     return "\n\n".join(parts)
 
 
-def _joined(values: Mapping[str, Any], between: str = "", **forms: str) -> str:
-    """Those of some values that are known, each in its form."""
-    return between.join(form.format(values[key]) for key, form in forms.items() if values.get(key) is not None)
-
-
-def _annotations(settings: Mapping[str, Any]) -> str:
-    digits = settings.get("train_annotations_sha256")
-    name = Path(str(settings.get("train_annotations", ""))).name
+def _annotations(settings: RunSettings) -> str:
+    digits, name = settings.identity.train_annotations_sha256, Path(settings.train_annotations).name
     return f"{name} (sha256 {digits})" if digits else name
 
 
 def _speed(run: Run) -> str:
     """Images per second that `ld-hub benchmark` measured, with the hardware."""
-    found, work = run.speed.get("inference"), run.speed.get("workload")
-    if not isinstance(found, Mapping) or not isinstance(work, Mapping) or not run.speed.get("hardware"):
+    if run.speed is None or run.speed.inference is None or run.speed.workload is None:
         return ""
-    size = f"{work.get('batch_size')} images of {work.get('width')}x{work.get('height')}"
-    return escape(f"{found.get('images_per_second', 0):.1f} images/s ({size}; {run.speed['hardware']})")
+    work = run.speed.workload
+    size = f"{work.batch_size} images of {work.width}x{work.height}"
+    return escape(f"{run.speed.inference.images_per_second:.1f} images/s ({size}; {run.speed.hardware})")
 
 
 def _licences(license: str | None, base_model: str | None, backbone: str) -> str:
@@ -362,20 +351,20 @@ def _licences(license: str | None, base_model: str | None, backbone: str) -> str
 def _limits(measured: Measured) -> str:
     """What the evaluations show it cannot do, or do not show."""
     lines = []
-    for content in measured.own:
-        where = f"{escape(content['data']['name'])}, {escape(content['data']['split'])}"
-        unseen = [name for name, ap in content["per_class"].items() if ap is None]
-        weak = [name for name, ap in content["per_class"].items() if ap is not None and ap < 0.05]
+    for own in measured.own:
+        where = f"{escape(own.data.name)}, {escape(own.data.split)}"
+        unseen = [name for name, ap in own.per_class.items() if ap is None]
+        weak = [name for name, ap in own.per_class.items() if ap is not None and ap < 0.05]
         if unseen:
             lines.append(f"- {where} has no boxes of {_some(unseen)}: nothing is known about them.")
         if weak:
             lines.append(f"- AP below 5 on {where}: {_some(weak)}.")
         sizes = {"small (below 32² px)": "APs", "medium": "APm", "large (above 96² px)": "APl"}
-        missing = [name for name, key in sizes.items() if content["stats"].get(key, 0.0) is None]
+        missing = [name for name, key in sizes.items() if own.stats.get(key, 0.0) is None]
         if missing:
             lines.append(f"- {where} has no {' and no '.join(missing)} objects.")
-        if content["images"] < 500:
-            lines.append(f"- AP on {where} is of {content['images']} images: a difference of few points may be chance.")
+        if own.images < 500:
+            lines.append(f"- AP on {where} is of {own.images} images: a difference of few points may be chance.")
     return "\n\n".join(["## Limits", "\n".join(lines)]) if lines else ""
 
 

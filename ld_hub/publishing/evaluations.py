@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ld_hub.data import DetectionSet
 from ld_hub.errors import ConfigError, LdHubError
 from ld_hub.hub import sha256_of
-from ld_hub.hub.evidence import EVAL_DIRECTORY
+from ld_hub.hub.evidence import EVAL_DIRECTORY, Evidence
 
 
 class Source(Protocol):
@@ -36,15 +36,15 @@ class Given:
     error: str = ""
 
 
-def read_parts(source: Source, artefacts: Iterable[Mapping[str, Any]]) -> dict[str, Given]:
+def read_parts(source: Source, artefacts: Iterable[Evidence]) -> dict[str, Given]:
     """Read each part of the data that artefacts are of, once.
 
     Args:
         source: The data.
-        artefacts: Their contents.
+        artefacts: They.
     """
     parts = {}
-    for split in dict.fromkeys(content["data"]["split"] for content in artefacts):
+    for split in dict.fromkeys(each.data.split for each in artefacts):
         try:
             dataset = source.load(split)
             parts[split] = Given(dataset, sha256_of(dataset.annotation_file))
@@ -54,8 +54,8 @@ def read_parts(source: Source, artefacts: Iterable[Mapping[str, Any]]) -> dict[s
 
 
 def of_this_data(
-    found: Mapping[Path, Mapping[str, Any]], own: Iterable[Path], parts: Mapping[str, Given]
-) -> dict[Path, Mapping[str, Any]]:
+    found: Mapping[Path, Evidence], own: Iterable[Path], parts: Mapping[str, Given]
+) -> dict[Path, Evidence]:
     """The artefacts that were made of the given annotations; all of them where none of the model's own was.
 
     Args:
@@ -63,15 +63,11 @@ def of_this_data(
         own: Paths of those of the model itself.
         parts: Of `read_parts`.
     """
-    fits = {
-        path: content
-        for path, content in found.items()
-        if parts[content["data"]["split"]].sha256 == content["data"]["sha256"]
-    }
+    fits = {path: each for path, each in found.items() if parts[each.data.split].sha256 == each.data.sha256}
     return fits if any(path in fits for path in own) else dict(found)
 
 
-def named(place: Path, found: Mapping[Path, Mapping[str, Any]], name: str | Path) -> Path:
+def named(place: Path, found: Mapping[Path, Evidence], name: str | Path) -> Path:
     """The artefact that a user means.
 
     Args:
@@ -86,15 +82,15 @@ def named(place: Path, found: Mapping[Path, Mapping[str, Any]], name: str | Path
         for file in (base, base / "metrics.json"):
             if file.is_file():
                 return next((path for path in found if path.resolve() == file.resolve()), file)
-    fits = [path for path, content in found.items() if str(name) in _names(content)]
+    fits = [path for path, each in found.items() if str(name) in _names(each)]
     if len(fits) == 1:
         return fits[0]
     where = place / EVAL_DIRECTORY
-    known = [f"{path.relative_to(where)} ({_names(content)[1]})" for path, content in found.items()]
+    known = [f"{path.relative_to(where)} ({_names(each)[1]})" for path, each in found.items()]
     what = f"is the name of {len(fits)} evaluations" if fits else "is no evaluation"
     raise ConfigError(f"--evaluation '{name}' {what} in '{where}'; there are: {', '.join(known) or 'none'}.")
 
 
-def _names(content: Mapping[str, Any]) -> tuple[str, str]:
-    data = content["data"]
-    return data["name"], f"{data['name']}/{data['split']}"
+def _names(evidence: Evidence) -> tuple[str, str]:
+    data = evidence.data
+    return data.name, f"{data.name}/{data.split}"

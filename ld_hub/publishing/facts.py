@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,15 @@ from typing import Any
 import timm
 import torch
 
+from ld_hub.benchmark.figures import Figures
 from ld_hub.benchmark.profile import ParameterCount, multiply_adds, params
+from ld_hub.checked import Source, read_fields
+from ld_hub.engine.records import RunSettings
 from ld_hub.errors import CheckpointError, EvaluationError, LdHubError
 from ld_hub.hub import WEIGHTS_NAME, save_safetensors, sha256_of
 from ld_hub.hub.card_file import read_yaml
 from ld_hub.hub.config_file import parse_json
-from ld_hub.hub.evidence import check_evidence
+from ld_hub.hub.evidence import Evidence
 from ld_hub.models.backbones import timm_name
 from ld_hub.models.label_names import default_labels
 from ld_hub.models.short_names import SHORT_NAMES
@@ -25,11 +28,6 @@ from ld_hub.registry import MODELS, PretrainedCfg
 
 TABLE_SIZE = (800, 1280)  # height, width at which papers count multiply-adds
 _MAX_BYTES = 2_000_000
-
-
-def comparable(content: Mapping[str, Any]) -> tuple[str, str]:
-    """What two evaluations must have in common to stand in one table: annotations and protocol."""
-    return content["data"]["sha256"], content["protocol"]
 
 
 @dataclass(frozen=True)
@@ -42,14 +40,52 @@ class Measured:
         alone: Of the same structure without distillation.
     """
 
-    own: list[dict[str, Any]] = field(default_factory=list)
-    teacher: list[dict[str, Any]] = field(default_factory=list)
-    alone: list[dict[str, Any]] = field(default_factory=list)
+    own: list[Evidence] = field(default_factory=list)
+    teacher: list[Evidence] = field(default_factory=list)
+    alone: list[Evidence] = field(default_factory=list)
 
-    def beside(self, content: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    def beside(self, own: Evidence) -> list[tuple[str, Evidence]]:
         """Evaluations of teacher and baseline like one of the model's own, with titles: same images, same protocol."""
         rows = [("teacher", each) for each in self.teacher] + [("without distillation", each) for each in self.alone]
-        return [(title, each) for title, each in rows if comparable(each) == comparable(content)]
+        return [(title, each) for title, each in rows if each.comparable == own.comparable]
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """What a card tells of the flags of a run.
+
+    Attributes:
+        name: Model to train.
+        data: Directory of the data.
+        pretrained_backbone: Whether timm's weights of the backbone were the start.
+        backbone_checkpoint: File of the backbone's weights that were the start.
+        checkpoint: Weights of a whole detector that were the start.
+        teacher: The teacher as it was given.
+    """
+
+    name: str | None = None
+    data: str | None = None
+    pretrained_backbone: bool = False
+    backbone_checkpoint: str | None = None
+    checkpoint: str | None = None
+    teacher: str | None = None
+
+    @classmethod
+    def of(cls, text: str, where: str) -> RunArguments:
+        """Read an arguments.yaml.
+
+        Args:
+            text: Its content.
+            where: Its path in quotes, for messages.
+
+        Raises:
+            CheckpointError: If it is no YAML mapping of flags, or a flag has a value of the wrong type.
+        """
+        try:
+            content = read_yaml(text)
+        except LdHubError as error:
+            raise CheckpointError(f"{where}: its lines {error}") from None
+        return read_fields(cls, {"pretrained_backbone": True, **content}, Source(where, CheckpointError))
 
 
 @dataclass(frozen=True)
@@ -59,37 +95,42 @@ class Run:
     Attributes:
         path: Its directory.
         settings: Its config.json.
-        arguments: Its arguments.yaml.
+        arguments: Of its arguments.yaml.
         text: arguments.yaml as it stands, the home directory written as ``~``.
         commands: Lines of its command.txt, likewise: what was typed to start the run, and to continue it.
         speed: Its benchmark.json, as `ld-hub benchmark --json` writes it.
     """
 
     path: Path | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    arguments: dict[str, Any] = field(default_factory=dict)
+    settings: RunSettings | None = None
+    arguments: RunArguments = RunArguments()
     text: str = ""
     commands: tuple[str, ...] = ()
-    speed: dict[str, Any] = field(default_factory=dict)
+    speed: Figures | None = None
 
     @property
     def distils(self) -> bool:
         """Whether it was a distillation."""
-        return "recipe" in self.settings
+        return self.settings is not None and self.settings.identity.teaching is not None
 
     @property
     def processes(self) -> int | None:
         """Number of processes, from the images of a step; None where that cannot be told."""
-        own = self.settings.get("config", {})
-        one = _number(own.get("batch_size")) * _number(own.get("accumulation"))
-        images = _number(self.settings.get("images_per_step"))
-        return images // one if one and images and images % one == 0 else None
+        if self.settings is None:
+            return None
+        one, images = self.settings.config.batch_size * self.settings.config.accumulation, self.settings.images_per_step
+        return images // one if images % one == 0 else None
+
+    @property
+    def teacher_hashes(self) -> tuple[str, ...]:
+        """First digits of the hashes of the teachers' tensors."""
+        teachers = () if self.settings is None else self.settings.identity.teachers
+        return tuple(teacher.weights_sha256 for teacher in teachers)
 
     @property
     def data(self) -> str:
         """What the data set is called; the empty string where that is not known."""
-        given = self.arguments.get("data")
-        return Path(given).name if isinstance(given, str) else ""
+        return "" if self.arguments.data is None else Path(self.arguments.data).name
 
 
 def read_run(path: Path | None) -> Run:
@@ -104,15 +145,18 @@ def read_run(path: Path | None) -> Run:
     if path is None:
         return Run()
     text, typed = (_text(path / name) for name in ("arguments.yaml", "command.txt"))
-    try:
-        arguments = read_yaml(text) if text else {}
-    except LdHubError as error:
-        raise CheckpointError(f"'{path / 'arguments.yaml'}': its lines {error}") from None
     settings, speed = _json(path / "config.json"), _json(path / "benchmark.json")
-    return Run(path, settings, arguments, text, tuple(typed.splitlines()), speed)
+    return Run(
+        path=path,
+        settings=None if settings is None else RunSettings.from_dict(settings, f"'{path / 'config.json'}'"),
+        arguments=RunArguments.of(text, f"'{path / 'arguments.yaml'}'") if text else RunArguments(),
+        text=text,
+        commands=tuple(typed.splitlines()),
+        speed=None if speed is None else Figures.from_dict(speed, f"'{path / 'benchmark.json'}'"),
+    )
 
 
-def sort_evaluations(model: Any, evaluations: Sequence[Mapping[str, Any]], run: Run) -> Measured:
+def sort_evaluations(model: Any, evaluations: Sequence[Evidence], run: Run) -> Measured:
     """Tell whose each evaluation is, by hashes, and refuse those that are nobody's.
 
     An evaluation is the model's own if the weights file that it names is, bit for bit, the one that `save_pretrained`
@@ -121,31 +165,30 @@ def sort_evaluations(model: Any, evaluations: Sequence[Mapping[str, Any]], run: 
 
     Args:
         model: A detector with its weights.
-        evaluations: Contents of artefacts.
+        evaluations: All that are at hand.
         run: Of the model's training.
 
     Raises:
-        EvaluationError: If one is no artefact, or of none of the three.
+        EvaluationError: If one is of none of the three.
     """
     if not evaluations:
         return Measured()
     own_hash, found = saved_hash(model), Measured()
-    recipe = model.recipe or {}
-    hashes, names = listed(run.settings.get("teacher_weights_sha256")), listed(recipe.get("teacher"))
-    for given in evaluations:
-        content = check_evidence(given)
-        facts = content["model"]
-        same = facts["family"] == model.family and facts["config"] == asdict(model.config)
-        if content["weights"]["sha256"] == own_hash:
-            found.own.append(content)
-        elif recipe and (content["weights"]["tensors"] in hashes if hashes else facts["architecture"] in names):
-            found.teacher.append(content)
-        elif recipe and same and not facts.get("recipe"):
-            found.alone.append(content)
+    hashes, taught = run.teacher_hashes, model.teaching is not None
+    names = model.teaching.teachers if taught else ()
+    for each in evaluations:
+        judged, weights = each.model, each.weights
+        same = judged.family == model.family and judged.config == asdict(model.config)
+        if weights.sha256 == own_hash:
+            found.own.append(each)
+        elif taught and (weights.tensors in hashes if hashes else judged.architecture in names):
+            found.teacher.append(each)
+        elif taught and same and not judged.recipe:
+            found.alone.append(each)
         else:
-            digits = content["weights"]["sha256"][:12]
+            digits = weights.sha256[:12]
             raise EvaluationError(
-                f"The evaluation of '{facts['name']}' is of other weights (sha256 {digits}...) than this model's "
+                f"The evaluation of '{judged.name}' is of other weights (sha256 {digits}...) than this model's "
                 f"({own_hash[:12]}...), and neither of its teacher nor of the same model without distillation. "
                 "Evaluate this model: `ld-hub eval MODEL_DIR --data DIR`."
             )
@@ -248,14 +291,5 @@ def without_home(text: str) -> str:
     return text.replace(home, "~/") if len(home) > 2 else text
 
 
-def _json(file: Path) -> dict[str, Any]:
-    return parse_json(file, "what a run writes") if _small(file) else {}
-
-
-def listed(value: Any) -> list[Any]:
-    """A value that is a list or, where there is only one, the thing itself; None and the empty text are none."""
-    return value if isinstance(value, list) else [value] if value else []
-
-
-def _number(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+def _json(file: Path) -> dict[str, Any] | None:
+    return parse_json(file, "what a run writes") if _small(file) else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from ld_hub.errors import CheckpointError, ConfigError, HubError, LdHubError, MissingFileError
 from ld_hub.hub import CONFIG_NAME, WEIGHTS_NAME, atomic_write, sha256_of, write_json
 from ld_hub.hub.card_file import update_card
-from ld_hub.hub.evidence import EVAL_DIRECTORY, check_evidence, find_evidence, read_evidence
+from ld_hub.hub.evidence import EVAL_DIRECTORY, Evidence, find_evidence, read_evidence
 from ld_hub.hub.fetch import DISK_FULL
 from ld_hub.hub.upload import CARD_NAME, upload
 from ld_hub.preprocessing import DataConfig
@@ -237,7 +237,7 @@ def _require_run(run: str | Path | None) -> Path | None:
     return path
 
 
-def _write_evaluations(results: EvalResults | None, run: Path | None, folder: Path) -> list[dict[str, Any]]:
+def _write_evaluations(results: EvalResults | None, run: Path | None, folder: Path) -> list[Evidence]:
     """Put artefacts and their detections into ``eval/``: the model's own there, others into directories of it."""
     given: list[Any] = []
     if isinstance(results, (str, Path, Mapping)):
@@ -247,33 +247,33 @@ def _write_evaluations(results: EvalResults | None, run: Path | None, folder: Pa
     elif run is not None:
         given += find_evidence(run / "model")
     digest = sha256_of(folder / WEIGHTS_NAME)
-    contents: list[dict[str, Any]] = []
-    for file, content in sorted(map(_read, given), key=lambda each: each[1]["weights"]["sha256"] != digest):
-        if content in contents:
+    published: list[Evidence] = []
+    for source, evidence in sorted(map(_read, given), key=lambda each: each[1].weights.sha256 != digest):
+        if evidence in published:
             continue
-        place = folder / EVAL_DIRECTORY / (_slug(len(contents), content) if contents else "")
+        place = folder / EVAL_DIRECTORY / (_slug(len(published), evidence) if published else "")
         place.mkdir(parents=True, exist_ok=True)
-        if file is None:
-            write_json(place / "metrics.json", content)
-        else:
-            shutil.copyfile(file, place / "metrics.json")
-            detections = file.with_name(content["detections_file"]["file"])
+        if isinstance(source, Path):
+            shutil.copyfile(source, place / "metrics.json")
+            detections = source.with_name(evidence.detections_file.file)
             if detections.is_file():
                 shutil.copyfile(detections, place / detections.name)
-        contents.append(content)
-    return contents
+        else:
+            write_json(place / "metrics.json", source)
+        published.append(evidence)
+    return published
 
 
-def _read(given: str | Path | Mapping[str, Any]) -> tuple[Path | None, dict[str, Any]]:
-    """The file of an artefact, where it comes from one, and its content."""
+def _read(given: str | Path | Mapping[str, Any]) -> tuple[Path | Mapping[str, Any], Evidence]:
+    """The file of an artefact or, where it comes from none, its content as it was given; and what it says."""
     if isinstance(given, Mapping):
-        return None, check_evidence(given)
+        return given, Evidence.from_dict(given)
     file = Path(given) / "metrics.json" if Path(given).is_dir() else Path(given)
     return file, read_evidence(file)
 
 
-def _slug(number: int, content: Mapping[str, Any]) -> str:
-    words = f"{number + 1}_{content['model']['architecture']}_{content['data']['split']}"
+def _slug(number: int, evidence: Evidence) -> str:
+    words = f"{number + 1}_{evidence.model.architecture}_{evidence.data.split}"
     return re.sub(r"[^\w.-]+", "_", words)[:80]
 
 

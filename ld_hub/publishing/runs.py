@@ -62,7 +62,7 @@ def publish_directory(
         draw_curves(run, run / CURVES_NAME, say)
         image = image or example_image(model, run, say)
     found, digest = find_evidence(place), sha256_of(place / WEIGHTS_NAME)
-    if not evaluations and all(each["weights"]["sha256"] != digest for each in found.values()):
+    if not evaluations and all(each.weights.sha256 != digest for each in found.values()):
         say(f"no AP in the card: `ld-hub eval {place} --data DIR --out {place / EVAL_DIRECTORY}` measures it.")
     results = [*found, *evaluations]
     commit: CommitInfo = model.push_to_hub(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from copy import copy
 from functools import lru_cache
 from typing import Any
@@ -25,6 +24,7 @@ from ld_hub.publishing.cards import (
 )
 from ld_hub.publishing.facts import backbone_license, backbone_repo, published_rows
 from ld_hub.registry import MODELS, PretrainedCfg
+from ld_hub.structures import Teaching
 
 DATASETS = {"COCO": "coco", "VOC": "pascal-voc"}  # by what a metric's name begins with
 
@@ -34,12 +34,12 @@ def registered_tags() -> list[str]:
     return [name for name in list_models(include_tags=True) if split_tag(name)[1]]
 
 
-def tag_card(full_name: str, recipe: Mapping[str, Any] | None = None) -> str:
+def tag_card(full_name: str, teaching: Teaching | None = None) -> str:
     """The card of published weights.
 
     Args:
         full_name: ``name.tag``.
-        recipe: Terms of the name's recipe, if it is a distilled name.
+        teaching: By the name's recipe and teacher, if it is a distilled name.
 
     Returns:
         Markdown with YAML metadata.
@@ -51,24 +51,22 @@ def tag_card(full_name: str, recipe: Mapping[str, Any] | None = None) -> str:
     cfg = get_pretrained_cfg(full_name, allow_unregistered=False)
     assert cfg is not None  # noqa: S101
     model = _skeleton(name, cfg)
-    distilled = MODELS[name].distilled
-    method = dict(recipe or {}, teacher=distilled.teacher) if distilled else {}
     metadata = card_metadata(
         full_name,
         license=cfg.license or None,
         datasets=[value for word, value in DATASETS.items() if cfg.metric.startswith(word)],
         base_model=backbone_repo(model.config.backbone),
-        tags=card_tags(model.family, method),
+        tags=card_tags(model.family, teaching),
     )
     sections = [
         _lead(model, name),
         _use(full_name, cfg),
         _average_precision(full_name, cfg),
-        recipe_section(method, "The terms as this library has them, with their published weights."),
+        recipe_section(teaching, "The terms as this library has them, with their published weights."),
         size_section(model),
         _weights(cfg),
         _licences(cfg, model.config.backbone),
-        citation_section(model, method, cfg.paper),
+        citation_section(model, teaching, cfg.paper),
     ]
     return render_card(metadata, full_name, sections)
 

@@ -20,15 +20,15 @@ from ld_hub.engine.identity import weights_digest
 from ld_hub.errors import ConfigError, EvaluationError, LdHubError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.evaluation.agreement import Tolerance, differences, read_detections, score_detections, unmatched
-from ld_hub.evaluation.artefact import Circumstances, artefact, find_evidence, read_evidence
+from ld_hub.evaluation.artefact import Circumstances, artefact
 from ld_hub.hub import WEIGHTS_NAME, sha256_of
 from ld_hub.hub.card_file import ap_cells, eval_results, generated_block, read_metadata
+from ld_hub.hub.evidence import Evidence, JudgedModel, find_evidence, read_evidence
 from ld_hub.hub.upload import CARD_NAME
 from ld_hub.models.checkpoints.pretrained import load_pretrained
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.hardware import hardware
 from ld_hub.publishing.evaluations import Given, named, of_this_data, read_parts
-from ld_hub.publishing.facts import comparable
 
 EXACT = 1e-6  # of numbers that the same scorer computes of the same detections
 SHOWN = 5  # differences that a check names
@@ -119,7 +119,7 @@ def describe_evaluation(
     command: str,
     batch_size: int,
     backend: str,
-) -> dict[str, Any]:
+) -> Evidence:
     """The artefact of an evaluation that was just made (`ld_hub.hub.evidence` shows it).
 
     Args:
@@ -136,15 +136,15 @@ def describe_evaluation(
         backend: Scorer.
     """
     device = next(model.parameters()).device
-    facts: dict[str, Any] = {
-        "name": name,
-        "architecture": model.name,
-        "family": model.family,
-        "config": asdict(model.config),
-        "recipe": (model.recipe or {}).get("name"),
-    }
-    if weights.parent.parent.name == "snapshots":  # the Hub's cache keeps each commit in a directory of its name
-        facts["commit"] = weights.parent.name
+    judged = JudgedModel(
+        name=name,
+        architecture=model.name,
+        family=model.family,
+        config=asdict(model.config),
+        recipe=None if model.teaching is None else model.teaching.recipe,
+        # the Hub's cache keeps each commit in a directory of its name
+        commit=weights.parent.name if weights.parent.parent.name == "snapshots" else "",
+    )
     how = Circumstances(
         command=command,
         device=f"{device.type} ({hardware(device).partition(';')[0]})",
@@ -154,7 +154,7 @@ def describe_evaluation(
     )
     return artefact(
         metrics,
-        model=facts,
+        model=judged,
         weights=weights,
         tensors=weights_digest(model),
         data=data,
@@ -213,9 +213,9 @@ def verify(
     checked, model = of_this_data(wanted, own, parts), model.to(device)
     for path, content in found.items():
         title = path.relative_to(place).as_posix() if path.is_relative_to(place) else str(path)
-        split = content["data"]["split"]
+        split = content.data.split
         if path not in checked:
-            report.skipped.append(f"{title}: of {content['data']['name']}, {split}")
+            report.skipped.append(f"{title}: of {content.data.name}, {split}")
             continue
         dataset = _check_files(report, title, path, content, parts[split], digest if path in own else None)
         if dataset is None:
@@ -227,7 +227,7 @@ def verify(
     return report
 
 
-def _artefacts(place: Path, report: Report) -> dict[Path, dict[str, Any]]:
+def _artefacts(place: Path, report: Report) -> dict[Path, Evidence]:
     """An artefact by its file, or all of a model directory."""
     try:
         return {place: read_evidence(place)} if place.is_file() else find_evidence(place)
@@ -236,38 +236,35 @@ def _artefacts(place: Path, report: Report) -> dict[Path, dict[str, Any]]:
         return {}
 
 
-def _is_own(
-    content: Mapping[str, Any], model: DenseDetector, digest: str, found: Mapping[Path, Mapping[str, Any]]
-) -> bool:
+def _is_own(content: Evidence, model: DenseDetector, digest: str, found: Mapping[Path, Evidence]) -> bool:
     """Whether an artefact is about this model: by its weights, or if none is, by what it says about the model."""
-    if any(each["weights"]["sha256"] == digest for each in found.values()):
-        return bool(content["weights"]["sha256"] == digest)
-    facts = content["model"]
-    same = facts["architecture"] == model.name and facts["config"] == asdict(model.config)
-    return bool(same and facts.get("recipe") == (model.recipe or {}).get("name"))
+    if any(each.weights.sha256 == digest for each in found.values()):
+        return content.weights.sha256 == digest
+    judged = content.model
+    same = judged.architecture == model.name and judged.config == asdict(model.config)
+    return same and judged.recipe == (None if model.teaching is None else model.teaching.recipe)
 
 
 def _check_files(
-    report: Report, title: str, path: Path, content: Mapping[str, Any], given: Given, digest: str | None
+    report: Report, title: str, path: Path, content: Evidence, given: Given, digest: str | None
 ) -> DetectionSet | None:
     """Compare hashes; returns the data set if it is the one of the artefact."""
     if digest is not None:
-        told = content["weights"]["sha256"]
-        report.add(f"{title}: weights", _hashes(WEIGHTS_NAME, told, digest))
+        report.add(f"{title}: weights", _hashes(WEIGHTS_NAME, content.weights.sha256, digest))
     dataset = given.dataset
     if dataset is None:
         report.add(f"{title}: annotations", [given.error])
         return None
-    same = _hashes(dataset.annotation_file, content["data"]["sha256"], given.sha256)
+    same = _hashes(dataset.annotation_file, content.data.sha256, given.sha256)
     if not report.add(f"{title}: annotations", same):
         return None
-    detections = path.with_name(content["detections_file"]["file"])
+    detections = path.with_name(content.detections_file.file)
     if not detections.is_file():
         report.add(f"{title}: detections file", [f"'{detections.name}' is missing beside the artefact"])
         return dataset
     report.add(
         f"{title}: detections file",
-        _hashes(detections.name, content["detections_file"]["sha256"], sha256_of(detections)),
+        _hashes(detections.name, content.detections_file.sha256, sha256_of(detections)),
     )
     return dataset
 
@@ -277,17 +274,17 @@ def _hashes(name: str, told: str, found: str) -> list[str]:
 
 
 def _check_recorded(
-    report: Report, title: str, path: Path, content: Mapping[str, Any], dataset: DetectionSet
+    report: Report, title: str, path: Path, content: Evidence, dataset: DetectionSet
 ) -> list[dict[str, Any]] | None:
     """Score the detections file anew; returns its rows, None if there are none to be had."""
-    file = path.with_name(content["detections_file"]["file"])
+    file = path.with_name(content.detections_file.file)
     if not file.is_file():
         return None
     name = f"{title}: its numbers are those of its detections"
     try:
         rows = read_detections(file)
         metrics = score_detections(
-            rows, dataset.annotation_file, dataset.category_ids, dataset.label_names, content["protocol"]
+            rows, dataset.annotation_file, dataset.category_ids, dataset.label_names, content.protocol
         )
     except LdHubError as error:
         report.add(name, [str(error)])
@@ -299,7 +296,7 @@ def _check_recorded(
 def _recompute(
     report: Report,
     title: str,
-    content: Mapping[str, Any],
+    content: Evidence,
     rows: Sequence[Mapping[str, Any]] | None,
     model: DenseDetector,
     dataset: DetectionSet,
@@ -310,7 +307,7 @@ def _recompute(
     name = f"{title}: AP recomputed"
     try:
         metrics, evaluator = evaluate(
-            model, dataset, batch_size=loading[0], workers=loading[1], protocol=content["protocol"]
+            model, dataset, batch_size=loading[0], workers=loading[1], protocol=content.protocol
         )
     except LdHubError as error:
         report.add(name, [str(error)])
@@ -320,9 +317,7 @@ def _recompute(
         report.add(f"{title}: detections recomputed", unmatched(rows, evaluator.results(), allowed))
 
 
-def _check_card(
-    report: Report, file: Path, own: Sequence[Mapping[str, Any]], every: Sequence[Mapping[str, Any]]
-) -> None:
+def _check_card(report: Report, file: Path, own: Sequence[Evidence], every: Sequence[Evidence]) -> None:
     """Compare the AP in a card with that of the artefacts."""
     name = f"{CARD_NAME}: AP of the metadata"
     if not file.is_file():
@@ -346,12 +341,12 @@ def _check_card(
             lines.append(f"{where}: the card has {told.get(key, 'none')}, the artefact {expected.get(key, 'none')}")
     report.add(name, lines)
     rows = [line for line in block.splitlines() if line.startswith("|")]
-    shown = [each for each in every if comparable(each) in map(comparable, own)]
+    shown = [each for each in every if each.comparable in {one.comparable for one in own}]
     missing = [" ".join(ap_cells(content)) for content in shown if not any(_shows(row, content) for row in rows)]
     report.add(f"{CARD_NAME}: table of AP", [f"no row of the table has the artefact's {cells}" for cells in missing])
 
 
-def _shows(row: str, content: Mapping[str, Any]) -> bool:
+def _shows(row: str, content: Evidence) -> bool:
     """Whether a row of a table has the APs of an artefact, in order; columns without any number are left out."""
     wanted = [cell for cell in ap_cells(content) if cell]
     return [cell.strip() for cell in row.strip("|").split("|") if cell.strip()][1:] == wanted

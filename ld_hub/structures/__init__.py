@@ -10,10 +10,12 @@ from ld_hub.structures.parts import Assigner, Criterion
 from ld_hub.structures.priors import Priors
 from ld_hub.structures.rows import Rows
 from ld_hub.structures.targets import Assignment, ImageBatch, StepCounts, Targets
+from ld_hub.structures.teaching import Balance, Teaching
 
 __all__ = [
     "Assigner",
     "Assignment",
+    "Balance",
     "BoxCoder",
     "Criterion",
     "DenseOutput",
@@ -25,5 +27,6 @@ __all__ = [
     "Rows",
     "StepCounts",
     "Targets",
+    "Teaching",
     "Towers",
 ]

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from ld_hub.benchmark.detectors import PUBLISHED, measure, with_and_without_bins
+from ld_hub.benchmark.figures import Figures
 from ld_hub.benchmark.scorers import ScoringLoad, random_evaluator, sizes, time_scorers, time_scoring
-from ld_hub.benchmark.steps import Workload
+from ld_hub.benchmark.steps import CRITERION, Workload
 from ld_hub.cli.main import main
-from ld_hub.errors import ConfigError, UnknownNameError
+from ld_hub.errors import CheckpointError, ConfigError, UnknownNameError
 
 
 def test_forms_of_a_name() -> None:
@@ -112,3 +113,24 @@ def test_words_that_do_not_fit(words: list[str], capsys: pytest.CaptureFixture[s
     assert main(["benchmark", *words]) == 2
     error = capsys.readouterr().err
     assert "--images is 0" in error if "0" in words else "Give one model name" in error
+
+
+def test_figures_are_read_as_they_were_written(tmp_path: Path) -> None:
+    words = "gfocal_tiny_vlr_r10t --size 64 64 --batch_size 1 --boxes 2 --num_classes 3 --repeats 1 --device cpu"
+    assert main(["benchmark", *words.split(), "--json", str(tmp_path / "o.json")]) == 0
+    content = json.loads((tmp_path / "o.json").read_text())
+    figures = Figures.from_dict(content)
+    assert json.loads(json.dumps(figures.to_dict())) == content
+    assert figures.workload == Workload(1, 64, 64, 2, 1) and figures.eval is None
+    assert figures.training is not None and figures.criterion_ms is not None
+    parts = [figures.training.parts[name].median_ms for name in CRITERION]
+    assert figures.criterion_ms.median == pytest.approx(sum(parts))
+    everything = sum(part.median_ms for name, part in figures.training.parts.items() if name != "data")
+    assert figures.training.images_per_second == pytest.approx(1000 / everything)
+
+
+def test_a_figure_of_another_type_is_named() -> None:
+    with pytest.raises(CheckpointError, match=r"'inference\.images_per_second' is '9'; expected a number"):
+        Figures.from_dict({"hardware": "h", "inference": {"images_per_second": "9"}})
+    with pytest.raises(CheckpointError, match=r"'hardware' is missing"):
+        Figures.from_dict({})

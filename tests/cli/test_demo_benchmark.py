@@ -44,8 +44,8 @@ def test_its_ap_is_pycocotools_on_the_saved_detections(demo: Path) -> None:
 
 def test_its_models_load_by_directory_and_know_how_they_were_made(demo: Path) -> None:
     model = ld_hub.create_model(str(demo / "student_vlr"))
-    assert model.recipe is not None
-    assert (model.recipe["name"], model.recipe["teacher"]) == ("vlr", "gfocal_r10t")
+    assert model.teaching is not None
+    assert (model.teaching.recipe, model.teaching.teachers) == ("vlr", ("gfocal_r10t",))
     found = model.predict(demo / "data" / "val", threshold=0.0)
     assert len(found) == 12
 

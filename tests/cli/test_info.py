@@ -5,6 +5,7 @@ import json
 from ld_hub.cli.main import main
 from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.factory import create_model
+from ld_hub.structures import Teaching
 
 
 def facts(capsys, *arguments: str) -> dict[str, str]:
@@ -61,7 +62,8 @@ def test_a_name_without_weights(capsys):
 
 def test_a_directory(capsys, tmp_path):
     model = create_model("gfocal_tiny", label_names=["a", "b"], fpn_channels=16, head_width=16, head_depth=1)
-    save_pretrained(model, tmp_path / "m", recipe={"name": "vlr", "terms": {}})
+    model.teaching = Teaching("vlr")
+    save_pretrained(model, tmp_path / "m")
     (tmp_path / "m" / "model.safetensors").unlink()  # the description alone is read
     for name in (str(tmp_path / "m"), f"local-dir:{tmp_path / 'm'}"):
         shown = facts(capsys, name)

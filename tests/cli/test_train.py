@@ -158,7 +158,7 @@ def test_distill_from_a_directory(data, tmp_path, teacher, capsys):
     assert "box_bins_kl  2 " in out and "vlr(iof, 0.5)" in out
     saved = create_model(tmp_path / "run/model")
     assert saved.name == "gfocal_tiny_vlr_r10t"
-    assert saved.recipe["terms"]["ld"]["weight"] == 2
+    assert saved.teaching.terms["ld"]["weight"] == 2
     assert {"share/distill_kd", "share/distill_ld", "share/distill_ld_vlr"} < set(records(tmp_path / "run")[0])
 
 
@@ -210,9 +210,9 @@ def test_several_teachers_of_some_of_the_classes(data, tmp_path, teacher, capsys
     out = capsys.readouterr().out
     assert "distill_bckd_cls@gfocal_tiny_1 0.3" in out and "distill_bckd_box@gfocal_tiny_2 0.05" in out
     assert "gfocal_tiny_2: 2 of the student's 3 classes" in out and "gfocal_tiny_1: 2 of" not in out
-    recipe = create_model(tmp_path / "run/model").recipe
-    assert recipe["teacher_weights"] == {"gfocal_tiny_1": 1.0, "gfocal_tiny_2": 0.5}
-    assert (recipe["teacher_scale"], recipe["class_map"], recipe["balance"]) == (2.0, {"blue": "azure"}, "gradient")
+    teaching = create_model(tmp_path / "run/model").teaching
+    assert teaching.teacher_weights == {"gfocal_tiny_1": 1.0, "gfocal_tiny_2": 0.5}
+    assert (teaching.teacher_scale, teaching.class_map, teaching.balance) == (2.0, {"blue": "azure"}, "gradient")
     line = records(tmp_path / "run")[1]
     assert line["distill_bckd_cls@gfocal_tiny_2"] > 0 and line["scale/distill_bckd_box@gfocal_tiny_1"] > 0
     again = ["--config", str(tmp_path / "run/arguments.yaml"), "--output_dir", str(tmp_path / "again")]

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
+from ld_hub.checked import Source, read_fields
+from ld_hub.engine.checkpoint import Checkpoint, RandomState, RunDirectory, random_state, set_random_state
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 
 CPU = torch.device("cpu")
@@ -152,7 +154,7 @@ def test_weights_that_diverged_are_not_saved(tmp_path):
 
 
 def test_random_numbers_go_on():
-    state = json.loads(json.dumps(random_state(CPU)))
+    state = read_fields(RandomState, json.loads(json.dumps(asdict(random_state(CPU)))), Source("state.json"))
 
     def draw() -> tuple[float, float, list[float]]:
         return random.random(), float(np.random.rand()), torch.randn(3).tolist()

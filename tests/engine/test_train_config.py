@@ -46,7 +46,7 @@ def test_every_field_is_documented():
 
 
 def test_only_what_cannot_reach_the_weights_may_change_on_resume():
-    old = TrainConfig(steps=5).to_dict()
+    old = TrainConfig(steps=5)
     assert changed_fields(old, TrainConfig(steps=5, workers=7, log_every=3, resume=True, output_dir="x")) == {}
     assert changed_fields(old, TrainConfig(steps=6, seed=1)) == {"steps": (5, 6), "seed": (0, 1)}
     assert {field.name for field in dataclasses.fields(TrainConfig)} >= RESUMABLE_CHANGES

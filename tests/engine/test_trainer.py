@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ld_hub.data import load_coco
-from ld_hub.distillation import get_recipe
+from ld_hub.distillation import get_recipe, make_teaching
 from ld_hub.engine import DetectionTrainer, DistillationTrainer, TrainConfig
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
 from ld_hub.errors import ConfigError, DataError, NonFiniteLossError
@@ -251,7 +251,7 @@ def test_the_teacher_leaves_no_trace_in_a_run(data, tmp_path):
     trained = sum(parameter.requires_grad for parameter in student.parameters())
     assert len(last.optimizer["param_groups"][0]["params"]) == trained
     saved = create_model(tmp_path / "run/model")
-    assert saved.recipe["name"] == "vlr" and saved.recipe["teacher"] == "gfocal_tiny"
+    assert saved.teaching.recipe == "vlr" and saved.teaching.teachers == ("gfocal_tiny",)
     assert list(records(tmp_path / "run")[0])[-6:-3] == [f"share/distill_{term}" for term in ("kd", "ld", "ld_vlr")]
 
 
@@ -279,7 +279,7 @@ def test_a_published_recipe_means_the_published_criterion_too(data, tmp_path, gi
     assert student.criterion.reference == "ld"
     expected = detector().criterion.published(student.coder, "ld", distilling=True)
     assert student.criterion == expected
-    assert create_model(tmp_path / "run/model").recipe["reference"] == "ld"
+    assert create_model(tmp_path / "run/model").teaching.reference == "ld"
     assert trainer.task.distiller.recipe == get_recipe("vlr").published("ld")
 
 
@@ -384,3 +384,25 @@ def test_it_says_what_it_is_doing(data, tmp_path, capsys):
 def test_a_trainer_of_a_pair_that_does_not_fit_stops_at_once(data):
     with pytest.raises(ConfigError, match="reg_max"):
         DistillationTrainer(detector(), detector(reg_max=4), train_dataset=load_coco(data, "train"))
+
+
+def test_a_teaching_says_all_that_the_keywords_say(data, tmp_path):
+    options = {"reference": "ld", "individual_ld": True, "balance": "gradient", "class_map": {"red": "red"}}
+    training, _ = sets(data)
+    made = {
+        name: DistillationTrainer(
+            detector(), detector(seed=1), train_dataset=training, config=TrainConfig(output_dir=str(tmp_path)), **said
+        )
+        for name, said in {
+            "keywords": {"recipe": "vlr", **options},
+            "teaching": {"teaching": make_teaching("vlr", **options)},
+        }.items()
+    }
+    one, other = made["keywords"], made["teaching"]
+    assert one.model.teaching == other.model.teaching == one.task.teaching
+    assert one.identity().to_dict() == other.identity().to_dict()
+    assert one.task.recipe == other.task.recipe == get_recipe("vlr").published("ld")
+    again = DistillationTrainer(detector(), detector(seed=1), train_dataset=training, teaching=one.model.teaching)
+    assert again.model.teaching == one.model.teaching  # a student's own, to teach another the same way
+    with pytest.raises(ConfigError, match="teaching says everything"):
+        DistillationTrainer(detector(), detector(seed=1), "kd", teaching=make_teaching("ld"), train_dataset=training)

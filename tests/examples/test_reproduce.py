@@ -136,7 +136,7 @@ def test_two_steps(file: str, data: list[str], teachers: dict[str, Path], tmp_pa
     assert any(step[f"distill_{term}"] > 0 for step in steps for term in terms)
     saved = create_model(tmp_path / "run/model")
     assert saved.name == row.model.partition(".")[0]
-    assert saved.recipe["name"] == row.recipe and saved.recipe["reference"] == row.reference
+    assert saved.teaching.recipe == row.recipe and saved.teaching.reference == row.reference
     assert getattr(saved.config, "box_loss", None) != "giou" or not row.voc
 
 
@@ -149,7 +149,7 @@ def test_a_teacher_is_trained_first_where_there_is_none(data: list[str], tmp_pat
     teacher, student = create_model(tmp_path / "run/teacher/model"), create_model(tmp_path / "run/model")
     assert (teacher.name, teacher.config.box_loss) == ("gfocal_r34", "giou")  # as the released teacher's
     assert (student.name, student.config.box_loss) == ("gfocal_r18_ld_r34", "ciou")
-    assert student.recipe["teacher"] == "gfocal_r34"
+    assert student.teaching.teachers == ("gfocal_r34",)
 
 
 def test_a_row_of_voc_runs_from_a_devkit(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 from huggingface_hub import ModelCard
@@ -22,6 +24,8 @@ from ld_hub.hub.card_file import (
     table,
     update_card,
 )
+from ld_hub.hub.evidence import Evidence, JudgedData
+from tests.support.evidence import GOOD
 from tests.support.judged import STRANGE
 
 page = MarkdownIt("commonmark", {"html": True}).enable("table")
@@ -78,7 +82,8 @@ def test_code_cannot_leave_its_fence():
 
 def test_metadata_is_what_the_client_reads_back():
     stats = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 0.25) | {"APs": None, "AP": 1 / 3}
-    evaluation = {"protocol": "coco", "stats": stats, "data": {"name": 'x: "y" 🦆 #', "split": "val"}}
+    data = JudgedData('x: "y" 🦆 #', "val", "a.json", "0" * 64)
+    evaluation = replace(Evidence.from_dict(GOOD), stats=stats, data=data)
     text = card(license="Apache-2.0", datasets=["My data!"], base_model="timm/a.b", evaluations=[evaluation])
     data = ModelCard(text).data
     assert (data.library_name, data.pipeline_tag, data.license) == ("ld_hub", "object-detection", "apache-2.0")
@@ -94,10 +99,11 @@ def test_metadata_is_what_the_client_reads_back():
 
 
 def test_numbers_of_two_protocols_stand_side_by_side():
-    data = {"name": "voc", "split": "test"}
-    coco = {"protocol": "coco", "stats": dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 0.25), "data": data}
+    data = JudgedData("voc", "test", "a.json", "0" * 64)
+    stats = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 0.25)
+    coco = replace(Evidence.from_dict(GOOD), stats=stats, data=data)
     names = ["AP", *(f"AP{k}" for k in range(50, 100, 5))]
-    voc = {"protocol": "voc07", "stats": {name: k / 100 for k, name in enumerate(names)}, "data": data}
+    voc = replace(coco, protocol="voc07", stats={name: k / 100 for k, name in enumerate(names)})
     results = ModelCard(card(evaluations=[coco, voc])).data.eval_results
     found = {r.metric_type: (r.metric_name, r.metric_value) for r in results}
     assert len(found) == 6 + 11
@@ -128,7 +134,8 @@ def test_an_update_leaves_the_owners_words():
 
 def test_numbers_of_earlier_weights_do_not_stay():
     stats = dict.fromkeys(("AP", "AP50", "AP75", "APs", "APm", "APl"), 0.5)
-    evaluation = {"protocol": "coco", "stats": stats, "data": {"name": "coco", "split": "val"}}
+    evaluation = replace(Evidence.from_dict(GOOD), stats=stats)
+    assert read_metadata(card(evaluations=[evaluation]))["model-index"]
     assert "model-index" not in read_metadata(update_card(card(evaluations=[evaluation]), card()))
 
 

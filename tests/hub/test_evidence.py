@@ -8,31 +8,8 @@ import json
 import pytest
 
 from ld_hub.errors import EvaluationError, MissingFileError
-from ld_hub.evaluation.metrics import STAT_NAMES
-from ld_hub.hub.evidence import FORMAT, check_evidence, find_evidence, read_evidence
-
-GOOD = {
-    "format": FORMAT,
-    "format_version": 1,
-    "date": "2024-01-01",
-    "command": "ld-hub eval m",
-    "model": {"name": "m", "architecture": "a", "family": "gfocal", "config": {}, "recipe": None},
-    "weights": {"file": "model.safetensors", "sha256": "0" * 64, "tensors": "1"},
-    "data": {"name": "d", "split": "val", "annotations": "a.json", "sha256": "0" * 64},
-    "detections_file": {"file": "detections.json", "sha256": "0" * 64},
-    "protocol": "coco",
-    "stats": {name: None for name in STAT_NAMES},
-    "per_class": {"cat": 0.5, "dog": None},
-    "boxes": {"cat": 3, "dog": 0},
-    "images": 3,
-    "detections": 7,
-    "not_counted": 2,
-    "backend": "pycocotools",
-    "device": "cpu",
-    "precision": "float32",
-    "batch_size": 8,
-    "versions": {},
-}
+from ld_hub.hub.evidence import Evidence, find_evidence, read_evidence
+from tests.support.evidence import GOOD
 
 
 def changed(path, value):
@@ -54,8 +31,8 @@ def test_a_good_one_is_read_and_found(tmp_path):
     file.write_text(json.dumps(GOOD))
     (tmp_path / "eval" / "detections.json").write_text("[]")
     (tmp_path / "eval" / "notes.json").write_text('{"AP": 1}')
-    assert read_evidence(file) == GOOD
-    assert find_evidence(tmp_path) == {file: GOOD}
+    assert read_evidence(file).to_dict() == GOOD
+    assert find_evidence(tmp_path) == {file: Evidence.from_dict(GOOD)}
     assert find_evidence(tmp_path / "nowhere") == {}
 
 
@@ -94,22 +71,22 @@ def test_a_good_one_is_read_and_found(tmp_path):
 )
 def test_anything_else_is_refused_by_name(path, value):
     with pytest.raises(EvaluationError, match=path.split(".")[-1] if "file" not in path else "file"):
-        check_evidence(changed(path, value), "'x.json'")
+        Evidence.from_dict(changed(path, value), "'x.json'")
 
 
 def test_artefacts_of_older_versions_are_of_coco():
     old = {name: value for name, value in GOOD.items() if name not in ("protocol", "not_counted")}
-    assert check_evidence(old) == {**GOOD, "not_counted": 0}
+    assert Evidence.from_dict(old).to_dict() == {**GOOD, "not_counted": 0}
 
 
 @pytest.mark.parametrize("protocol", ["voc07", "voc12"])
 def test_each_protocol_has_its_own_numbers(protocol):
     names = ["AP", "AP50", "AP55", "AP60", "AP65", "AP70", "AP75", "AP80", "AP85", "AP90", "AP95"]
     voc = {**GOOD, "protocol": protocol, "stats": dict.fromkeys(names, 0.5)}
-    assert check_evidence(voc) == voc
+    assert Evidence.from_dict(voc).to_dict() == voc
     for mixed in ({**voc, "protocol": "coco"}, {**GOOD, "protocol": protocol}):
         with pytest.raises(EvaluationError, match=r"'stats' is .*expected the names AP, AP50"):
-            check_evidence(mixed)
+            Evidence.from_dict(mixed)
 
 
 @pytest.mark.parametrize(

@@ -36,10 +36,10 @@ def test_several_teachers_are_kept_with_the_run(data: Path, tmp_path: Path) -> N
     options = {"teacher": teachers, "teacher_weights": {"second": 0.5}, "class_map": {"red": "rot"}}
     settings = {"steps": 2, "save_every": 1, "balance": "gradient", **options}
     _, trainer = distil(data, tmp_path / "run", **settings)
-    saved = create_model(tmp_path / "run/model").recipe
+    saved = create_model(tmp_path / "run/model").teaching
     assert saved is not None
-    assert (saved["name"], saved["teacher"], saved["balance"]) == ("vlr", ["gfocal_tiny"] * 2, "gradient")
-    assert saved["teacher_weights"] == {"first": 1.0, "second": 0.5} and saved["class_map"] == {"red": "rot"}
+    assert (saved.recipe, saved.teachers, saved.balance) == ("vlr", ("gfocal_tiny",) * 2, "gradient")
+    assert saved.teacher_weights == {"first": 1.0, "second": 0.5} and saved.class_map == {"red": "rot"}
     maps = [each.class_map for each in trainer.task.distillers.values()]
     assert maps == [{}, {"red": "rot"}]  # the first has no such class
     assert not any("only these are compared" in remark for remark in trainer.task.remarks)
@@ -71,7 +71,7 @@ def test_a_teacher_that_sees_larger_images(data: Path, tmp_path: Path, recipe: s
     _, trainer = distil(data, tmp_path / "run", teacher=teacher, teacher_scale=scale, recipe=recipe)
     side = int(64 * scale)
     assert set(seen) == {(4, 3, side, side)}
-    assert trainer.model.recipe["teacher_scale"] == scale
+    assert trainer.model.teaching.teacher_scale == scale
     assert records(tmp_path / "run")[0]["distill_bckd_box"] > 0
 
 
@@ -110,8 +110,8 @@ def test_where_a_teacher_came_from_is_recorded_and_does_not_stop_a_resume(data: 
     teacher = detector(seed=1)
     teacher.origin = "org/teacher@0123abc"
     _, trainer = distil(data, tmp_path / "run", teacher=teacher)
-    assert trainer.model.recipe["teacher_origin"] == {teacher.name: "org/teacher@0123abc"}
+    assert trainer.model.teaching.origins == {teacher.name: "org/teacher@0123abc"}
     saved = create_model(tmp_path / "run" / "model")
-    assert saved.recipe["teacher_origin"] == trainer.model.recipe["teacher_origin"]
+    assert saved.teaching == trainer.model.teaching
     teacher.origin = "org/teacher@another"
     distil(data, tmp_path / "run", teacher=teacher, resume=True)

@@ -19,6 +19,7 @@ from ld_hub.engine import DistillationTrainer, TrainConfig
 from ld_hub.engine.identity import weights_digest
 from ld_hub.errors import CheckpointError, EvaluationError
 from ld_hub.hub.card_file import read_metadata
+from ld_hub.hub.evidence import Evidence
 from ld_hub.models.factory import create_model
 from ld_hub.models.label_names import default_labels
 from ld_hub.models.names import available
@@ -27,9 +28,15 @@ from ld_hub.publishing.citations import bibtex
 from ld_hub.publishing.facts import backbone_repo, saved_hash
 from ld_hub.publishing.tag_cards import registered_tags
 from ld_hub.registry import MODELS
+from ld_hub.structures import Teaching
 from tests.support.judged import STRANGE, judge, lively, write_data
 
 CARDS = Path(__file__).parents[2] / "model_cards"
+
+
+def artefacts(contents):
+    """The contents of files, read."""
+    return [Evidence.from_dict(content) for content in contents]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +64,7 @@ def story(tmp_path_factory):
 
 def test_a_card_holds_what_was_measured(story):
     model, run, evaluations = story
-    text = model_card(model, repo_id="me/ducks", license="mit", evaluations=evaluations, run=run)
+    text = model_card(model, repo_id="me/ducks", license="mit", evaluations=artefacts(evaluations), run=run)
     data = ModelCard(text).data
     stats = evaluations[0]["stats"]
     kinds = {"map": "AP", "map_50": "AP50", "map_75": "AP75", "map_small": "APs", "map_medium": "APm"}
@@ -85,7 +92,7 @@ def test_the_recipe_and_the_training_stand_in_tables(story):
     for line in model_card(model, run=run).splitlines():
         cells = [cell.strip().replace("\\", "").strip("`") for cell in line.strip("|").split("|")]
         rows[cells[0]] = cells[1:]
-    terms = model.recipe["terms"]
+    terms = model.teaching.terms
     assert set(terms) == {"kd", "ld", "ld_vlr"}
     for name, term in terms.items():
         kind, region, weight, temperature, settings = rows[name]
@@ -114,8 +121,10 @@ def test_licences_are_of_the_weights_and_of_the_backbone_that_was_the_start(stor
 
 
 @pytest.mark.parametrize(("precision", "shown"), [("no", "float32"), ("bf16", "bf16")])
-def test_precision_in_words_of_tensors(tmp_path, precision, shown):
-    (tmp_path / "config.json").write_text(json.dumps({"config": {"precision": precision}}))
+def test_precision_in_words_of_tensors(story, tmp_path, precision, shown):
+    settings = json.loads((story[1] / "config.json").read_text())
+    settings["config"]["precision"] = precision
+    (tmp_path / "config.json").write_text(json.dumps(settings))
     assert f"| precision | {shown} |" in model_card(lively(("cat",)), run=tmp_path)
 
 
@@ -135,7 +144,7 @@ def test_published_figures_stand_apart_with_their_source():
 
 def test_strange_labels_are_shown_as_they_are(story):
     model, run, evaluations = story
-    text = model_card(model, evaluations=evaluations, run=run)
+    text = model_card(model, evaluations=artefacts(evaluations), run=run)
     html = MarkdownIt("commonmark", {"html": True}).enable("table").render(text.split("---\n", 2)[2])
     tags = set(re.findall(r"<(\w+)", html))
     assert tags <= {"h1", "h2", "p", "pre", "code", "table", "thead", "tbody", "tr", "th", "td", "details", "summary",
@@ -159,16 +168,16 @@ def test_only_what_eval_wrote_about_these_weights_enters(story):
     model, run, evaluations = story
     own, teacher, alone = evaluations
     with pytest.raises(EvaluationError, match="Only what `ld-hub eval` writes"):
-        model_card(model, evaluations=[{"stats": {"AP": 0.9}}], run=run)
+        model_card(model, evaluations=artefacts([{"stats": {"AP": 0.9}}]), run=run)
     with pytest.raises(EvaluationError, match="of other weights"):
-        model_card(lively(seed=9), evaluations=[own])
+        model_card(lively(seed=9), evaluations=artefacts([own]))
     stranger = {**teacher, "weights": {**teacher["weights"], "tensors": "0" * 16}}
     with pytest.raises(EvaluationError, match="of other weights"):
-        model_card(model, evaluations=[own, stranger], run=run)
+        model_card(model, evaluations=artefacts([own, stranger]), run=run)
     other = {**teacher, "data": {**teacher["data"], "sha256": "0" * 64}}
-    text = model_card(model, evaluations=[own, other], run=run)
+    text = model_card(model, evaluations=artefacts([own, other]), run=run)
     assert "| teacher" not in text and "| this model" in text
-    assert "## Average precision" not in model_card(model, evaluations=[teacher, alone], run=run)
+    assert "## Average precision" not in model_card(model, evaluations=artefacts([teacher, alone]), run=run)
 
 
 def test_hashes_of_an_evaluation(story):
@@ -250,10 +259,12 @@ def test_a_teacher_from_the_hub_is_named_with_its_commit(story):
     model, run, evaluations = story
     commit = "0123456789abcdef0123456789abcdef01234567"
     model = copy.copy(model)
-    model.recipe = {**model.recipe, "teacher_origin": {"gfocal_tiny": f"org/teacher@{commit}"}}
-    text = model_card(model, repo_id="me/ducks", license="mit", evaluations=evaluations, run=run)
+    model.teaching = replace(model.teaching, origins={"gfocal_tiny": f"org/teacher@{commit}"})
+    text = model_card(model, repo_id="me/ducks", license="mit", evaluations=artefacts(evaluations), run=run)
     assert f"[org/teacher](https://huggingface.co/org/teacher/tree/{commit}), commit `{commit}`" in text
-    for strange in ("org/teacher", {"gfocal_tiny": 'evil"</td><b>@y'}, {"gfocal_tiny": None}):
-        model.recipe = {**model.recipe, "teacher_origin": strange}
-        shown = model_card(model, repo_id="me/ducks", license="mit", evaluations=evaluations, run=run)
-        assert "evil" not in shown and "Distilled from" in shown
+    model.teaching = replace(model.teaching, origins={"gfocal_tiny": 'evil"</td><b>@y'})
+    shown = model_card(model, repo_id="me/ducks", license="mit", evaluations=artefacts(evaluations), run=run)
+    assert "evil" not in shown and "Distilled from" in shown
+    for strange in ("org/teacher", {"gfocal_tiny": None}):  # no card is reached with these
+        with pytest.raises(CheckpointError, match="origins"):
+            Teaching.from_dict({**model.teaching.to_dict(), "teacher_origin": strange})

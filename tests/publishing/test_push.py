@@ -12,11 +12,15 @@ import torch
 
 import ld_hub
 from ld_hub.cli.main import main
+from ld_hub.engine import TrainConfig
+from ld_hub.engine.identity import Identity
+from ld_hub.engine.records import RunSettings
 from ld_hub.errors import CheckpointError, ConfigError, EvaluationError, HubError, MissingFileError
 from ld_hub.hub.card_file import BEGIN, END
 from ld_hub.models.factory import create_model
 from ld_hub.preprocessing import DataConfig, create_transform
 from ld_hub.publishing.push import preprocessor_settings, push_to_hf_hub
+from ld_hub.structures import Teaching
 from tests.hub_server import WRITER
 from tests.support.hub_client import connected
 
@@ -33,7 +37,9 @@ def trained(tmp_path_factory):
     model = create_model("gfocal_tiny", label_names=["cat", "dog"], **TINY).eval()
     run = tmp_path_factory.mktemp("runs") / "student"
     place = model.save_pretrained(run / "model")
-    (run / "config.json").write_text(json.dumps({"config": {"output_dir": str(run)}, "steps": 6}))
+    identity = Identity(model.name, {}, model.data_config, model.label_names, model.category_ids, None, 4)
+    settings = RunSettings(TrainConfig(output_dir=str(run)), identity, 6, 2, 0.01, "instances_train.json")
+    (run / "config.json").write_text(json.dumps(settings.to_dict()))
     (run / "arguments.yaml").write_text("steps: 6\n")
     (run / "metrics.jsonl").write_text("{}\n")
     (run / "checkpoints").mkdir()
@@ -150,7 +156,7 @@ def test_evaluations_come_as_files_directories_or_contents(hub, trained):
 
 def test_the_models_own_evaluation_comes_first(hub, trained):
     model, run = trained
-    model.recipe = {"name": "ld", "teacher": "gfocal_r10t", "terms": {}}
+    model.teaching = Teaching("ld", teachers=("gfocal_r10t",))
     own = evaluation(run / "model" / "model.safetensors")
     teacher = {**own, "weights": {**own["weights"], "sha256": "1" * 64}}
     teacher["model"] = {**own["model"], "architecture": "gfocal_r10t", "config": {"other": 1}}
@@ -158,7 +164,7 @@ def test_the_models_own_evaluation_comes_first(hub, trained):
         model.save_pretrained(run / "model")
         model.push_to_hub(REPO, eval_results=[teacher, own])
     finally:
-        model.recipe = None
+        model.teaching = None
         model.save_pretrained(run / "model")
     files = hub.files(REPO)
     assert json.loads(files["eval/metrics.json"]) == own
@@ -192,8 +198,10 @@ def test_what_is_refused_before_anything_is_sent(hub, trained, tmp_path):
 
 
 def test_a_token_in_the_settings_of_a_run_is_not_published(hub, trained, tmp_path):
-    model, _ = trained
-    (tmp_path / "config.json").write_text(json.dumps({"config": {"hub_token": WRITER}}))
+    model, run = trained
+    settings = json.loads((run / "config.json").read_text())
+    settings["config"]["hub_token"] = WRITER
+    (tmp_path / "config.json").write_text(json.dumps(settings))
     with pytest.raises(HubError, match=r"'training/config\.json' .* holds an access token") as caught:
         model.push_to_hub(REPO, run=tmp_path)
     assert WRITER not in str(caught.value) and hub.seen == []

@@ -30,6 +30,7 @@ from ld_hub.models.checkpoints.saved import SavedModel, read_saved
 from ld_hub.models.names import close_field
 from ld_hub.preprocessing import DataConfig
 from ld_hub.registry import ModelEntry
+from ld_hub.structures import Teaching
 from ld_hub.version import __version__
 
 
@@ -42,6 +43,7 @@ class Saveable(Protocol):
     category_ids: tuple[int, ...]
     data_config: DataConfig
     postprocess_config: PostprocessConfig
+    teaching: Teaching | None
 
     @property
     def family(self) -> str:
@@ -53,7 +55,7 @@ class Saveable(Protocol):
         ...
 
 
-def save_pretrained(model: Saveable, directory: str | Path, *, recipe: Mapping[str, Any] | None = None) -> Path:
+def save_pretrained(model: Saveable, directory: str | Path) -> Path:
     """Write ``config.json`` and ``model.safetensors``; `create_model(directory)` gives the model back, bit for bit.
 
     A new directory appears in one step; in an existing one both files are replaced and all others stay.
@@ -61,7 +63,6 @@ def save_pretrained(model: Saveable, directory: str | Path, *, recipe: Mapping[s
     Args:
         model: A detector.
         directory: Where to.
-        recipe: How the model was distilled (JSON values), kept for its card; by default what it was loaded with.
 
     Returns:
         `directory` as a `Path`.
@@ -79,10 +80,9 @@ def save_pretrained(model: Saveable, directory: str | Path, *, recipe: Mapping[s
         "category_ids": list(model.category_ids),
         "data_config": model.data_config.to_dict(),
         "postprocess": model.postprocess_config.to_dict(),
-        "recipe": dict(getattr(model, "recipe", None) or {} if recipe is None else recipe),
     }
-    if not content["recipe"]:
-        del content["recipe"]
+    if model.teaching is not None:
+        content["recipe"] = model.teaching.to_dict()
     with atomic_directory(directory) as beside:
         save_safetensors(model.state_dict(), beside / WEIGHTS_NAME)
         write_json(beside / CONFIG_NAME, content)
@@ -139,8 +139,7 @@ def load_pretrained(
         model = _with_weights(saved, config, options)
     else:
         model = saved.entry.build(config, **options, **build_options, cache_dir=cache_dir)
-    if saved.recipe:
-        model.recipe = saved.recipe
+    model.teaching = saved.teaching
     if weights:
         model.origin = origin_of(directory)
     return model

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ld_hub.checked import shorten
 from ld_hub.errors import CheckpointError, LdHubError
-from ld_hub.hub import CONFIG_NAME, read_config, shorten
+from ld_hub.hub import CONFIG_NAME, read_config
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.preprocessing import DataConfig
 from ld_hub.registry import MODELS, ModelEntry
+from ld_hub.structures import Teaching
 from ld_hub.version import __version__
 
 Settings = TypeVar("Settings")
@@ -31,7 +33,7 @@ class SavedModel:
         category_ids: C ids.
         data_config: Preprocessing.
         postprocess_config: Inference settings.
-        recipe: How it was distilled, as the trainer recorded it; empty if it was not.
+        teaching: How it was distilled, as the trainer recorded it; None if it was not.
     """
 
     directory: Path
@@ -42,7 +44,7 @@ class SavedModel:
     category_ids: tuple[int, ...]
     data_config: DataConfig
     postprocess_config: PostprocessConfig
-    recipe: dict[str, Any] = field(default_factory=dict)
+    teaching: Teaching | None = None
 
     @property
     def entry(self) -> ModelEntry:
@@ -93,7 +95,7 @@ def read_saved(directory: str | Path) -> SavedModel:
         category_ids=ids,
         data_config=_settings(where, DataConfig, _object(where, content, "data_config")),
         postprocess_config=_settings(where, PostprocessConfig, _object(where, content, "postprocess")),
-        recipe=_object(where, content, "recipe"),
+        teaching=Teaching.from_dict(_object(where, content, "recipe"), where) if content.get("recipe") else None,
     )
 
 

@@ -14,6 +14,7 @@ from ld_hub.models.checkpoints.saved import read_saved
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
 from ld_hub.models.gfocal import GFocal
+from ld_hub.structures import Teaching
 from ld_hub.version import __version__
 
 TINY = {"fpn_channels": 16, "head_width": 16, "head_depth": 1}
@@ -31,9 +32,8 @@ def saved(tmp_path_factory):
             tensor.copy_(0.05 + 0.05 * torch.rand(tensor.shape, generator=random))
         else:
             tensor.fill_(17)
-    return model, save_pretrained(
-        model, tmp_path_factory.mktemp("saved") / "model", recipe={"name": "vlr", "terms": {}}
-    )
+    model.teaching = Teaching("vlr")
+    return model, save_pretrained(model, tmp_path_factory.mktemp("saved") / "model")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_round_trip_is_bit_equal(saved):
     assert (loaded.config, loaded.data_config) == (model.config, model.data_config)
     assert loaded.postprocess_config == model.postprocess_config
     assert (loaded.label_names, loaded.category_ids) == (("cat", "dog: ünï 🐕"), (7, 3))
-    assert loaded.recipe == {"name": "vlr", "terms": {}}
+    assert loaded.teaching == Teaching("vlr")
     images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         box = model.eval()(images).box
@@ -230,7 +230,7 @@ def test_reading_the_configuration_alone(saved):
         warnings.simplefilter("error")
         read = read_saved(saved[1])
     assert read.entry.name == "gfocal_tiny_vlr_r10t"
-    assert read.recipe["name"] == "vlr"
+    assert read.teaching == Teaching("vlr")
 
 
 def test_methods_of_the_model(saved, tmp_path):
@@ -239,7 +239,7 @@ def test_methods_of_the_model(saved, tmp_path):
     assert type(loaded) is type(model) and not loaded.training
     assert loaded.label_names == ("x", "y") and loaded.config.anchor_scale == 2.0
     again = GFocal.from_pretrained(loaded.save_pretrained(tmp_path / "m"))
-    assert torch.equal(again.head.box.weight, model.head.box.weight) and again.recipe == {"name": "vlr", "terms": {}}
+    assert torch.equal(again.head.box.weight, model.head.box.weight) and again.teaching == Teaching("vlr")
 
     class Other(GFocal):
         pass
