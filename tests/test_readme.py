@@ -188,7 +188,7 @@ def test_readme(place: Path, hub: object) -> None:
     assert (place / "found.png").is_file() and len(list((place / "pictures").glob("*.jpg"))) == 12
     assert (place / "runs/tiny/model/model.safetensors").is_file()
     assert read_config(place / "runs/gfocal_r18_vlr_r101/model")["recipe"]["name"] == "vlr"
-    assert (place / "report/report.html").is_file()
+    assert (place / "report/report.html").is_file() and (place / "show.png").is_file()
 
 
 def test_guide(place: Path, hub: object) -> None:
@@ -275,7 +275,8 @@ def test_verbs_and_flags_in_the_text_exist(page: str, helps: dict[str, str]) -> 
 
 @pytest.mark.parametrize("page", [*PAGES, *MEASUREMENTS, "model_cards/README.md", "CONTRIBUTING.md"])
 def test_links_lead_somewhere(page: str) -> None:
-    targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text())
+    text = (ROOT / page).read_text()
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:href|src)="([^"]+)"', text)
     missing = [to for to in targets if "://" not in to and not ((ROOT / page).parent / to.partition("#")[0]).exists()]
     assert missing == []
 
