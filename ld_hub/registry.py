@@ -119,6 +119,8 @@ class ModelEntry:
         config: Configuration fields that differ from the family's defaults.
         distilled: Set for distilled names.
         pretrained: Weights by tag; the first tag that has weights is the default.
+        terms: Of a family's own name: fields of distillation terms, by term, that its students have differently. What a
+            recipe itself says of the family goes first.
     """
 
     name: str
@@ -127,6 +129,7 @@ class ModelEntry:
     config: dict[str, Any] = field(default_factory=dict)
     distilled: Distilled | None = None
     pretrained: dict[str, PretrainedCfg] = field(default_factory=dict)
+    terms: dict[str, Any] = field(default_factory=dict)
 
     @property
     def build(self) -> Any:
@@ -150,7 +153,8 @@ class ModelEntry:
             tag: {f.name: value for f in fields(cfg) if (value := getattr(cfg, f.name)) != getattr(usual, f.name)}
             for tag, cfg in self.pretrained.items()
         }
-        parts = {"config": self.config, "distilled": self.distilled and asdict(self.distilled), "pretrained": tags}
+        taught = self.distilled and asdict(self.distilled)
+        parts = {"config": self.config, "distilled": taught, "pretrained": tags, "terms": self.terms}
         return {"family": self.family, "builder": self.built_by, **{key: part for key, part in parts.items() if part}}
 
     @classmethod
@@ -158,7 +162,8 @@ class ModelEntry:
         """An entry of the catalogue; lists of JSON become tuples."""
         tags = {tag: PretrainedCfg(**_tuples(values)) for tag, values in data.get("pretrained", {}).items()}
         distilled = Distilled(**data["distilled"]) if "distilled" in data else None
-        return cls(name, data["family"], data["builder"], _tuples(data.get("config", {})), distilled, tags)
+        config, terms = _tuples(data.get("config", {})), _tuples(data.get("terms", {}))
+        return cls(name, data["family"], data["builder"], config, distilled, tags, terms)
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

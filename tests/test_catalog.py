@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ld_hub import catalog
-from ld_hub.distillation import TERMS, get_recipe, list_recipes
+from ld_hub.distillation import REGIONS, TERMS, get_recipe, list_recipes
 from ld_hub.distillation.needs import needs
 from ld_hub.errors import ConfigError
 from ld_hub.fields import config_fields, hint_text, parse_hint
@@ -40,10 +40,12 @@ def _listed(data: Any) -> Any:
 def test_recipes_and_terms_of_the_catalogue_are_the_registered_ones():
     recipes = package_recipes()
     families = sorted({entry["family"] for entry in catalog.content()["models"].values()})
-    assert catalog.families() == families == sorted(FAMILIES)
+    assert catalog.families() == families == sorted({entry.family for entry in package_models().values()})
+    assert {*FAMILIES} <= {*families}
     told = catalog.content()
     assert told["recipes"] == {name: _listed(recipe_content(r, families)) for name, r in recipes.items()}, DUE
     assert told["terms"] == snapshot({}, {})["terms"], DUE
+    assert told["regions"] == list(REGIONS), DUE
 
 
 @pytest.mark.parametrize("reference", [None, "ld", "bckd"])

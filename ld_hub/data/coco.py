@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ld_hub.data.annotations import CocoFile, read_coco
 from ld_hub.data.detection_set import DetectionSet
-from ld_hub.data.discovery import find_split, require_places
+from ld_hub.data.discovery import find_split, has_split, looked_for, require_places
+from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 
 
@@ -79,3 +80,8 @@ def image_root(coco: CocoFile, image_dir: Path) -> Path:
     if first and not (image_dir / first).exists() and (image_dir.parent / first).exists():
         return image_dir.parent
     return image_dir
+
+
+register_reader(
+    "coco", Reader(has_split, coco_source, looked_for=lambda root, split: f"COCO's {looked_for(root, split)}")
+)

@@ -1,4 +1,4 @@
-"""One way in for every layout of a data directory: COCO, PASCAL VOC, YOLO."""
+"""One way in for every layout of a data directory: COCO, PASCAL VOC, YOLO, and what else is registered."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from pathlib import Path
 
 from ld_hub.data.coco import coco_source
 from ld_hub.data.detection_set import DetectionSet
-from ld_hub.data.discovery import OR_NAME_BOTH, SPLITS, contents, data_root, has_split, looked_for
+from ld_hub.data.discovery import OR_NAME_BOTH, SPLITS, contents, data_root
+from ld_hub.data.readers import known_readers
 from ld_hub.data.source import OnBadBox, Source, make_dataset
-from ld_hub.data.voc import find_sets, voc_source
-from ld_hub.data.yolo import looks_like_yolo, yolo_source
-from ld_hub.data.yolo_parts import YAML_NAMES
 from ld_hub.errors import MissingFileError
 
 
@@ -25,8 +23,9 @@ def load_data(
 ) -> DetectionSet:
     """Read a detection dataset, whatever its layout.
 
-    COCO (`load_coco`) where there is a COCO file of the split, else PASCAL VOC (`load_voc`), else YOLO (`load_yolo`).
-    VOC and YOLO directories become COCO content in the cache (``annotation_file``); image paths stay the user's.
+    COCO (`load_coco`) where there is a COCO file of the split, else PASCAL VOC (`load_voc`), else YOLO (`load_yolo`);
+    more by `ld_hub.data.readers.register_reader`. Directories that are not COCO's become COCO content in the cache
+    (``annotation_file``); image paths stay the user's.
 
     Args:
         data_dir: Directory of the data; for YOLO also its YAML file.
@@ -55,19 +54,17 @@ def find_source(
     if data_dir is None or images is not None or annotations is not None:
         return coco_source(data_dir, split, images=images, annotations=annotations)
     place = Path(data_dir).expanduser()
-    if place.suffix in (".yaml", ".yml") and place.is_file():
-        return yolo_source(place, split)
+    readers = known_readers()
+    for reader in readers:
+        if place.suffix in reader.suffixes and place.is_file():
+            return reader.read(place, split)
     root = data_root(place, split)
-    if has_split(root, split):
-        return coco_source(root, split)
-    if find_sets(root):
-        return voc_source(root, split)
-    if looks_like_yolo(root):
-        return yolo_source(root, split)
+    for reader in readers:
+        if reader.finds(root, split):
+            return reader.read(root, split)
+    looked = "; ".join(reader.looked_for(root, split) for reader in readers)
     raise MissingFileError(
-        f"No annotations of the split '{split}' in {root}. Looked for COCO's {looked_for(root, split)}; "
-        "VOC's Annotations/, JPEGImages/ and ImageSets/Main/, here or in VOC2007/ and VOC2012/; "
-        f"YOLO's {YAML_NAMES[0]}, or images/{split}/ with labels/{split}/. Found {contents(root)}."
+        f"No annotations of the split '{split}' in {root}. Looked for {looked}. Found {contents(root)}."
         f"{_loose_xml(root, split)} {OR_NAME_BOTH}"
     )
 

@@ -20,7 +20,6 @@ from ld_hub.errors import ConfigError, DataError, MissingFileError
 from ld_hub.hub import atomic_write, cache_root, disk_errors
 
 OnBadBox = Literal["drop", "error"]
-Layout = Literal["COCO", "VOC", "YOLO"]
 Item = TypeVar("Item")
 
 _MANY = 2000  # files that take long enough to read for a progress bar
@@ -32,7 +31,7 @@ class Source:
     """One part of a data directory: everything it says, nothing left out or corrected.
 
     Attributes:
-        layout: What the directory is.
+        layout: What the directory is: ``"COCO"``, ``"VOC"``, ...
         coco: The annotations.
         image_dir: Directory that the file names are relative to.
         parts: What was read, for people: a file, or e.g. ``VOCdevkit (VOC2007 trainval, VOC2012 trainval)``.
@@ -42,7 +41,7 @@ class Source:
         notes: Remarks that do not keep the data from being used.
     """
 
-    layout: Layout
+    layout: str
     coco: CocoFile
     image_dir: Path
     parts: str
@@ -97,7 +96,7 @@ class Source:
 
 
 def canonical_source(
-    layout: Layout,
+    layout: str,
     root: Path,
     parts: str,
     rows: Mapping[str, list[dict[str, Any]]],

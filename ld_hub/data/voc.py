@@ -15,6 +15,7 @@ from typing import Any
 
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import SPLITS, data_root
+from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
 from ld_hub.data.text import read_lines
 from ld_hub.data.voc_xml import Annotated, Fault, VocObject, class_names, read_annotation
@@ -317,3 +318,7 @@ def _lists(sets: Sequence[VocSet]) -> list[str]:
         for path in sorted((s.folder / "ImageSets" / "Main").glob("*.txt"))
         if "_" not in path.stem
     ]
+
+
+_LOOKED_FOR = "VOC's Annotations/, JPEGImages/ and ImageSets/Main/, here or in VOC2007/ and VOC2012/"
+register_reader("voc", Reader(lambda root, _: bool(find_sets(root)), voc_source, lambda root, split: _LOOKED_FOR))

@@ -12,9 +12,10 @@ from typing import Any
 from ld_hub.data.checks import name_some
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import data_root
+from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
 from ld_hub.data.text import read_lines
-from ld_hub.data.yolo_parts import below, find_part, find_yaml, folders
+from ld_hub.data.yolo_parts import YAML_NAMES, below, find_part, find_yaml, folders
 from ld_hub.errors import DataError, LdHubError, MissingFileError
 from ld_hub.preprocessing.loading import read_size
 
@@ -182,3 +183,14 @@ def _sizes(images: Sequence[Path], what: str) -> Iterator[tuple[int, int] | LdHu
     with ThreadPoolExecutor(_THREADS) as pool:
         for _, found in zip(tracked(images, what), pool.map(size, images), strict=True):
             yield found
+
+
+register_reader(
+    "yolo",
+    Reader(
+        lambda root, _: looks_like_yolo(root),
+        yolo_source,
+        lambda root, split: f"YOLO's {YAML_NAMES[0]}, or images/{split}/ with labels/{split}/",
+        suffixes=(".yaml", ".yml"),
+    ),
+)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ld_hub.catalog import recipe_table
 from ld_hub.distillation.terms import TERMS, TermConfig
 from ld_hub.errors import ConfigError, unknown_name
-from ld_hub.registry import RECIPES
+from ld_hub.registry import MODELS, RECIPES
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,8 @@ def _preset(name: str, reference: str | None, family: str) -> Mapping[str, TermC
     if name not in RECIPES:
         return {}
     registered = get_recipe(name)
-    terms = _changed(registered.terms, registered.families.get(family, {}))
+    of_family = MODELS[family].terms if family in MODELS else {}
+    terms = _changed(registered.terms, registered.families.get(family, of_family))
     recipe = replace(registered, terms=terms, family=family)
     return recipe.terms if reference is None else recipe.published(reference).terms
 

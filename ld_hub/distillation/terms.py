@@ -100,9 +100,12 @@ class Term(nn.Module, ABC, Generic[CONFIG]):
 
     Attributes:
         paper: Where it comes from; cards of the students that it taught cite it.
+        learns: What of the student its gradient reaches: ``"cls"``, ``"box"``, ``"features"``, ``"towers"``. All else
+            that it looks at is a constant to it.
     """
 
     paper: ClassVar[Paper | None] = None
+    learns: ClassVar[tuple[str, ...]] = ()
     config_class: ClassVar[type[TermConfig]] = TermConfig
     needs: ClassVar[frozenset[str]] = frozenset()  # maps it asks both detectors for: "features", "towers"
     any_grid: ClassVar[bool] = False  # whether the two may stand on different cells: it compares decoded boxes alone

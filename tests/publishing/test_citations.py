@@ -12,6 +12,7 @@ from ld_hub.papers import PAPERS
 from ld_hub.publishing.cards import citation_section
 from ld_hub.registry import MODELS
 from ld_hub.structures import Teaching
+from tests.support import build
 
 
 def keys_of(text: str) -> list[str]:
@@ -20,7 +21,7 @@ def keys_of(text: str) -> list[str]:
 
 def test_every_method_and_family_has_a_paper() -> None:
     assert {get_recipe(name).paper for name in list_recipes()} <= {PAPERS[number].address for number in PAPERS}
-    papers = [TERMS[kind].paper for kind in TERMS] + [MODELS[name].build.paper for name in MODELS]
+    papers = [TERMS[kind].paper for kind in TERMS] + [MODELS[family].build.paper for family in build.FAMILIES]
     assert all(paper is not None and PAPERS[paper.arxiv] is paper for paper in papers)
     assert len({PAPERS[number].key for number in PAPERS}) == len(PAPERS) >= 18
 

@@ -63,6 +63,7 @@ class ClassBCE(ClassTerm[ClassBCEConfig]):
     """``weight * sum over rows and classes of |t - s|^beta BCE(s, t) / samples``, s and t being scores."""
 
     paper = PAPER
+    learns = ("cls",)
     config_class = ClassBCEConfig
 
     def forward(self, inputs: TermInputs) -> Tensor:
@@ -115,6 +116,7 @@ class BoxIoU(Term[BoxIoUConfig]):
     """``weight * sum over rows of [max_c |t_c - s_c|]^beta (1 - IoU(student, teacher)) / samples``; s, t are scores."""
 
     paper = PAPER
+    learns = ("box",)
     config_class = BoxIoUConfig
     any_grid = True
 

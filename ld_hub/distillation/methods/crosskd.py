@@ -131,6 +131,7 @@ class CrossClass(CrossTerm[CrossClassConfig]):
     """``weight * sum over rows and classes of |p - t| BCE(p, t) / positives``, p crossed and t teacher's scores."""
 
     paper = PAPER
+    learns = ("towers",)
     config_class = CrossClassConfig
 
     def forward(self, inputs: TermInputs) -> Tensor:
@@ -173,6 +174,7 @@ class CrossBox(CrossTerm[CrossBoxConfig]):
     """``weight * sum over rows of w d(p, t) / sum of w``, w the teacher's best class score; d is KL or 1 - IoU."""
 
     paper = PAPER
+    learns = ("towers",)
     config_class = CrossBoxConfig
 
     def forward(self, inputs: TermInputs) -> Tensor:

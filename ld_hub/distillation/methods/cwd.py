@@ -50,6 +50,7 @@ class ChannelKL(FeatureTerm[ChannelKLConfig]):
     """``weight * sum over levels of T^2 KL / F``, mean over images (CWD, eq. 4). See `ChannelKLConfig`."""
 
     paper = PAPER
+    learns = ("cls", "features")
     config_class = ChannelKLConfig
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:

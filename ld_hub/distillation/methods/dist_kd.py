@@ -49,6 +49,7 @@ class Correlation(ClassTerm[CorrelationConfig]):
     """``1 - Pearson's r`` of the class scores over classes and over locations, means of both (DIST, eq. 8-10)."""
 
     paper = PAPER
+    learns = ("cls",)
     config_class = CorrelationConfig
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:

@@ -80,6 +80,7 @@ class FocalGlobal(FeatureTerm[FocalGlobalConfig]):
     """
 
     paper = PAPER
+    learns = ("features",)
     config_class = FocalGlobalConfig
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:

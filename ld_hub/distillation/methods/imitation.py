@@ -87,6 +87,7 @@ class FeatureMSE(FeatureTerm[FeatureMSEConfig]):
     """``weight * sum over levels of the mean over cells and channels of (s - t)^2``. See `FeatureMSEConfig`."""
 
     paper = FITNETS
+    learns = ("features",)
     config_class = FeatureMSEConfig
 
     def forward(self, inputs: TermInputs) -> Tensor:

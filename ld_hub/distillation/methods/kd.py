@@ -61,6 +61,7 @@ class ClassKL(ClassTerm[ClassKLConfig]):
     """``weight * sum over levels of the mean over rows of T^2 KL``. See `ClassKLConfig`."""
 
     paper = PAPER
+    learns = ("cls",)
     config_class = ClassKLConfig
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:

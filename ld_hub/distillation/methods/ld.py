@@ -84,6 +84,7 @@ class BoxBinsKL(Term[BoxBinsKLConfig]):
     """
 
     paper = PAPER
+    learns = ("box",)
     config_class = BoxBinsKLConfig
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:

@@ -56,6 +56,7 @@ class MaskedGeneration(FeatureTerm[MaskedGenerationConfig]):
     """
 
     paper = PAPER
+    learns = ("features",)
     config_class = MaskedGenerationConfig
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:

@@ -46,6 +46,7 @@ class PearsonFeature(FeatureTerm[PearsonFeatureConfig]):
     """``weight * sum over levels of the mean of (s' - t')^2 / 2``, which is 1 - r of each channel (PKD, eq. 4)."""
 
     paper = PAPER
+    learns = ("features",)
     config_class = PearsonFeatureConfig
 
     def forward(self, inputs: TermInputs) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ld_hub.errors import ConfigError
+from ld_hub.registry import MODELS
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -72,6 +73,8 @@ def key_map(family: str, backbone: str) -> KeyMap:
     Raises:
         ConfigError: If the family has none.
     """
+    if family in MODELS:
+        MODELS[family].build  # noqa: B018  # imports the family's file, which says the names
     if family not in HEADS:
         raise ConfigError(f"Files of other libraries cannot be read into the family '{family}' yet.")
     return _BACKBONES.get(backbone, _AS_TIMM) + _NECK + HEADS[family]
