@@ -26,6 +26,7 @@ from ld_hub.evaluation.studies import (
     precision_recall,
 )
 from ld_hub.evaluation.tide import TideErrors, tide_errors
+from ld_hub.structures import ResultRow
 
 Floats = npt.NDArray[np.float64]
 IOU_BINS = 10
@@ -52,7 +53,7 @@ class Judged:
     confusion: Confusion
     calibration: Calibration
     images: Mapping[int, ImageResult]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[ResultRow]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the detections as plain JSON values."""

@@ -29,6 +29,7 @@ from ld_hub.models.checkpoints.pretrained import load_pretrained
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.hardware import hardware
 from ld_hub.publishing.evaluations import Given, named, of_this_data, read_parts
+from ld_hub.structures import ResultRow
 
 EXACT = 1e-6  # of numbers that the same scorer computes of the same detections
 SHOWN = 5  # differences that a check names
@@ -275,7 +276,7 @@ def _hashes(name: str, told: str, found: str) -> list[str]:
 
 def _check_recorded(
     report: Report, title: str, path: Path, content: Evidence, dataset: DetectionSet
-) -> list[dict[str, Any]] | None:
+) -> list[ResultRow] | None:
     """Score the detections file anew; returns its rows, None if there are none to be had."""
     file = path.with_name(content.detections_file.file)
     if not file.is_file():
@@ -297,7 +298,7 @@ def _recompute(
     report: Report,
     title: str,
     content: Evidence,
-    rows: Sequence[Mapping[str, Any]] | None,
+    rows: Sequence[ResultRow] | None,
     model: DenseDetector,
     dataset: DetectionSet,
     allowed: Tolerance,
