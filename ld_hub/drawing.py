@@ -292,7 +292,7 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
     form = Image.registered_extensions().get(path.suffix.lower())
     if form is None or form not in Image.SAVE:
         raise ConfigError(f"{path}: '{path.suffix}' is no picture format Pillow writes; use .png, .jpg or .webp.")
-    options: dict[str, Any] = {"quality": 92, "subsampling": 0} if form == "JPEG" else {}
+    options: dict[str, int] = {"quality": 92, "subsampling": 0} if form == "JPEG" else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem[:80]}-{secrets.token_hex(4)}.tmp{path.suffix}")
     try:

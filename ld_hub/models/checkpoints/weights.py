@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from ld_hub.registry import PretrainedCfg
@@ -178,16 +179,16 @@ def every_tag() -> Iterator[tuple[str, str, PretrainedCfg]]:
                 **{"note": NOT_RUN, **_SETTINGS.get(full, {})},
             ),
         )
-    authors: dict[str, Any] = {"source": "LD repository", "paper": _LD, "note": NO_ADDRESS}
+    authors = partial(PretrainedCfg, source="LD repository", paper=_LD, note=NO_ADDRESS)
     for name, ap in _LD_COCO.items():
-        yield name, "ld_1x_coco", PretrainedCfg(ap=ap, **authors)
-    yield "gfocalv2_r101_vlr_r101_dcn", "ld_2x_coco", PretrainedCfg(ap=47.1, metric="COCO test-dev AP", **authors)
+        yield name, "ld_1x_coco", authors(ap=ap)
+    yield "gfocalv2_r101_vlr_r101_dcn", "ld_2x_coco", authors(ap=47.1, metric="COCO test-dev AP")
     for name, ap in _BCKD_COCO.items():
         yield name, "bckd_1x_coco", PretrainedCfg(ap=ap, source="BCKD repository", paper=_BCKD, note=NO_ADDRESS)
-    voc: dict[str, Any] = {"num_classes": len(VOC_LABELS), "label_names": VOC_LABELS, "metric": _VOC_METRIC}
+    voc = partial(authors, num_classes=len(VOC_LABELS), label_names=VOC_LABELS, metric=_VOC_METRIC)
     for name, ap in {**_LD_VOC, **_VOC_ROWS}.items():
-        facts = {**authors, "note": NO_FILE} if name in _VOC_ROWS else authors
-        yield name, "ld_4e_voc0712", PretrainedCfg(ap=ap, config={"box_loss": "ciou"}, **voc, **facts)
+        note = NO_FILE if name in _VOC_ROWS else NO_ADDRESS
+        yield name, "ld_4e_voc0712", voc(ap=ap, config={"box_loss": "ciou"}, note=note)
     for paper, rows in _ROWS.items():
         for name, (tag, ap) in rows.items():
             yield name, tag, PretrainedCfg(ap=ap, source=f"{_AUTHORS[paper]} paper", paper=paper, note=NO_FILE)
