@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ld_hub.distillation import BoxBinsKLConfig, Recipe, TermInputs, register_recipe, register_term
-from ld_hub.distillation.bins import BoxBinsKL
+from ld_hub.distillation.methods.ld import BoxBinsKL
 from ld_hub.distillation.regions import select
 from ld_hub.distillation.terms import kl_divergence
 from ld_hub.ops.boxes import overlap

@@ -25,15 +25,8 @@ if TYPE_CHECKING:
     from ld_hub.errors import LdHubError
     from ld_hub.models.checkpoints.convert import load_checkpoint
     from ld_hub.models.detector import DenseDetector
-    from ld_hub.models.factory import (
-        create_model,
-        get_pretrained_cfg,
-        is_model,
-        list_models,
-        list_modules,
-        list_pretrained,
-        model_entrypoint,
-    )
+    from ld_hub.models.factory import create_model, model_entrypoint
+    from ld_hub.models.names import get_pretrained_cfg, is_model, list_models, list_modules, list_pretrained
     from ld_hub.preprocessing import create_transform, resolve_data_config
     from ld_hub.publishing.push import push_to_hf_hub
     from ld_hub.structures.detections import Detections
@@ -44,15 +37,8 @@ _ROOMS = {
     "ld_hub.errors": ("LdHubError",),
     "ld_hub.models.checkpoints.convert": ("load_checkpoint",),
     "ld_hub.models.detector": ("DenseDetector",),
-    "ld_hub.models.factory": (
-        "create_model",
-        "get_pretrained_cfg",
-        "is_model",
-        "list_models",
-        "list_modules",
-        "list_pretrained",
-        "model_entrypoint",
-    ),
+    "ld_hub.models.factory": ("create_model", "model_entrypoint"),
+    "ld_hub.models.names": ("get_pretrained_cfg", "is_model", "list_models", "list_modules", "list_pretrained"),
     "ld_hub.publishing.push": ("push_to_hf_hub",),
     "ld_hub.preprocessing": ("create_transform", "resolve_data_config"),
     "ld_hub.structures.detections": ("Detections",),

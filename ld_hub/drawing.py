@@ -211,6 +211,60 @@ def _shared_area(a: Rect, b: Rect) -> int:
     return wide * high if wide > 0 and high > 0 else 0
 
 
+def write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    size: int,
+    *,
+    color: Color = (27, 31, 36),
+    width: float | None = None,
+    anchor: str = "la",
+) -> float:
+    """Write text, broken into lines between words where a width is given.
+
+    Args:
+        draw: Of the picture.
+        place: x, y px of the first line.
+        text: May hold line breaks where a width is given.
+        size: px.
+        color: RGB.
+        width: px that a line may have; a single word that is longer stays whole.
+        anchor: What of the first line stands at `place`, as Pillow's anchors say: ``"la"`` its left top.
+
+    Returns:
+        The y where a next line would begin.
+    """
+    font, y = _font_for(text, size), place[1]
+    for line in [text] if width is None else _lines(text, font, draw, width):
+        # bitmap fonts have no anchors
+        where = None if isinstance(font, ImageFont.ImageFont) else anchor
+        draw.text((place[0], y), _drawable(line, font), fill=color, font=font, anchor=where)
+        y += round(1.3 * size)
+    return y
+
+
+def text_width(text: str, size: int) -> float:
+    """Width in px of a text in one line, as `write` draws it."""
+    font = _font_for(text, size)
+    return float(font.getlength(_drawable(text, font)))
+
+
+def _lines(text: str, font: Any, draw: ImageDraw.ImageDraw, width: float) -> list[str]:
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split(" "):
+            longer = f"{line} {word}" if line else word
+            if line and draw.textlength(_drawable(longer, font), font=font) > width:
+                lines.append(line)
+                line = word
+            else:
+                line = longer
+        lines.append(line)
+    return lines
+
+
 def contact_sheet(
     pictures: Sequence[Image.Image],
     titles: Sequence[str] = (),
@@ -275,6 +329,19 @@ def _title(draw: ImageDraw.ImageDraw, text: str, where: Rect, size: int, color: 
     draw.text((x, where[1] + size * 0.2), line, fill=color, font=font)
 
 
+def picture_format(path: str | Path) -> str:
+    """The format that a path's suffix chooses, by Pillow's name.
+
+    Raises:
+        ConfigError: If no picture format has this suffix.
+    """
+    path = Path(path)
+    form = Image.registered_extensions().get(path.suffix.lower())
+    if form is None or form not in Image.SAVE:
+        raise ConfigError(f"{path}: '{path.suffix}' is no picture format Pillow writes; use .png, .jpg or .webp.")
+    return form
+
+
 def save_picture(picture: Image.Image, path: str | Path) -> Path:
     """Write a picture beside its final place, then move it there, so that a reader never sees half of it.
 
@@ -288,10 +355,7 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
     Raises:
         ConfigError: If no picture format has this suffix.
     """
-    path = Path(path)
-    form = Image.registered_extensions().get(path.suffix.lower())
-    if form is None or form not in Image.SAVE:
-        raise ConfigError(f"{path}: '{path.suffix}' is no picture format Pillow writes; use .png, .jpg or .webp.")
+    path, form = Path(path), picture_format(path)
     options: dict[str, int] = {"quality": 92, "subsampling": 0} if form == "JPEG" else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem[:80]}-{secrets.token_hex(4)}.tmp{path.suffix}")

@@ -1,12 +1,18 @@
-"""Names to things: the one registry type, used for models, recipes, terms and regions."""
+"""Names to things: the one registry type, used for models, recipes, terms and regions.
+
+The models of the catalogue (`ld_hub.catalog`) are known before the code of their families is imported, so that names
+cost nothing.
+"""
 
 from __future__ import annotations
 
 import fnmatch
+import importlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
+from ld_hub import catalog
 from ld_hub.errors import ConfigError, unknown_name
 
 T = TypeVar("T")
@@ -109,7 +115,7 @@ class ModelEntry:
     Attributes:
         name: ``family_backbone`` or ``student_recipe_teacherbackbone``.
         family: Module of `ld_hub.models` that builds it.
-        build: Called with the configuration fields as keywords; returns the detector.
+        builder: Class of the detector, or ``"module:Class"``, which is imported at its first use.
         config: Configuration fields that differ from the family's defaults.
         distilled: Set for distilled names.
         pretrained: Weights by tag; the first tag that has weights is the default.
@@ -117,10 +123,79 @@ class ModelEntry:
 
     name: str
     family: str
-    build: Any  # a class of ld_hub.models, which this floor does not know
+    builder: Any  # a class of ld_hub.models, which this floor does not know
     config: dict[str, Any] = field(default_factory=dict)
     distilled: Distilled | None = None
     pretrained: dict[str, PretrainedCfg] = field(default_factory=dict)
 
+    @property
+    def build(self) -> Any:
+        """The detector's class: called with a configuration and options, it returns the detector."""
+        if not isinstance(self.builder, str):
+            return self.builder
+        module, _, name = self.builder.partition(":")
+        return getattr(importlib.import_module(module), name)
 
-MODELS: Registry[ModelEntry] = Registry("model", "List them with `ld-hub list` or ld_hub.list_models().")
+    @property
+    def built_by(self) -> str:
+        """``"module:Class"`` of the detector."""
+        if isinstance(self.builder, str):
+            return self.builder
+        return f"{self.builder.__module__}:{self.builder.__qualname__}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, without what has its default; the inverse of `from_dict`."""
+        usual = PretrainedCfg()
+        tags = {
+            tag: {f.name: value for f in fields(cfg) if (value := getattr(cfg, f.name)) != getattr(usual, f.name)}
+            for tag, cfg in self.pretrained.items()
+        }
+        parts = {"config": self.config, "distilled": self.distilled and asdict(self.distilled), "pretrained": tags}
+        return {"family": self.family, "builder": self.built_by, **{key: part for key, part in parts.items() if part}}
+
+    @classmethod
+    def from_dict(cls, name: str, data: Mapping[str, Any]) -> ModelEntry:
+        """An entry of the catalogue; lists of JSON become tuples."""
+        tags = {tag: PretrainedCfg(**_tuples(values)) for tag, values in data.get("pretrained", {}).items()}
+        distilled = Distilled(**data["distilled"]) if "distilled" in data else None
+        return cls(name, data["family"], data["builder"], _tuples(data.get("config", {})), distilled, tags)
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings within as dictionaries, lists as tuples."""
+    return {
+        key: tuple(value) if isinstance(value, list) else _tuples(value) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+    }
+
+
+class ModelRegistry(Registry[ModelEntry]):
+    """The models: at first those of the catalogue, whose families are imported when one is built."""
+
+    def __init__(self, kind: str, hint: str = "") -> None:
+        super().__init__(kind, hint)
+        self._catalogued = {
+            name: ModelEntry.from_dict(name, data) for name, data in catalog.content()["models"].items()
+        }
+        self._entries.update(self._catalogued)
+
+    def register(self, name: str, entry: ModelEntry, *, replace: bool = False) -> ModelEntry:
+        """Add an entry. A family's module, when it is imported, repeats what the catalogue says of its names.
+
+        Raises:
+            ConfigError: If the name is taken and `replace` is False.
+        """
+        known = self._entries.get(name)
+        if known is not None and isinstance(known.builder, str):
+            if replace:
+                known.build  # noqa: B018  # the family's module comes first, and not afterwards over this entry
+            elif known.built_by == entry.built_by:
+                if known is not self._catalogued.get(name):
+                    return known  # replaced already
+                replace = True
+        return super().register(name, entry, replace=replace)
+
+
+MODELS = ModelRegistry("model", "List them with `ld-hub list` or ld_hub.list_models().")
+# Recipes and kinds of terms are registered when `ld_hub.distillation` is imported; before that the catalogue has them.
+RECIPES: Registry[Any] = Registry("recipe", "List them with `ld-hub recipes` or ld_hub.list_recipes().")

@@ -12,8 +12,8 @@ import pytest
 from ld_hub.cli.main import VERBS, main
 from ld_hub.distillation import RECIPES, TERMS, Recipe
 from ld_hub.hub import read_config
-from ld_hub.launch.commands import parse_distill
 from ld_hub.registry import Registry
+from tests.support.commands import distillation
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -43,7 +43,7 @@ def test_the_python_blocks_run_one_after_another(demo: Path, monkeypatch: pytest
 def test_the_recipe_is_one(tmp_path: Path) -> None:
     (block,) = re.findall(r"^```yaml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     (tmp_path / "mine.yaml").write_text(block)
-    _, recipe, _ = parse_distill(["gfocal_r18", "--teacher", "r101", "--recipe", str(tmp_path / "mine.yaml")])
+    _, recipe, _ = distillation(["gfocal_r18", "--teacher", "r101", "--recipe", str(tmp_path / "mine.yaml")])
     assert recipe.name == "mine" and recipe.summary.startswith("edges in")
     assert (recipe.terms["ld_vlr"].region, recipe.terms["feature"].last_step) == ("main+vlr", 60000)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 import numpy as np
@@ -11,16 +12,21 @@ from PIL import Image
 
 from ld_hub.analysis import pictures, plots, probe
 from ld_hub.analysis.choice import spread, telling_boxes
+from ld_hub.analysis.idea_pictures import draw_ideas
+from ld_hub.analysis.ideas import gather
 from ld_hub.analysis.marks import COLORS, Kind, marks_of
 from ld_hub.analysis.numbers import Analysis, EntropyStudy
 from ld_hub.analysis.page import Content, Html, Picture, Section, grid, heading, join, note, table, tag
+from ld_hub.analysis.photograph import Photograph
 from ld_hub.analysis.watchers import NMS_IOUS, BoxTrace, Crowding, ScoreErrors
 from ld_hub.drawing import Color, class_color
+from ld_hub.errors import ConfigError
 from ld_hub.structures import Detections
 
 SHOWN = 3  # detectors beside each other in pictures
 NAMED = 12  # boxes of a picture whose class is written; more names would hide the image
 HEAT_IMAGES, NMS_IMAGES = 2, 3
+IDEAS = ("main", "vlr", "inside_gt", "gi")  # regions of the picture of the ideas
 KINDS = {
     "gained": "{1} detects better than {0}",
     "lost": "{1} detects worse than {0}",
@@ -49,6 +55,17 @@ class Album:
     def title(self, image_id: int) -> str:
         """Its id and file name."""
         return f"image {image_id} ({PurePath(self.records.paths[self.row[image_id]].as_py()).name})"
+
+    def photograph(self, image_id: int) -> Photograph:
+        """With its true boxes that rows can answer for."""
+        row = self.row[image_id]
+        part = slice(int(self.records.offsets[row]), int(self.records.offsets[row + 1]))
+        keep = ~self.records.crowd[part]
+        labels = tuple(self.records.labels[part][keep].tolist())
+        names = tuple(self.names[label] for label in labels)
+        return Photograph(
+            self.load(image_id), self.records.boxes[part][keep], labels, names, "Objects: the true boxes."
+        )
 
     def truth(self, image_id: int, image: Image.Image) -> Picture:
         """With its true boxes."""
@@ -195,6 +212,26 @@ def _object(trace: BoxTrace, colors: Mapping[str, int], album: Album) -> Html:
     )
     words = f"{label} on {album.title(trace.image_id)}, bins of {trace.stride:g} px of the resized image. {said}."
     return grid([chart.html(words), cut.html("White: the true box. Colours as in the legend.")])
+
+
+def ideas(analysis: Analysis, album: Album) -> Section:
+    """Assignment, regions and edges on one image, of the second of the pair and the teacher."""
+    lead = "On one image: which cells answer for which object, where a teacher can teach, and one object's edges."
+    kept = list(analysis.collected.crowding[analysis.names[0]].detections[NMS_IOUS[0]])
+    image_id, seen = min(
+        ((image_id, album.photograph(image_id)) for image_id in kept), key=lambda pair: len(pair[1])
+    )  # few boxes are read most easily
+    name = next((one for one in reversed(analysis.pair) if one != analysis.teacher), analysis.names[0])
+    teacher = analysis.teacher if analysis.teacher != name else None
+    models = [analysis.models[one] for one in (name, teacher) if one is not None]
+    try:
+        whole = gather(seen, *models, names=(name, teacher or ""))
+    except ConfigError as error:  # two that no recipe could bring together
+        return Section("ideas", "What is learnt where", lead, [note(str(error))])
+    shown = replace(whole, regions=[one for one in whole.regions if one.name in IDEAS], left_out={})
+    words = f"{name}{f' and {teacher}' if teacher else ''} on {album.title(image_id)}"
+    picture = pictures.jpeg(draw_ideas(shown), f"Assignment, regions and edges: {words}")
+    return Section("ideas", "What is learnt where", lead, [picture.html(f"{words}. More of them: ld-hub show.")])
 
 
 def _entropies(studies: Mapping[str, EntropyStudy], colors: Mapping[str, int]) -> list[Content]:

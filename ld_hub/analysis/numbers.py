@@ -26,6 +26,7 @@ from ld_hub.evaluation.studies import (
     precision_recall,
 )
 from ld_hub.evaluation.tide import TideErrors, tide_errors
+from ld_hub.models.detector import DenseDetector
 from ld_hub.structures import ResultRow
 
 Floats = npt.NDArray[np.float64]
@@ -152,6 +153,7 @@ class Analysis:
         entropy: By detector with bins.
         collected: What the pass brought.
         sources: Where each detector came from.
+        models: The detectors themselves, by name.
         skip_ignored: Whether boxes marked ``ignore`` are neither found nor missed (VOC).
     """
 
@@ -164,6 +166,7 @@ class Analysis:
     entropy: Mapping[str, EntropyStudy]
     collected: Collected
     sources: Mapping[str, str]
+    models: Mapping[str, DenseDetector]
     skip_ignored: bool = False
 
     @property
@@ -235,7 +238,9 @@ def analyse(
         judged[name] = judge(evaluator, dataset, score, skip_ignored=skip_ignored)
         advance()
     entropy = {name: entropy_study(found, bins[name]) for name, found in collected.entropies.items()}
-    return Analysis(tuple(judged), teacher, dataset, data, score, judged, entropy, collected, sources, skip_ignored)
+    models = {one.name: one.model for one in subjects}
+    names = tuple(judged)
+    return Analysis(names, teacher, dataset, data, score, judged, entropy, collected, sources, models, skip_ignored)
 
 
 def _trace(trace: BoxTrace, label_names: Sequence[str]) -> dict[str, Any]:

@@ -118,6 +118,7 @@ def render(analysis: Analysis, progress: Progress) -> str:
         lambda: exhibits.nms(analysis, album),
         *([lambda: exhibits.score_errors(analysis, album)] if taught else []),
         lambda: exhibits.edges(analysis, album),
+        lambda: exhibits.ideas(analysis, album),
         lambda: sections.precision_recall(analysis),
         lambda: sections.confusion(analysis),
         lambda: sections.calibration(analysis),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from ld_hub.benchmark.answers import Answer
     from ld_hub.benchmark.figures import ScorerTable, SpeedTable
     from ld_hub.benchmark.scorers import Scoring
     from ld_hub.benchmark.steps import Workload
@@ -79,3 +80,17 @@ def scorer_table(images: int, num_classes: int, detections: int) -> ScorerTable:
     else:
         print(f"\nhotcoco takes {ratio:.3f} of pycocotools' time (1/{1 / ratio:.0f}) on {images} images")
     return ScorerTable(images, num_classes, detections, ratio, tuple(rows))
+
+
+def answer_table() -> tuple[Answer, ...]:
+    """Measure and print the commands that only look something up; at most 80 columns."""
+    from ld_hub.benchmark.answers import time_answers
+
+    print(f"{'ld-hub':<58}{'CPU s':>7}{'seconds':>9}{'exit':>6}")
+    rows = []
+    for answer in time_answers():
+        rows.append(answer)
+        command = answer.command if len(answer.command) <= 56 else f"{answer.command[:55]}…"
+        print(f"{command:<58}{answer.cpu:>7.2f}{answer.seconds:>9.2f}{answer.code:>6}", flush=True)
+    print(f"\nleast of three runs each; the dearest takes {max(row.cpu for row in rows):.2f} s of processor time")
+    return tuple(rows)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from ld_hub.data.discovery import require_places
+
 DEFAULT = "(default: %(default)s)"
 
 
@@ -28,3 +30,13 @@ def add_inference_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {DEFAULT}")
     add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {DEFAULT}")
     add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {DEFAULT}")
+
+
+def require_data(args: argparse.Namespace) -> None:
+    """Refuse data flags that lead nowhere, before anything heavy is imported.
+
+    Raises:
+        MissingFileError: If a directory or file does not exist.
+        ConfigError: If too little is named.
+    """
+    require_places(args.data, images=args.images, annotations=args.annotations)

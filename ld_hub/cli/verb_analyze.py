@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags
+from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, require_data
 from ld_hub.cli.places import check_directory
 from ld_hub.cli.verb_eval import check_classes, data_name
 from ld_hub.errors import ConfigError
+from ld_hub.models.names import require_model
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +65,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Analyze and write the report; returns the exit code."""
+    _check(args)
+
     from rich.console import Console
 
     from ld_hub.analysis import NUMBERS, REPORT, analyze
@@ -73,7 +76,6 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.data import load_data
     from ld_hub.ops.hardware import resolve_device
 
-    _check(args)
     require_matplotlib()
     device = resolve_device(args.device)
     dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
@@ -111,6 +113,9 @@ def _check(args: argparse.Namespace) -> None:
     if not 0 <= args.score < 1:
         raise ConfigError(f"--score {args.score:g}: expected a number from 0 to below 1.")
     check_directory(args.out)
+    require_data(args)
+    for model in [*args.models, *filter(None, [args.teacher])]:
+        require_model(model)
 
 
 def load_subjects(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from ld_hub.benchmark.steps import Workload
     from ld_hub.distillation import Recipe
     from ld_hub.models.detector import DenseDetector
+
+from ld_hub.cli.benchmark_tables import answer_table, scorer_table, speed_table
+from ld_hub.cli.places import check_file
+from ld_hub.errors import ConfigError
+from ld_hub.hub import atomic_write
+from ld_hub.launch.recipe_files import find_recipe, require_recipe
+from ld_hub.models.names import require_model
+from ld_hub.registry import MODELS
 
 _DESCRIPTION = """\
 Measure images/s and peak memory of inference and of a training step.
@@ -30,7 +38,8 @@ GPU, elsewhere as the process's resident memory shows it.
 
 --table compares architectures with and without bins: parameters, multiply-adds
 and images/s, as Table 3 of the LD paper; without names, its four. --eval times
-the scorers of an evaluation on random detections."""
+the scorers of an evaluation on random detections, --answers the commands that
+only look something up: names, helps, refusals."""
 
 _EPILOG = """\
 examples:
@@ -55,6 +64,7 @@ def add_parser(subparsers: Any) -> None:
     add("model", metavar="NAME", nargs="*", help="a model name; a distilled name brings its teacher and recipe")
     add("--table", action="store_true", help="size and speed of several names, with and without bins")
     add("--eval", action="store_true", help="time the scorers of an evaluation")
+    add("--answers", action="store_true", help="time what ld-hub answers without importing torch")
     add("--images", type=int, default=5000, metavar="N", help=f"images of --eval {default}")
     add("--detections", type=int, default=100, metavar="N", help=f"detections per image of --eval {default}")
     add("--mode", choices=("inference", "training", "both"), default="both", help=default)
@@ -78,21 +88,17 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
+    _check(args)
+    if args.answers:
+        _write({"answers": [asdict(answer) for answer in answer_table()]}, args.json)
+        return 0
+
     import torch
 
     from ld_hub.benchmark.figures import Figures
     from ld_hub.benchmark.steps import Workload
-    from ld_hub.cli.benchmark_tables import scorer_table, speed_table
-    from ld_hub.errors import ConfigError
-    from ld_hub.hub import atomic_write
     from ld_hub.ops.hardware import hardware, resolve_device
 
-    for field in ("batch_size", "boxes", "num_classes", "repeats", "images", "detections"):
-        if getattr(args, field) < 1:
-            raise ConfigError(f"--{field} is {getattr(args, field)}; expected at least 1.")
-    fitting = not (args.table or args.model) if args.eval else args.table or len(args.model) == 1
-    if not fitting:
-        raise ConfigError("Give one model name; or --table and any number of names; or --eval and none.")
     if args.threads:
         torch.set_num_threads(args.threads)
     device = torch.device("cpu") if args.eval else resolve_device(args.device)
@@ -109,17 +115,36 @@ def run(args: argparse.Namespace) -> int:
             figures = replace(figures, table=speed_table(args.model, work, device, args.num_classes))
         else:
             figures = _measure(figures, args, work, device)
-    if args.json:
-        atomic_write(Path(args.json), json.dumps(figures.to_dict(), indent=1))
-        print(f"figures written to {args.json}")
+    _write(figures.to_dict(), args.json)
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for field in ("batch_size", "boxes", "num_classes", "repeats", "images", "detections"):
+        if getattr(args, field) < 1:
+            raise ConfigError(f"--{field} is {getattr(args, field)}; expected at least 1.")
+    alone = args.eval or args.answers
+    fitting = args.table or len(args.model) == 1
+    if alone:
+        fitting = not (args.table or args.model or args.eval == args.answers)
+    if not fitting:
+        raise ConfigError("Give one model name; or --table and any number of names; or --eval or --answers and none.")
+    for name in [*args.model, *filter(None, [args.teacher])]:
+        require_model(name)
+    if args.recipe is not None:
+        require_recipe(args.recipe)
+    if args.json:
+        check_file(args.json, "--json")
+
+
+def _write(figures: dict[str, Any], file: str | None) -> None:
+    if file:
+        atomic_write(Path(file), json.dumps(figures, indent=1))
+        print(f"figures written to {file}")
 
 
 def _measure(figures: Figures, args: argparse.Namespace, work: Workload, device: torch.device) -> Figures:
     """Time of one model, part by part, added to the figures; printed."""
-    from ld_hub.launch.recipe_files import find_recipe
-    from ld_hub.registry import MODELS
-
     (name,) = args.model
     distilled = MODELS[name].distilled if name in MODELS else None
     teacher_name = args.teacher or (distilled.teacher if distilled else None)

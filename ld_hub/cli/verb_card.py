@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ld_hub.errors import ConfigError
+from ld_hub.models.names import get_pretrained_cfg
 
 _DESCRIPTION = """\
 Write the card of a model: README.md with metadata for the Hub. AP comes from
@@ -50,12 +51,15 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the card; returns the exit code."""
+    if args.all == (args.model is not None):
+        raise ConfigError("Name a model, or pass --all for all published weights, not both.")
+    if not args.all and not Path(args.model).is_dir():
+        get_pretrained_cfg(args.model, allow_unregistered=False)
+
     from ld_hub.hub import CONFIG_NAME, atomic_write
     from ld_hub.hub.card_file import update_card
     from ld_hub.publishing.runs import is_run
 
-    if args.all == (args.model is not None):
-        raise ConfigError("Name a model, or pass --all for all published weights, not both.")
     if args.all:
         return _write_all(Path(args.out or "model_cards"))
     place = Path(args.model)
@@ -87,7 +91,7 @@ def published_card(full_name: str) -> str:
         UnknownNameError: If there are no such weights.
     """
     from ld_hub.distillation import get_recipe, make_teaching
-    from ld_hub.models.names import find, get_pretrained_cfg, split_tag
+    from ld_hub.models.names import find, split_tag
     from ld_hub.publishing.tag_cards import tag_card
 
     name, tag = split_tag(full_name)

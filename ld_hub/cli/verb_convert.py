@@ -7,11 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ld_hub.cli.places import require_file
 from ld_hub.errors import ConfigError
-from ld_hub.models.checkpoints.convert import load_openmmlab_state, read_openmmlab
-from ld_hub.models.checkpoints.pretrained import save_pretrained
-from ld_hub.models.factory import create_model
-from ld_hub.models.label_names import default_labels
+from ld_hub.models.names import require_model
 
 
 def add_parser(subparsers: Any) -> None:
@@ -32,8 +30,17 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, print the report, write the directory."""
+    require_file(args.file, "checkpoint file")
+    require_model(args.model)
+    given = label_names(args.label_names)
+
+    from ld_hub.models.checkpoints.convert import load_openmmlab_state, read_openmmlab
+    from ld_hub.models.checkpoints.pretrained import save_pretrained
+    from ld_hub.models.factory import create_model
+    from ld_hub.models.label_names import default_labels
+
     checkpoint = read_openmmlab(args.file)
-    names = label_names(args.label_names) or checkpoint.label_names
+    names = given or checkpoint.label_names
     count = args.num_classes if args.num_classes is not None or not names else len(names)
     if names and names == default_labels(len(names))[0]:
         names = None  # the defaults keep their category ids too

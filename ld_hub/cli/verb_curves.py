@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ld_hub.cli.places import check_directory
+from ld_hub.cli.places import check_directory, require_directory
 from ld_hub.errors import ConfigError
 
 _DESCRIPTION = """\
@@ -44,11 +44,15 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write picture and numbers, print the table; returns the exit code."""
+    check_directory(args.out)
+    named = _named(args.group)
+    for run in [*args.runs, *(run for runs in named.values() for run in runs)]:
+        require_directory(run, "training run")
+
     from ld_hub.analysis.curve_plots import MISSING, plot_curves
     from ld_hub.analysis.curves import final_table, group_runs, panels, write_csv
 
-    check_directory(args.out)
-    groups = group_runs(args.runs, _named(args.group))
+    groups = group_runs(args.runs, named)
     curves = panels(groups)
     if not curves:
         raise ConfigError(f"Nothing has been logged yet in {', '.join(map(str, args.runs)) or 'these runs'}.")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from ld_hub.cli.flags import require_data
+from ld_hub.data.discovery import require_places
+
 _DOCTOR = """\
 Read a data set (COCO, PASCAL VOC or YOLO) and list everything that is wrong
 with it: broken files and references, missing images, boxes that are left out.
@@ -112,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_doctor(args: argparse.Namespace) -> int:
+    require_data(args)
+
     from ld_hub.data import doctor
 
     report = doctor(
@@ -127,6 +132,8 @@ def _run_doctor(args: argparse.Namespace) -> int:
 
 
 def _run_convert(args: argparse.Namespace) -> int:
+    require_places(args.data)
+
     from rich.console import Console
     from rich.progress import Progress
 

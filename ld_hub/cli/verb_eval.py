@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags
+from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, require_data
 from ld_hub.cli.places import check_directory
 from ld_hub.errors import ConfigError
+from ld_hub.models.names import require_model
 
 _DESCRIPTION = """\
 Detect objects on every image of a data set and score them.
@@ -64,6 +65,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and write the results; returns the exit code."""
+    if args.batch_size < 1 or args.workers < 0:
+        raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
+    check_directory(args.out)
+    require_data(args)
+    require_model(args.model)
+
     from ld_hub.data import load_data
     from ld_hub.engine.evaluate import evaluate
     from ld_hub.evaluation.backends import choose_backend
@@ -73,9 +80,6 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.ops.hardware import resolve_device
     from ld_hub.publishing.verify import describe_evaluation
 
-    if args.batch_size < 1 or args.workers < 0:
-        raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
-    check_directory(args.out)
     choose_backend(args.backend)  # fails before the work, not after it
     device = resolve_device(args.device)
     dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)

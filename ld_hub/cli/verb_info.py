@@ -1,27 +1,17 @@
-"""`ld-hub info`: what a model is, without building it in memory."""
+"""`ld-hub info`: what a model is."""
 
 from __future__ import annotations
 
 import argparse
 import textwrap
-import warnings
 from typing import Any
 
-import torch
-from torch import nn
+from ld_hub import catalog
+from ld_hub.catalog import ModelFacts
+from ld_hub.models.names import available, require_model, saved_directory, split_tag
+from ld_hub.registry import MODELS, RECIPES, PretrainedCfg
 
-from ld_hub.benchmark.profile import multiply_adds, params
-from ld_hub.distillation import get_recipe
-from ld_hub.models.backbones import timm_name
-from ld_hub.models.checkpoints.pretrained import load_pretrained
-from ld_hub.models.detector import DenseDetector
-from ld_hub.models.factory import create_model
-from ld_hub.models.names import available, parse_source, saved_directory, split_tag
-from ld_hub.registry import MODELS, PretrainedCfg
-
-SIZE = (800, 1280)  # height, width: the published tables' "1280x800"
 INDENT = 15  # columns of a row's title
-PREFILTERS = {"location": "locations", "pair": "pairs of location and class"}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -34,57 +24,61 @@ def add_parser(subparsers: Any) -> None:
         epilog="example: ld-hub info gfocal_r50_ld_r101",
     )
     parser.add_argument("model", help="registered name with or without tag, or the directory of a saved model")
+    parser.add_argument("--measure", action="store_true", help="build a registered model, instead of looking it up")
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the facts."""
-    directory = saved_directory(args.model)
-    tag = "" if directory is not None or parse_source(args.model)[0] else split_tag(args.model)[1]
-    print(describe(build_on_meta(args.model), tag))
+    require_model(args.model)
+    registered = saved_directory(args.model) is None and ":" not in args.model
+    name, tag = split_tag(args.model) if registered else (args.model, "")
+    facts = catalog.model_facts(name, tag) if registered and not args.measure else None
+    print(describe(facts or measure(args.model), tag))
     return 0
 
 
-def build_on_meta(name: str) -> DenseDetector:
-    """The model without memory for its weights.
+def measure(name: str) -> ModelFacts:
+    """What a model is, found by building it without memory for its weights.
 
     Args:
         name: Registered name with or without tag, ``local-dir:PATH``, ``hf-hub:org/name``, or a model directory.
     """
+    import warnings
+
+    import torch
+
+    from ld_hub.benchmark.profile import facts_of
+    from ld_hub.models.checkpoints.pretrained import load_pretrained
+    from ld_hub.models.factory import create_model
+
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fresh weights")  # none are wanted here
         directory = saved_directory(name)
-        if directory is not None:
-            model: DenseDetector = load_pretrained(directory, weights=False)
-            return model
-        return create_model(name)
+        return facts_of(create_model(name) if directory is None else load_pretrained(directory, weights=False))
 
 
-def describe(model: DenseDetector, tag: str = "") -> str:
+def describe(facts: ModelFacts, tag: str = "") -> str:
     """Everything `ld-hub info` prints, in lines of at most 80 columns.
 
     Args:
-        model: A detector; may lie on the meta device.
+        facts: What the model is.
         tag: Only these weights of its name; the empty string for all.
     """
-    count, cost = params(model), multiply_adds(model, SIZE)
-    data, shown = model.data_config, model.postprocess_config
     rows = [
-        ("model", model.name),
-        ("family", model.family),
-        ("backbone", f"{model.config.backbone} ({timm_name(model.config.backbone)})"),
-        ("classes", _labels(model)),
-        ("parameters", f"{count.total / 1e6:.2f} M, {count.trainable / 1e6:.2f} M trainable"),
-        ("multiply-adds", f"{sum(cost.values()) / 1e9:.2f} G at {SIZE[1]}x{SIZE[0]} (without decoding and NMS)"),
-        *_distilled_rows(model.name),
-        ("input", f"{data.channel_order}, mean {_numbers(data.mean)}, std {_numbers(data.std)}"),
-        ("resize", f"short side {data.image_size[0]}, long side at most {data.image_size[1]} px, "
-                   f"padded to a multiple of {data.size_divisor}"),
-        ("detections", f"score > {shown.score_threshold:g}, the best {shown.nms_pre} {PREFILTERS[shown.prefilter]} "
-                       f"of each level, {'' if shown.nms == 'hard' else f'{shown.nms} '}NMS at IoU {shown.nms_iou:g}, "
-                       f"at most {shown.max_detections} per image"),
+        ("model", facts.name),
+        ("family", facts.family),
+        ("backbone", facts.backbone),
+        ("classes", facts.classes),
+        ("parameters", f"{facts.parameters / 1e6:.2f} M, {facts.trainable / 1e6:.2f} M trainable"),
+        ("multiply-adds", f"{facts.multiply_adds / 1e9:.2f} G at {facts.size[1]}x{facts.size[0]} "
+                          "(without decoding and NMS)"),
+        *_distilled_rows(facts.name),
+        ("input", facts.input),
+        ("resize", facts.resize),
+        ("detections", facts.detections),
     ]  # fmt: skip
-    facts = [line for title, text in rows for line in _wrapped(f"{title:<{INDENT}}{text}", INDENT)]
-    return "\n".join([*facts, "", *_layers(model, cost), "", *_weights(model.name, tag)])
+    lines = [line for title, text in rows for line in _wrapped(f"{title:<{INDENT}}{text}", INDENT)]
+    return "\n".join([*lines, "", *_layers(facts), "", *_weights(facts.name, tag)])
 
 
 def _wrapped(text: str, indent: int, first: int = 0) -> list[str]:
@@ -99,39 +93,25 @@ def _wrapped(text: str, indent: int, first: int = 0) -> list[str]:
     )
 
 
-def _layers(model: DenseDetector, cost: dict[str, int]) -> list[str]:
+def _layers(facts: ModelFacts) -> list[str]:
     """Of each part its kind, its parameters and multiply-adds, and below them its settings."""
-    config = model.config
-    settings = {
-        "backbone": f"channels {', '.join(map(str, model.backbone.channels))} at strides 8, 16, 32; "
-        f"{config.frozen_stages or 'no'} stage(s) frozen" + (" with the stem" if config.frozen_stages else ""),
-        "neck": f"{config.fpn_channels} channels, {len(model.spec.strides)} levels",
-        "head": f"{config.head_depth} convolutions of {config.head_width} channels per tower; "
-        + ("plain boxes" if model.spec.reg_max is None else f"{model.spec.reg_max + 1} bins per box side"),
-    }
     lines = [f"{'part':<{INDENT}}{'module':<16}{'parameters':>12}{'multiply-adds':>16}"]
-    for name, child in model.named_children():
-        size, adds = params(child).total / 1e6, cost.get(name, 0) / 1e9
-        lines.append(f"{name:<{INDENT}}{_kind(child):<16}{size:>10.2f} M{adds:>14.2f} G")
-        lines += _wrapped(settings.get(name, ""), INDENT, INDENT)
+    for part in facts.parts:
+        size, adds = part.parameters / 1e6, part.multiply_adds / 1e9
+        lines.append(f"{part.name:<{INDENT}}{part.kind:<16}{size:>10.2f} M{adds:>14.2f} G")
+        lines += _wrapped(part.settings, INDENT, INDENT)
     return lines
-
-
-def _kind(module: nn.Module) -> str:
-    return type(module).__name__
-
-
-def _labels(model: DenseDetector) -> str:
-    names = model.label_names
-    return f"{len(names)} ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
 
 
 def _distilled_rows(name: str) -> list[tuple[str, str]]:
     distilled = MODELS[name].distilled if name in MODELS else None
     if distilled is None:
         return []
-    recipe = f"{distilled.recipe}: {get_recipe(distilled.recipe).summary}"
-    return [("student", distilled.student), ("teacher", distilled.teacher), ("recipe", recipe)]
+    known = catalog.recipes().get(distilled.recipe)
+    summary = known.summary if known is not None else RECIPES[distilled.recipe].summary
+    return [
+        ("student", distilled.student), ("teacher", distilled.teacher), ("recipe", f"{distilled.recipe}: {summary}")
+    ]  # fmt: skip
 
 
 def _weights(name: str, only: str) -> list[str]:
@@ -163,8 +143,6 @@ def _tag_facts(cfg: PretrainedCfg) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    return _numbers(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return "/".join(f"{value:.10g}" for value in values)
+    if isinstance(value, tuple):
+        return "/".join(f"{each:.10g}" for each in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

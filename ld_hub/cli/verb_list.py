@@ -7,8 +7,7 @@ import textwrap
 from typing import Any
 
 from ld_hub.errors import UnknownNameError
-from ld_hub.models.factory import list_models
-from ld_hub.models.names import available, right_name
+from ld_hub.models.names import available, list_models, right_name
 from ld_hub.registry import MODELS, PretrainedCfg
 
 

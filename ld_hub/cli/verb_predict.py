@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ld_hub.cli.places import check_directory
+from ld_hub.errors import MissingFileError
+from ld_hub.models.names import require_model
 
 if TYPE_CHECKING:
     from ld_hub.structures import Detections, ImageFileRow, PipelineRow, ResultRow
@@ -67,6 +70,10 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Detect on all pictures; returns the exit code."""
+    check_directory(args.out)
+    _require_images(args.images)
+    require_model(args.model)
+
     from rich.console import Console
     from rich.progress import track
 
@@ -75,7 +82,6 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.models.inference import iter_predict
     from ld_hub.ops.hardware import resolve_device
 
-    check_directory(args.out)
     sources = _expand(args.images)
     device = resolve_device(args.device)
     model = create_model(args.model, pretrained=True).to(device)
@@ -106,9 +112,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _require_images(given: list[str]) -> None:
+    """What is missing is reported before anything is imported."""
+    for name in given:
+        if not _is_url(name) and not os.path.exists(os.path.expanduser(name)):
+            raise MissingFileError(f"No image or directory '{name}'.")
+
+
 def _expand(given: list[str]) -> list[str | Path]:
     """Directories become their images; what is missing is reported before a model is loaded."""
-    from ld_hub.errors import MissingFileError
     from ld_hub.models.inference import find_images, is_directory
 
     sources: list[str | Path] = []

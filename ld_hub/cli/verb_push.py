@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ld_hub.cli.places import require_directory
+
 _DESCRIPTION = """\
 Publish a model on the Hugging Face Hub, in one commit: weights, configuration,
 card, evaluations, settings of the training. The repository is made if there is
@@ -53,6 +55,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Publish and print where."""
+    require_directory(args.directory, "model directory")
+
     from ld_hub.publishing.runs import address, publish_directory
 
     print(f"publishing '{args.directory}' as {args.repo_id}", flush=True)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ld_hub.cli.flags import add_data_flags, add_inference_flags
+from ld_hub.cli.flags import add_data_flags, add_inference_flags, require_data
 from ld_hub.cli.places import check_file
 from ld_hub.errors import ConfigError
+from ld_hub.models.names import require_model
 
 if TYPE_CHECKING:
     from ld_hub.analysis.sweep import SweepRow
@@ -65,6 +66,13 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate all settings and print them; returns the exit code."""
+    if args.batch_size < 1 or args.workers < 0:
+        raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
+    if args.json:
+        check_file(args.json, "--json")
+    require_data(args)
+    require_model(args.model)
+
     from ld_hub.analysis.sweep import grid, sweep
     from ld_hub.cli.verb_eval import check_classes
     from ld_hub.data import load_data
@@ -73,10 +81,6 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.models.factory import create_model
     from ld_hub.ops.hardware import hardware, resolve_device
 
-    if args.batch_size < 1 or args.workers < 0:
-        raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
-    if args.json:
-        check_file(args.json, "--json")
     device = resolve_device(args.device)
     dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
     model = create_model(args.model, pretrained=True).to(device)

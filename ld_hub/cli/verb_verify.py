@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags
+from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, require_data
 from ld_hub.errors import ConfigError
+from ld_hub.models.names import parse_source, saved_directory
 
 _DESCRIPTION = """\
 Recompute a published model's AP on the data and compare everything: the AP in
@@ -48,15 +49,19 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print; returns 0 if all agrees, 1 if not."""
-    from ld_hub.evaluation.agreement import Tolerance
-    from ld_hub.ops.hardware import resolve_device
-    from ld_hub.publishing.verify import DataSource, verify
-
     if args.batch_size < 1 or args.workers < 0 or not args.tolerance > 0:
         raise ConfigError(
             f"--batch_size {args.batch_size} --workers {args.workers} --tolerance {args.tolerance}: at least 1 and 0, "
             "and more than 0, are needed."
         )
+    saved_directory(args.model)  # which refuses a directory that holds no model
+    if args.data is None:
+        require_data(args)  # a --data that is not there is one of the differences
+
+    from ld_hub.evaluation.agreement import Tolerance
+    from ld_hub.ops.hardware import resolve_device
+    from ld_hub.publishing.verify import DataSource, verify
+
     base, factor = Tolerance(), args.tolerance
     report = verify(
         _directory(args.model),
@@ -77,7 +82,6 @@ def run(args: argparse.Namespace) -> int:
 def _directory(name: str) -> Path:
     """The model directory, or the local copy of a repository with card and evaluations."""
     from ld_hub.hub.evidence import download_evidence
-    from ld_hub.models.names import parse_source, saved_directory
 
     directory = saved_directory(name)
     if directory is not None:

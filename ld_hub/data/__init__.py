@@ -1,13 +1,35 @@
-"""Datasets: readers that make a `DetectionSet`, loaders that make batches of it, the doctor."""
+"""Datasets: readers that make a `DetectionSet`, loaders that make batches of it, the doctor.
 
-from ld_hub.data.coco import load_coco
-from ld_hub.data.detection_set import DetectionSet
-from ld_hub.data.doctor import Report, doctor
-from ld_hub.data.layouts import load_data
-from ld_hub.data.loader import eval_loader, train_loader
-from ld_hub.data.sampler import TrainBatches
-from ld_hub.data.voc import load_voc
-from ld_hub.data.yolo import load_yolo
+Names are imported from their files at first use: loaders bring torch, and who asks where data lies wants none.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ld_hub.data.checkup import Report, doctor
+    from ld_hub.data.coco import load_coco
+    from ld_hub.data.detection_set import DetectionSet
+    from ld_hub.data.layouts import load_data
+    from ld_hub.data.loader import eval_loader, train_loader
+    from ld_hub.data.sampler import TrainBatches
+    from ld_hub.data.voc import load_voc
+    from ld_hub.data.yolo import load_yolo
+
+_FILE_OF = {
+    "DetectionSet": "detection_set",
+    "Report": "checkup",
+    "TrainBatches": "sampler",
+    "doctor": "checkup",
+    "eval_loader": "loader",
+    "load_coco": "coco",
+    "load_data": "layouts",
+    "load_voc": "voc",
+    "load_yolo": "yolo",
+    "train_loader": "loader",
+}
 
 __all__ = [
     "DetectionSet",
@@ -21,3 +43,11 @@ __all__ = [
     "load_yolo",
     "train_loader",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module 'ld_hub.data' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"ld_hub.data.{_FILE_OF[name]}"), name)
+    globals()[name] = value
+    return value

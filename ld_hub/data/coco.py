@@ -6,9 +6,8 @@ from pathlib import Path
 
 from ld_hub.data.annotations import CocoFile, read_coco
 from ld_hub.data.detection_set import DetectionSet
-from ld_hub.data.discovery import find_split
+from ld_hub.data.discovery import find_split, require_places
 from ld_hub.data.source import OnBadBox, Source, make_dataset
-from ld_hub.errors import ConfigError, MissingFileError
 
 
 def load_coco(
@@ -64,21 +63,13 @@ def locate(
         MissingFileError: If something named does not exist.
         ConfigError: If too little is named.
     """
-    if data_dir is None and (images is None or annotations is None):
-        raise ConfigError(
-            "Say where the data is: a data directory (--data DIR), or both images=DIR and annotations=FILE "
-            "(--images DIR --annotations FILE)."
-        )
+    require_places(data_dir, images=images, annotations=annotations)
     if images is not None and annotations is not None:
         image_dir, file = Path(images).expanduser(), Path(annotations).expanduser()
     else:
         found_images, found_file = find_split(data_dir or "", split)
         image_dir = found_images if images is None else Path(images).expanduser()
         file = found_file if annotations is None else Path(annotations).expanduser()
-    if not image_dir.is_dir():
-        raise MissingFileError(f"The image directory {image_dir} does not exist.")
-    if not file.is_file():
-        raise MissingFileError(f"No annotation file {file}.")
     return image_dir, file
 
 

@@ -42,6 +42,34 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
     )
 
 
+def require_places(
+    data_dir: str | Path | None, *, images: str | Path | None = None, annotations: str | Path | None = None
+) -> None:
+    """Refuse places that do not exist, as the readers do, before anything is read or imported.
+
+    Args:
+        data_dir: A data directory or, for YOLO, its YAML file.
+        images: Image directory.
+        annotations: COCO file.
+
+    Raises:
+        MissingFileError: If something named does not exist.
+        ConfigError: If too little is named.
+    """
+    if data_dir is None and (images is None or annotations is None):
+        raise ConfigError(
+            "Say where the data is: a data directory (--data DIR), or both images=DIR and annotations=FILE "
+            "(--images DIR --annotations FILE)."
+        )
+    if images is not None and not Path(images).expanduser().is_dir():
+        raise MissingFileError(f"The image directory {Path(images).expanduser()} does not exist.")
+    if annotations is not None and not Path(annotations).expanduser().is_file():
+        raise MissingFileError(f"No annotation file {Path(annotations).expanduser()}.")
+    needed = data_dir is not None and (images is None or annotations is None)
+    if needed and not Path(data_dir or "").expanduser().is_file():
+        data_root(data_dir or "", "train")
+
+
 def data_root(data_dir: str | Path, split: str) -> Path:
     """The data directory as a path.
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from ld_hub.distillation.correspondence import Matching, as_seen
 from ld_hub.distillation.inputs import TermInputs
-from ld_hub.distillation.recipes import RECIPES, Recipe, get_recipe
+from ld_hub.distillation.recipes import Recipe, get_recipe
 from ld_hub.distillation.terms import TERMS, Term
 from ld_hub.errors import ConfigError
+from ld_hub.registry import RECIPES
 from ld_hub.structures import DetectorSpec
 
 

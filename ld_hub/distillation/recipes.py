@@ -6,22 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-import ld_hub.distillation.general_instances  # noqa: F401  # registers the region "gi"
-from ld_hub.distillation.bins import BoxBinsKLConfig
-from ld_hub.distillation.classes import ClassBCEConfig, ClassKLConfig
-from ld_hub.distillation.correlation import CorrelationConfig
-from ld_hub.distillation.cross_head import CrossBoxConfig, CrossClassConfig
-from ld_hub.distillation.decoded_boxes import BoxIoUConfig
-from ld_hub.distillation.features import (
-    ChannelKLConfig,
-    FeatureMSEConfig,
-    MaskedGenerationConfig,
-    PearsonFeatureConfig,
-)
-from ld_hub.distillation.focal_global import FocalGlobalConfig
+from ld_hub.catalog import recipe_table
 from ld_hub.distillation.terms import TERMS, TermConfig
 from ld_hub.errors import ConfigError, unknown_name
-from ld_hub.registry import Registry
+from ld_hub.registry import RECIPES
 
 
 @dataclass(frozen=True)
@@ -35,6 +23,8 @@ class Recipe:
         reference: Code base whose computation the terms follow, or None for the sound default; see `published`.
         family: Family of detectors whose published settings the terms have; see `for_family`.
         paper: Address of the paper.
+        families: What published configurations set differently from GFocal's: family to term to fields. Of the
+            registered recipe alone: it is not stored with a student.
     """
 
     name: str
@@ -43,6 +33,7 @@ class Recipe:
     reference: str | None = None
     family: str = "gfocal"
     paper: str = ""
+    families: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict, compare=False, repr=False)
 
     def with_terms(self, **changes: Mapping[str, Any]) -> Recipe:
         """A copy with fields of its terms changed: ``recipe.with_terms(ld={"weight": 2})``.
@@ -71,12 +62,11 @@ class Recipe:
             return self  # fields that were changed after the preset stay changed
         if reference not in {"ld", "bckd"}:
             raise ConfigError(f"reference is {reference!r}; expected 'ld', 'bckd' or None.")
-        terms = {name: term.published(reference) for name, term in self.terms.items()}
-        quirks = FAMILY_QUIRKS.get((reference, self.family), {})
-        return replace(self, terms=_changed(terms, quirks), reference=reference)
+        terms = {name: term.published(reference, self.family) for name, term in self.terms.items()}
+        return replace(self, terms=terms, reference=reference)
 
     def for_family(self, family: str) -> Recipe:
-        """The same recipe with the published settings of a family of detectors (`FAMILY_TERMS`).
+        """The same recipe with the published settings of a family of detectors (`families` of the registered recipe).
 
         Only fields that are still as registered are changed, so what a user has set stays, and a recipe of the user's
         own is taken as it is.
@@ -99,23 +89,7 @@ class Recipe:
 
     def table(self) -> str:
         """The terms as a text table of at most 80 columns."""
-        rows: list[tuple[str, ...]] = [("term", "kind", "weight", "T", "region", "steps")]
-        for name, term in self.terms.items():
-            region = f"vlr({term.criterion}, {term.gamma:g})" if term.region == "vlr" else term.region
-            region += " w/o positives" if term.exclude_positives else ""
-            last = "end" if term.last_step is None else str(term.last_step)
-            temperature = getattr(term, "temperature", None)
-            cells = (name, term.kind, f"{term.weight:g}", "-" if temperature is None else f"{temperature:g}", region)
-            rows.append((*cells, f"{term.first_step}-{last}" + (" fading" if term.decay == "cosine" else "")))
-        shares = [term.share for term in self.terms.values()]
-        if any(share is not None for share in shares):  # used where gradients are balanced
-            texts = ["share", *("-" if share is None else f"{share:g}" for share in shares)]
-            rows = [(*row, text) for row, text in zip(rows, texts, strict=True)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        title = f"recipe {self.name}" + (f": {self.summary}" if self.summary else "")
-        title += f" (computed as the code of '{self.reference}')" if self.reference else ""
-        return "\n".join([title, lines[0], "-" * len(lines[0]), *lines[1:]])
+        return recipe_table(self.name, self.summary, self.to_dict()["terms"], self.reference)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, the inverse of `from_dict`."""
@@ -136,7 +110,8 @@ class Recipe:
         terms = {str(name): _term(str(name), values) for name, values in data.get("terms", {}).items()}
         texts = {"name": "custom", "summary": "", "family": "gfocal", "paper": ""}
         texts = {key: str(data.get(key, default)) for key, default in texts.items()}
-        return cls(terms=terms, reference=data.get("reference"), **texts)
+        reference = data.get("reference")
+        return cls(texts["name"], terms, texts["summary"], reference, texts["family"], texts["paper"])
 
 
 def _term(name: str, values: Any) -> TermConfig:
@@ -186,43 +161,18 @@ def _changed(terms: Mapping[str, TermConfig], changes: Mapping[str, Mapping[str,
 
 def _preset(name: str, reference: str | None, family: str) -> Mapping[str, TermConfig]:
     """The terms of a registered recipe for a family and a reading; none for a recipe of the user's own."""
-    if name not in _OURS:
+    if name not in RECIPES:
         return {}
-    changed = _changed(RECIPES[name].terms, FAMILY_TERMS.get(family, {}))
-    recipe = replace(RECIPES[name], terms=changed, family=family)
+    registered = get_recipe(name)
+    terms = _changed(registered.terms, registered.families.get(family, {}))
+    recipe = replace(registered, terms=terms, family=family)
     return recipe.terms if reference is None else recipe.published(reference).terms
-
-
-RECIPES: Registry[Recipe] = Registry("recipe")
-
-# What published configurations set differently from the GFocal ones, by family and term: LD's (reference SPEC 4 and 8),
-# CrossKD's and PKD's.
-# RetinaNet's weights are for the mean over 68 joint entries; a KL of one edge divided by 272 = 16 x 17 is as strong.
-FAMILY_TERMS: dict[str, dict[str, dict[str, Any]]] = {
-    "atss": {"ld_vlr": {"weight": 0.0375}, "cross_box": {"quality_weight": 1.0}, "cross_pkd": {"weight": 1.0}},
-    "fcos": {
-        "ld_vlr": {"region": "inside_gt", "exclude_positives": True},
-        "cross_cls": {"weight": 0.4},
-        "cross_box": {"weight": 0.75, "iou": "iou"},
-        "cross_pkd": {"weight": 2.0},
-    },
-    "retinanet": {
-        "cross_pkd": {"weight": 2.0},
-        "ld": {"weight": 5.0, "kl_divisor": 272},
-        "ld_vlr": {"weight": 0.15, "kl_divisor": 272},
-        "kd": {"temperature": 8.0},
-    },
-}
-
-# What of it is a fault, or an accident, and so belongs to the published reading alone.
-FAMILY_QUIRKS: dict[tuple[str, str], dict[str, dict[str, Any]]] = {
-    ("ld", "retinanet"): {"ld": {"joint": True}, "ld_vlr": {"joint": True, "exclude_positives": True}},
-}
 
 
 def register_recipe(recipe: Recipe, *, replace: bool = False) -> Recipe:
     """Make a recipe available by name."""
-    return RECIPES.register(recipe.name, recipe, replace=replace)
+    RECIPES.register(recipe.name, recipe, replace=replace)
+    return recipe
 
 
 def get_recipe(recipe: str | Recipe) -> Recipe:
@@ -231,83 +181,12 @@ def get_recipe(recipe: str | Recipe) -> Recipe:
     Raises:
         UnknownNameError: With close matches.
     """
-    return recipe if isinstance(recipe, Recipe) else RECIPES[recipe]
+    if isinstance(recipe, Recipe):
+        return recipe
+    found: Recipe = RECIPES[recipe]
+    return found
 
 
 def list_recipes() -> list[str]:
     """Names of all registered recipes."""
     return list(RECIPES)
-
-
-_OURS: set[str] = set()  # recipes whose terms FAMILY_TERMS speaks of
-
-
-def _register(name: str, summary: str, paper: str, **terms: TermConfig) -> None:
-    _OURS.add(name)
-    register_recipe(Recipe(name, terms, summary, paper=f"https://arxiv.org/abs/{paper}"))
-
-
-_LD = "2102.12252"
-_MAIN: dict[str, TermConfig] = {
-    "kd": ClassKLConfig(),
-    "ld": BoxBinsKLConfig(),
-    "ld_vlr": BoxBinsKLConfig(weight=0.0625, region="vlr"),
-}
-_CROSS: dict[str, TermConfig] = {"cross_cls": CrossClassConfig(), "cross_box": CrossBoxConfig()}
-
-_register("kd", "class KL on the positives", "1503.02531", kd=ClassKLConfig())
-_register("ld", "box-edge KL on the positives (published 36.5 / 39.9 / 41.0 weights)", _LD, ld=BoxBinsKLConfig())
-_register("vlr", "the LD paper's full method: main KD + main LD + VLR LD", _LD, **_MAIN)
-_register(
-    "vlr_gi", "vlr and imitation where the two disagree most", _LD, **_MAIN, feature=FeatureMSEConfig(region="gi")
-)
-_register(
-    "vlr_fine_grained",
-    "vlr and imitation near objects (LD's R-50 settings)",
-    _LD,
-    **_MAIN,
-    feature=FeatureMSEConfig(region="fine_grained"),
-)
-_register(
-    "bckd",
-    "binary class distillation + IoU of boxes (BCKD, ICCV 2023)",
-    "2308.14286",
-    bckd_cls=ClassBCEConfig(),
-    bckd_box=BoxIoUConfig(),
-)
-_register("bckd_cls", "BCKD's class term alone", "2308.14286", bckd_cls=ClassBCEConfig())
-_register("bckd_box", "BCKD's box term alone; for images of any size", "2308.14286", bckd_box=BoxIoUConfig())
-
-# Rows of the LD paper's table of feature imitation.
-_register("fitnets", "imitation of the pyramid, every cell (FitNets)", "1412.6550", feature=FeatureMSEConfig())
-_register("inside_gt", "imitation inside the boxes", _LD, feature=FeatureMSEConfig(region="inside_gt"))
-_register("main_region", "imitation on the positives", _LD, feature=FeatureMSEConfig(region="main"))
-_register(
-    "fine_grained",
-    "imitation near objects (CVPR 2019)",
-    "1906.03609",
-    feature=FeatureMSEConfig(region="fine_grained"),
-)
-_register(
-    "defeat",
-    "imitation, foreground and background apart (DeFeat, CVPR 2021)",
-    "2103.14475",
-    foreground=FeatureMSEConfig(region="inside_gt"),
-    background=FeatureMSEConfig(region="outside_gt", weight=4.0),
-)
-_register("gi", "imitation where the two disagree most (GID)", "2103.02340", feature=FeatureMSEConfig(region="gi"))
-
-# Rival methods.
-_register("crosskd", "student's features through the teacher's head (CVPR 2024)", "2306.11369", **_CROSS)
-_register("crosskd_pkd", "CrossKD and PKD together", "2306.11369", **_CROSS, cross_pkd=PearsonFeatureConfig())
-_register("pkd", "correlation of pyramid channels (PKD, NeurIPS 2022)", "2207.02039", pkd=PearsonFeatureConfig())
-_register(
-    "cwd",
-    "channels as distributions over the image (CWD, ICCV 2021)",
-    "2011.13256",
-    cwd=ChannelKLConfig(),
-    cwd_cls=ChannelKLConfig(on="logits", weight=5.0),
-)
-_register("fgd", "focal and global features (FGD, CVPR 2022)", "2111.11837", fgd=FocalGlobalConfig())
-_register("mgd", "teacher's map generated from masked cells (MGD)", "2205.01529", mgd=MaskedGenerationConfig())
-_register("dist", "correlation of class scores (DIST, NeurIPS 2022)", "2205.10536", dist=CorrelationConfig())

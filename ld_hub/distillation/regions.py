@@ -24,8 +24,9 @@ from ld_hub.structures import Assignment, DetectorSpec, Rows, StepCounts, Target
 
 Criterion = Literal["iof", "diou"]
 Levels = Literal["all", "with_positives"]
-OF_OVERLAPS = frozenset({"vlr", "main+vlr", "fine_grained"})  # regions made from overlaps of anchors and boxes
-OF_CLASSES = frozenset({"gi", "gi_batch"})  # regions made from the scores of common classes
+OF_OVERLAPS: set[str] = set()  # regions made from overlaps of anchors and boxes
+OF_CLASSES: set[str] = set()  # regions made from the scores of common classes
+OF_TEACHER: set[str] = set()  # regions that the teacher's predictions decide
 
 
 @dataclass(frozen=True)
@@ -248,11 +249,31 @@ def _overlaps(assignment: Assignment, region: str) -> Tensor:
     return assignment.overlaps
 
 
-REGIONS.register("main", main)
-REGIONS.register("all", everywhere)
-REGIONS.register("vlr", valuable_localization)
-REGIONS.register("main+vlr", main_and_valuable)
-REGIONS.register("inside_gt", inside_boxes)
-REGIONS.register("outside_gt", outside_boxes)
-REGIONS.register("fine_grained", fine_grained)
-REGIONS.register("confident", confident)
+def register_region(
+    name: str, function: RegionFunction, *, needs: Literal["nothing", "overlaps", "teacher", "classes"] = "nothing"
+) -> None:
+    """Make a region available to terms.
+
+    Args:
+        name: What `RegionConfig.region` calls it.
+        function: From a batch and the options to the rows.
+        needs: What it is made from, so that pairs without it are refused before the first step: overlaps of anchors
+            and boxes, which students of points have not; the teacher's predictions; scores of common classes, of both.
+    """
+    REGIONS.register(name, function)
+    if needs == "overlaps":
+        OF_OVERLAPS.add(name)
+    if needs == "classes":
+        OF_CLASSES.add(name)
+    if needs in ("teacher", "classes"):
+        OF_TEACHER.add(name)
+
+
+register_region("main", main)
+register_region("all", everywhere)
+register_region("vlr", valuable_localization, needs="overlaps")
+register_region("main+vlr", main_and_valuable, needs="overlaps")
+register_region("inside_gt", inside_boxes)
+register_region("outside_gt", outside_boxes)
+register_region("fine_grained", fine_grained, needs="overlaps")
+register_region("confident", confident, needs="teacher")

@@ -19,6 +19,7 @@ from ld_hub.distillation.correspondence import require_common_levels
 from ld_hub.distillation.inputs import TermInputs
 from ld_hub.distillation.regions import RegionConfig, require_region
 from ld_hub.errors import ConfigError
+from ld_hub.papers import Paper
 from ld_hub.registry import Registry
 from ld_hub.structures import DetectorSpec
 
@@ -72,8 +73,8 @@ class TermConfig(RegionConfig):
             return 1.0
         return (1 + math.cos(math.pi * (step - self.first_step) / (self.last_step - self.first_step))) / 2
 
-    def published(self: CONFIG, reference: str) -> CONFIG:
-        """The same term as a code base computes it (``"ld"`` or ``"bckd"``)."""
+    def published(self: CONFIG, reference: str, family: str) -> CONFIG:
+        """The same term as a code base (``"ld"`` or ``"bckd"``) computes it for a family of detectors."""
         return self
 
 
@@ -96,8 +97,12 @@ class Term(nn.Module, ABC, Generic[CONFIG]):
 
     Args:
         config: Its fields.
+
+    Attributes:
+        paper: Where it comes from; cards of the students that it taught cite it.
     """
 
+    paper: ClassVar[Paper | None] = None
     config_class: ClassVar[type[TermConfig]] = TermConfig
     needs: ClassVar[frozenset[str]] = frozenset()  # maps it asks both detectors for: "features", "towers"
     any_grid: ClassVar[bool] = False  # whether the two may stand on different cells: it compares decoded boxes alone
@@ -129,6 +134,17 @@ class Term(nn.Module, ABC, Generic[CONFIG]):
     @abstractmethod
     def forward(self, inputs: TermInputs) -> Tensor:
         """The weighted loss of a batch, a scalar."""
+
+    def loops(self, inputs: TermInputs) -> float:
+        """The same number by plain Python loops over images and rows, slow and easy to read.
+
+        It is what tests compare `forward` with, on random batches in which both detectors have the same rows and
+        classes. See `ld_hub.distillation.plain`.
+
+        Raises:
+            NotImplementedError: If the term has none.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no second version in loops")
 
 
 TERMS: Registry[type[Term[TermConfig]]] = Registry("term")
@@ -166,7 +182,7 @@ class SampleMeanConfig(TermConfig):
 
     count_eps: float = 0.0
 
-    def published(self: _SAMPLES, reference: str) -> _SAMPLES:
+    def published(self: _SAMPLES, reference: str, family: str) -> _SAMPLES:
         """Under ``"bckd"`` only levels with positives count."""
         if reference != "bckd":
             return self

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ld_hub.errors import ConfigError
+from ld_hub.registry import MODELS
 
 # Reference SPEC 7. VOC's 4 epochs are over a data set that is repeated three times.
 PRESET_EPOCHS = {"1x": 12.0, "2x": 24.0, "voc": 12.0}
@@ -15,11 +17,6 @@ BASE_BATCH = 16  # images per optimizer step that base learning rates are given 
 BASE_LR = {"sgd": 0.01, "adamw": 1e-4}
 WARMUP_STEPS = 500
 WARMUP_RATIO = 0.001
-
-# What published configurations of a family set differently (reference SPEC 7); see `TrainConfig.for_family`.
-FAMILY_TRAINING: dict[str, dict[str, Any]] = {
-    "fcos": {"bias_lr_factor": 2.0, "bias_weight_decay": 0.0, "warmup_ratio": 1 / 3},
-}
 
 
 @dataclass(frozen=True)
@@ -130,12 +127,12 @@ class TrainConfig:
         _check_ranges(self)
 
     def for_family(self, family: str) -> TrainConfig:
-        """The same settings, with the published ones of a family of detectors (`FAMILY_TRAINING`) where none is given.
+        """The same settings, with the published ones of a family of detectors where none is given.
 
         Args:
-            family: ``"gfocal"``, ``"fcos"``, ...
+            family: ``"gfocal"``, ``"fcos"``, ...; what it sets stands in its file (`DenseDetector.train_settings`).
         """
-        published: dict[str, Any] = FAMILY_TRAINING.get(family, {})
+        published: Mapping[str, Any] = MODELS[family].build.train_settings if family in MODELS else {}
         return replace(self, **{name: value for name, value in published.items() if getattr(self, name) is None})
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,18 +1,47 @@
-"""Files on disk and on the Hub: atomic writes, safetensors, config.json, downloads. Never a pickle."""
+"""Files on disk and on the Hub: atomic writes, safetensors, config.json, downloads. Never a pickle.
 
-from ld_hub.hub.config_file import CONFIG_NAME, MODEL_TYPE, no_model, read_config, write_json
-from ld_hub.hub.download import download, origin_of
-from ld_hub.hub.fetch import disk_errors, fetch_file, offline, one_at_a_time
-from ld_hub.hub.files import (
-    atomic_directory,
-    atomic_file,
-    atomic_write,
-    cache_root,
-    describe_bytes,
-    new_directory,
-    sha256_of,
-)
-from ld_hub.hub.weights_file import WEIGHTS_NAME, load_safetensors, refuse_non_finite, save_safetensors, tensor_shapes
+Names are imported from their files at first use: safetensors brings torch, downloads huggingface_hub, and most callers
+want neither.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ld_hub.hub.config_file import CONFIG_NAME, MODEL_TYPE, no_model, read_config, write_json
+    from ld_hub.hub.downloads import download, origin_of
+    from ld_hub.hub.fetch import disk_errors, fetch_file, offline, one_at_a_time
+    from ld_hub.hub.files import (
+        WEIGHTS_NAME,
+        atomic_directory,
+        atomic_file,
+        atomic_write,
+        cache_root,
+        describe_bytes,
+        new_directory,
+        sha256_of,
+    )
+    from ld_hub.hub.weights_file import load_safetensors, refuse_non_finite, save_safetensors, tensor_shapes
+
+_FILES = {
+    "config_file": ("CONFIG_NAME", "MODEL_TYPE", "no_model", "read_config", "write_json"),
+    "downloads": ("download", "origin_of"),
+    "fetch": ("disk_errors", "fetch_file", "offline", "one_at_a_time"),
+    "files": (
+        "WEIGHTS_NAME",
+        "atomic_directory",
+        "atomic_file",
+        "atomic_write",
+        "cache_root",
+        "describe_bytes",
+        "new_directory",
+        "sha256_of",
+    ),
+    "weights_file": ("load_safetensors", "refuse_non_finite", "save_safetensors", "tensor_shapes"),
+}
+_FILE_OF = {name: file for file, names in _FILES.items() for name in names}
 
 __all__ = [
     "CONFIG_NAME",
@@ -39,3 +68,11 @@ __all__ = [
     "tensor_shapes",
     "write_json",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FILE_OF:
+        raise AttributeError(f"module 'ld_hub.hub' has no attribute '{name}'")
+    value = getattr(importlib.import_module(f"ld_hub.hub.{_FILE_OF[name]}"), name)
+    globals()[name] = value
+    return value

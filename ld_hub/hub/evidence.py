@@ -26,7 +26,7 @@ from huggingface_hub import snapshot_download
 from ld_hub.checked import Scalar, Source, read_fields, shorten
 from ld_hub.errors import CheckpointError, EvaluationError, HubError, MissingFileError
 from ld_hub.hub.config_file import parse_json
-from ld_hub.hub.download import TRANSPORT_ERROR, download, first_line, leaks, secrets_in_use
+from ld_hub.hub.downloads import TRANSPORT_ERROR, download, first_line, leaks, secrets_in_use
 from ld_hub.hub.fetch import offline
 
 FORMAT = "ld_hub.evaluation"
@@ -320,7 +320,7 @@ def download_evidence(repo_id: str, revision: str | None = None, *, token: str |
         The local directory, all of one commit.
 
     Raises:
-        HubError: As `ld_hub.hub.download`.
+        HubError: As `ld_hub.hub.downloads`.
     """
     directory = download(repo_id, revision, token=token)
     try:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from ld_hub.errors import ConfigError, MissingFileError
 
+WEIGHTS_NAME = "model.safetensors"
+
 
 def atomic_write(path: str | Path, data: str | bytes) -> Path:
     """Write a whole file so that a reader sees the old one or the new one, never a part.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ld_hub.errors import HubError, LdHubError
-from ld_hub.hub.download import first_line, leaks, secrets_in_use, status_of
+from ld_hub.hub.downloads import first_line, leaks, secrets_in_use, status_of
 from ld_hub.hub.fetch import offline
 from ld_hub.version import __version__
 

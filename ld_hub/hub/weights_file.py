@@ -15,8 +15,6 @@ from torch import Tensor
 from ld_hub.errors import CheckpointError, MissingFileError
 from ld_hub.hub.files import atomic_file, describe_bytes
 
-WEIGHTS_NAME = "model.safetensors"
-
 
 def save_safetensors(
     state_dict: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None

@@ -1,26 +1,14 @@
-"""Flags of `ld_hub.train` and `ld_hub.distill`: the fields of dataclasses, on the command line and in YAML.
-
-Distilling parses twice: once to learn the recipe, then with a flag for each field of each of its terms.
-"""
+"""Flags of `ld_hub.train` and `ld_hub.distill`: fields of dataclasses. Those of the training are `TrainConfig`'s."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import inspect
-import re
-import textwrap
-from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from ld_hub.engine.train_config import TrainConfig
+from ld_hub.data.discovery import require_places
 from ld_hub.errors import ConfigError
 from ld_hub.hub import offline
-
-Arguments = TypeVar("Arguments")
-WIDTH = 78  # columns of texts in --help
 
 
 @dataclass(frozen=True)
@@ -45,6 +33,24 @@ class DataArguments:
     val_images: str | None = None
     val_annotations: str | None = None
     on_bad_box: Literal["drop", "error"] = "drop"
+
+    def require(self) -> None:
+        """Refuse places that do not exist, or are not named, before anything is read or imported.
+
+        Raises:
+            MissingFileError: If there is no such directory or file.
+            ConfigError: If the flags do not say where the data is.
+        """
+        if self.data is None and (self.train_images is None or self.train_annotations is None):
+            raise ConfigError(
+                "Say where the data is: --data DIR, or both --train_images DIR and --train_annotations FILE."
+            )
+        require_places(self.data, images=self.train_images, annotations=self.train_annotations)
+        if self.data is None and self.val_annotations is None:
+            return
+        if self.data is None and self.val_images is None:
+            raise ConfigError("--val_annotations needs --val_images DIR beside it.")
+        require_places(self.data, images=self.val_images, annotations=self.val_annotations)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,15 @@ class ModelArguments:
     pretrained_backbone: bool = True
     backbone_checkpoint: str | None = None
     checkpoint: str | None = None
+
+    def require_one_start(self) -> None:
+        """Refuse two sources of the same weights.
+
+        Raises:
+            ConfigError: If there are two.
+        """
+        if self.checkpoint is not None and self.backbone_checkpoint is not None:
+            raise ConfigError("--checkpoint and --backbone_checkpoint exclude each other: a checkpoint has a backbone.")
 
 
 @dataclass(frozen=True)
@@ -187,196 +202,3 @@ class HubArguments:
             raise ConfigError("--push_to_hub and --hub_model_id ORG/NAME belong together: give both, or neither.")
         if self.push_to_hub and offline():
             raise ConfigError(f"--push_to_hub needs the network, which {offline()} forbids: unset it, or push later.")
-
-
-GROUPS: dict[type[Any], str] = {
-    DataArguments: "data",
-    ModelArguments: "model",
-    DistillArguments: "distillation",
-    TeacherArguments: "teacher's training (with --train_teacher)",
-    TrainConfig: "training",
-    HubArguments: "publishing",
-}
-TERMS_FLAG = re.compile(r"--terms\.[\w.]+(=.*)?$", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Command:
-    """One of the two commands.
-
-    Attributes:
-        program: How it is called.
-        summary: What it does.
-        name_help: What its NAME is.
-        groups: Dataclasses whose fields are its flags.
-        examples: Last lines of the help.
-        more: What the help says about a flag beside its field's text, by name.
-    """
-
-    program: str
-    summary: str
-    name_help: str
-    groups: tuple[type[Any], ...]
-    examples: str
-    more: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """A parsed command line.
-
-    Attributes:
-        name: Positional NAME.
-        values: All flags by name, as plain values.
-        terms: Values of the terms' flags by term and field.
-        yaml: The same as text for ``--config``.
-    """
-
-    name: str
-    values: dict[str, Any]
-    yaml: str
-    terms: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def of(self, kind: type[Arguments], **changes: Any) -> Arguments:
-        """The flags that are fields of a dataclass, as that dataclass."""
-        names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]  # any dataclass
-        return kind(**{**{name: self.values[name] for name in names}, **changes})
-
-
-def parse(command: Command, argv: Sequence[str], recipe: Any = None, *, any_terms: bool = False) -> Parsed:
-    """Parse a command line.
-
-    Args:
-        command: Which command.
-        argv: Arguments after the program's name.
-        recipe: Recipe whose terms get flags.
-        any_terms: First pass: take any ``--terms`` without looking at it, and leave ``--help`` to the second pass.
-
-    Raises:
-        ConfigError: If something is unknown, missing or of the wrong type; names the flag.
-        SystemExit: After ``--help`` and ``--print_config``.
-    """
-    parser = make_parser(command, recipe, any_terms=any_terms)
-    try:
-        found = parser.parse_args(without_terms(argv) if any_terms else list(argv))
-    except ArgumentError as error:
-        raise ConfigError(_readable(str(error), parser)) from None
-    values = found.as_dict()
-    terms = values.pop("terms", None) or {}
-    values.pop("config", None)
-    text = parser.dump(found)
-    return Parsed(name=values.pop("name"), values=values, yaml=text, terms=terms)
-
-
-def without_terms(argv: Sequence[str]) -> list[str]:
-    """The arguments without ``--terms.TERM.FIELD VALUE`` and without ``--help``."""
-    kept: list[str] = []
-    skip = False
-    for argument in argv:
-        if skip:
-            skip = False
-        elif TERMS_FLAG.match(argument):
-            skip = "=" not in argument
-        elif argument not in ("-h", "--help"):
-            kept.append(argument)
-    return kept
-
-
-def make_parser(command: Command, recipe: Any = None, *, any_terms: bool = False) -> Any:
-    """The parser of a command; with a recipe, including a flag for each field of its terms."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(
-        prog=command.program,
-        usage=f"{command.program} NAME --data DIR [flags]",
-        description=textwrap.fill(command.summary, WIDTH),
-        epilog=command.examples,
-        exit_on_error=False,
-        allow_abbrev=False,
-        formatter_class=_formatter(),
-    )
-    parser.add_argument("name", type=str, metavar="NAME", help=command.name_help)
-    parser.add_argument("--config", action="config", help="YAML file with values of these flags.")
-    for kind in command.groups:
-        group = parser.add_argument_group(GROUPS[kind], _first_line(kind))
-        _add_fields(group, kind, more=command.more)
-    if any_terms:
-        parser.add_argument("--terms", type=dict, default=None)  # in a YAML file
-    for name, config in [] if recipe is None else recipe.terms.items():
-        title = f"term {name} of the recipe {recipe.name} ({config.kind}; other recipes have other terms)"
-        _add_fields(parser.add_argument_group(title), type(config), f"terms.{name}.", vars(config))
-    return parser
-
-
-def _add_fields(
-    group: Any,
-    kind: type[Any],
-    prefix: str = "",
-    values: dict[str, Any] | None = None,
-    more: dict[str, str] | None = None,
-) -> None:
-    hints, texts = get_type_hints(kind), field_texts(kind)
-    for item in dataclasses.fields(kind):
-        default = item.default if values is None else values[item.name]
-        text = " ".join([texts[item.name], *filter(None, [(more or {}).get(item.name)])])
-        group.add_argument(f"--{prefix}{item.name}", help=text, **_typed(hints[item.name], default))
-
-
-def _typed(hint: Any, default: Any) -> dict[str, Any]:
-    """How a field's type is written on a command line."""
-    inner = [part for part in get_args(hint) if part is not type(None)]
-    tuples = [part for part in (hint, *inner) if get_origin(part) is tuple]
-    if tuples:
-        first, second = get_args(tuples[0])[:2]
-        many: Any = "+" if second is Ellipsis else 2
-        return {"type": first, "nargs": many, "default": default if default is None else list(default)}
-    if hint is bool or bool in inner:  # --flag alone means true
-        return {"type": hint, "nargs": "?", "const": True, "default": default}
-    return {"type": hint, "default": default}
-
-
-def field_texts(kind: type[Any]) -> dict[str, str]:
-    """What the docstring of a dataclass (and of its bases) says about each field, on one line."""
-    texts: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        section = inspect.cleandoc(base.__doc__ or "").partition("\nAttributes:\n")[2].split("\n\n")[0]
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {5,}.*)*)", section, re.MULTILINE):
-            texts[name] = " ".join(text.replace("``", "").split())
-    return texts
-
-
-def _first_line(kind: type[Any]) -> str:
-    return textwrap.fill((kind.__doc__ or "").split("\n", 1)[0], WIDTH)
-
-
-def _formatter() -> type[Any]:
-    """Help as of jsonargparse, with the examples' lines left as they are."""
-    import argparse
-
-    from jsonargparse import DefaultHelpFormatter
-
-    class Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-        pass
-
-    return Formatter
-
-
-def _readable(message: str, parser: Any) -> str:
-    """A message of jsonargparse as one sentence with the flag's name."""
-    message = re.sub(r"<class '([\w.]+)'>|typing\.", r"\1", message)
-    value = re.search(r"Given value: (.*)", message)
-    key = re.search(r'Parser key "([\w.]+)"', message)
-    types = re.search(r"Subtypes: \[(.*)\]", message)
-    if key and value and types:
-        expected = types.group(1).replace(", NoneType", "")
-        return f"--{key.group(1)}: expected {expected}, got {value.group(1)!r}."
-    if key:
-        return f"--{key.group(1)}: {' '.join(message.split(':', 1)[1].split())}."
-    unknown = re.search(r"unrecognized arguments: (\S+)|Option '(\S+)' is not accepted", message)
-    if unknown:
-        name = (unknown.group(1) or f"--{unknown.group(2)}").split("=")[0]
-        known = [option for action in parser._actions for option in action.option_strings]
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(close)}?" if close else "`--help` lists the flags."
-        return f"Unknown flag or key {name}. {hint}"
-    return f"{' '.join(message.split())}. `--help` explains the flags."

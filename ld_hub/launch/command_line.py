@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ld_hub.hub.download import TOKEN_TEXT, secrets_in_use
+from ld_hub.hub.downloads import TOKEN_TEXT, secrets_in_use
 
 COMMAND_NAME = "command.txt"  # of a run directory: a line for its start, and one for each continuation
 HIDDEN = "***"

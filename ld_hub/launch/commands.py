@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ld_hub.distillation import Recipe, get_recipe, list_recipes
-from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub import catalog
 from ld_hub.engine.train_config import TrainConfig
-from ld_hub.errors import ConfigError, LdHubError
-from ld_hub.launch.arguments import (
-    Command,
-    DataArguments,
-    DistillArguments,
-    HubArguments,
-    ModelArguments,
-    Parsed,
-    TeacherArguments,
-    parse,
-)
-from ld_hub.launch.command_line import COMMAND_NAME, with_this_start
-from ld_hub.launch.recipe_files import find_recipe
+from ld_hub.errors import ConfigError, LdHubError, MissingFileError
+from ld_hub.launch.arguments import DataArguments, DistillArguments, HubArguments, ModelArguments, TeacherArguments
+from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
+from ld_hub.launch.recipe_files import find_recipe, recipe_flags
+from ld_hub.models.names import find, require_model, split_tag
 
 if TYPE_CHECKING:
+    from ld_hub.distillation import Recipe
     from ld_hub.engine.trainer import RunResult
     from ld_hub.models.detector import DenseDetector
     from ld_hub.structures import Teaching
@@ -63,7 +56,7 @@ DISTILL = Command(
   ... --recipe mine.yaml --balance gradient   a recipe of your own, balanced
   ... --teacher runs/a/model,runs/b/model     two teachers
   ... --config arguments.yaml --resume        flags from a file that a run wrote""",
-    more={"recipe": f"Registered: {', '.join(list_recipes())}; `ld-hub recipes` says what they are."},
+    more={"recipe": f"Registered: {', '.join(catalog.recipes())}; `ld-hub recipes` says what they are."},
 )
 
 
@@ -77,8 +70,10 @@ def train(argv: Sequence[str]) -> int:
         LdHubError: For everything a user can cause.
     """
     parsed = parse(TRAIN, argv)
+    require_start(parsed)
     config = _config(parsed)
 
+    from ld_hub.engine.checkpoint import RunDirectory
     from ld_hub.engine.trainer import DetectionTrainer
     from ld_hub.launch.start import build_model, load_data
 
@@ -98,15 +93,18 @@ def train(argv: Sequence[str]) -> int:
 
 def distill(argv: Sequence[str]) -> int:
     """Run `ld_hub.distill` and return its exit code; see `train`."""
-    parsed, recipe, teacher_name = parse_distill(argv)
+    typed = parse_distill(argv)
+    typed.require()
+    parsed, recipe = typed.parsed, typed.make_recipe()
     config = _config(parsed)
 
+    from ld_hub.engine.checkpoint import RunDirectory
     from ld_hub.engine.trainer import DistillationTrainer
     from ld_hub.launch.start import STRUCTURE, build_model, load_data, skeleton
     from ld_hub.launch.teachers import Pupil, TeacherWanted, find_teacher, train_teacher
 
     flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
-    names = _teacher_names(teacher_name, flags)
+    names = _teacher_names(typed.teacher, flags)
     wanted = [TeacherWanted(parsed.name, name, flags, parsed.of(TeacherArguments), data) for name in names]
     training, evaluation = load_data(data)
     if flags.train_teacher:
@@ -145,33 +143,88 @@ def _teaching(recipe: Recipe, flags: DistillArguments, teachers: Sequence[str]) 
     )
 
 
-def parse_distill(argv: Sequence[str]) -> tuple[Parsed, Recipe, str]:
-    """Parse in two passes: which recipe, then its terms.
+@dataclass(frozen=True)
+class TypedDistillation:
+    """A command line of `ld_hub.distill`, before anything of it is made.
 
-    Returns:
-        The flags, the recipe with the changes asked for, and the teacher's name or directory.
+    Attributes:
+        parsed: Its flags.
+        recipe: Name or file of the recipe.
+        teacher: Name or directory of the teacher; several are separated by commas.
+        family: Of the student.
+    """
+
+    parsed: Parsed
+    recipe: str
+    teacher: str
+    family: str
+
+    def make_recipe(self) -> Recipe:
+        """The recipe, with the changes asked for.
+
+        Raises:
+            ConfigError: If a field has a value that cannot work.
+        """
+        reference = self.parsed.of(DistillArguments).reference
+        return find_recipe(self.recipe, self.family, reference).with_terms(**self.parsed.terms)
+
+    def require(self) -> None:
+        """Refuse what leads nowhere, before anything is read or imported; as `require_start`.
+
+        Raises:
+            ConfigError: If flags exclude each other, or data or classes are not said.
+            MissingFileError: If there is no such directory or file.
+            UnknownNameError: If there is no such teacher.
+        """
+        flags = self.parsed.of(DistillArguments)
+        require_start(self.parsed)
+        flags.classes()
+        for name in _teacher_names(self.teacher, flags):
+            require_model(name)
+        _require_files(teacher_checkpoint=flags.teacher_checkpoint)
+
+
+def parse_distill(argv: Sequence[str]) -> TypedDistillation:
+    """Parse in two passes: which recipe, then its terms.
 
     Raises:
         ConfigError: If a flag is wrong, or nothing says who teaches.
         UnknownNameError: If there is no such model or recipe.
     """
-    from ld_hub.models.names import find, split_tag
-
     if any(flag in argv for flag in ("-h", "--help")):
-        parse(DISTILL, argv, _recipe_for_help(argv))  # prints the help and exits
+        parse(DISTILL, argv, _flags_for_help(argv))  # prints the help and exits
     first = parse(DISTILL, argv, any_terms=True)
-    entry = find(split_tag(first.name)[0]).distilled
-    flags = first.of(DistillArguments)
-    if flags.recipe is None and entry is None:
+    entry = find(split_tag(first.name)[0])
+    distilled, flags = entry.distilled, first.of(DistillArguments)
+    if flags.recipe is None and distilled is None:
         raise ConfigError(f"'{first.name}' is no distilled name: say how to distil, e.g. --recipe vlr.")
-    if flags.teacher is None and entry is None:
+    if flags.teacher is None and distilled is None:
         raise ConfigError(f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR.")
-    family = find(split_tag(first.name)[0]).family
-    recipe = find_recipe(flags.recipe or (entry.recipe if entry else "")).for_family(family)
-    if flags.reference is not None:
-        recipe = recipe.published(flags.reference)
-    parsed = parse(DISTILL, argv, recipe)
-    return parsed, recipe.with_terms(**parsed.terms), flags.teacher or (entry.teacher if entry else "")
+    recipe = flags.recipe or (distilled.recipe if distilled else "")
+    teacher = flags.teacher or (distilled.teacher if distilled else "")
+    parsed = parse(DISTILL, argv, recipe_flags(recipe, entry.family, flags.reference))
+    return TypedDistillation(parsed, recipe, teacher, entry.family)
+
+
+def require_start(parsed: Parsed) -> None:
+    """Refuse what a run cannot start from, before anything is read or imported.
+
+    Raises:
+        ConfigError: If flags exclude each other, or do not say where the data is.
+        MissingFileError: If there is no such directory or file.
+        UnknownNameError: If there is no such model.
+    """
+    model = parsed.of(ModelArguments)
+    find(split_tag(parsed.name)[0])
+    model.require_one_start()
+    parsed.of(DataArguments).require()
+    _require_files(backbone_checkpoint=model.backbone_checkpoint)
+
+
+def _require_files(**flags: str | None) -> None:
+    for flag, file in flags.items():
+        if file is not None and not Path(file).expanduser().exists():
+            raise MissingFileError(f"--{flag}: no file '{file}'.")
 
 
 def _teacher_names(given: str, flags: DistillArguments) -> list[str]:
@@ -190,20 +243,20 @@ def _by_name(teachers: Sequence[DenseDetector]) -> dict[str, DenseDetector]:
     return dict(zip(keys, teachers, strict=True))
 
 
-def _recipe_for_help(argv: Sequence[str]) -> Recipe:
-    """The recipe whose terms the help shows; what the rest of the command line says does not matter."""
-    from ld_hub.models.names import find
-
+def _flags_for_help(argv: Sequence[str]) -> RecipeFlags:
+    """The terms that the help shows; what the rest of the command line says does not matter."""
     try:
         first = parse(DISTILL, argv, any_terms=True)
-        name = first.values["recipe"] or getattr(find(first.name).distilled, "recipe", "ld")
-        return find_recipe(name)
+        entry = find(split_tag(first.name)[0])
+        return recipe_flags(first.values["recipe"] or getattr(entry.distilled, "recipe", "ld"), entry.family)
     except LdHubError:
-        return get_recipe("ld")
+        return recipe_flags("ld", "gfocal")
 
 
 def _config(parsed: Parsed) -> TrainConfig:
     """The training settings; the run directory is refused before anything slow happens."""
+    from ld_hub.engine.checkpoint import RunDirectory
+
     parsed.of(HubArguments)  # refuses what could not be published after the training
     given = parsed.values["output_dir"]
     config = parsed.of(TrainConfig, output_dir=str(Path("runs") / parsed.name) if given == "runs/run" else given)
@@ -222,6 +275,8 @@ def _seed(config: TrainConfig) -> None:
 
 def _attachments(parsed: Parsed, config: TrainConfig, argv: Sequence[str]) -> dict[str, str]:
     """What the run directory gets beside the trainer's own files."""
+    from ld_hub.launch.command_line import COMMAND_NAME, with_this_start
+
     command = with_this_start(Path(config.output_dir), argv)
     return {"arguments.yaml": parsed.yaml, **({} if command is None else {COMMAND_NAME: command})}
 

@@ -13,7 +13,7 @@ import torch
 from ld_hub.data import DetectionSet
 from ld_hub.data import load_data as read_split
 from ld_hub.engine.labels import require_order
-from ld_hub.errors import CheckpointError, ConfigError
+from ld_hub.errors import CheckpointError
 from ld_hub.hub import CONFIG_NAME
 from ld_hub.launch.arguments import DataArguments, ModelArguments
 from ld_hub.models.checkpoints.convert import load_checkpoint
@@ -35,8 +35,7 @@ def load_data(arguments: DataArguments) -> tuple[DetectionSet, DetectionSet | No
         ConfigError: If the arguments do not say where they are; whatever `ld_hub.data.load_data` raises.
     """
     given = arguments
-    if given.data is None and (given.train_images is None or given.train_annotations is None):
-        raise ConfigError("Say where the data is: --data DIR, or both --train_images DIR and --train_annotations FILE.")
+    given.require()
     bad = given.on_bad_box
     train = read_split(
         given.data, "train", images=given.train_images, annotations=given.train_annotations, on_bad_box=bad
@@ -53,8 +52,6 @@ def load_evaluation(arguments: DataArguments) -> DetectionSet | None:
     given = arguments
     if given.data is None and given.val_annotations is None:
         return None
-    if given.data is None and given.val_images is None:
-        raise ConfigError("--val_annotations needs --val_images DIR beside it.")
     return read_split(
         given.data, "val", images=given.val_images, annotations=given.val_annotations, on_bad_box=given.on_bad_box
     )
@@ -78,8 +75,7 @@ def build_model(
     """
     options: dict[str, Any] = {key: getattr(arguments, key) for key in STRUCTURE}
     whole, fetch = arguments.checkpoint is not None, arguments.pretrained_backbone
-    if whole and arguments.backbone_checkpoint is not None:
-        raise ConfigError("--checkpoint and --backbone_checkpoint exclude each other: a checkpoint has a backbone.")
+    arguments.require_one_start()
     if not whole and not fetch and arguments.backbone_checkpoint is None:
         options |= SCRATCH
         say(f"{name}: the backbone starts from random numbers, so all its stages and batch norms are trained.")

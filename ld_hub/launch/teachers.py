@@ -18,8 +18,8 @@ from ld_hub.launch.arguments import DataArguments, DistillArguments, ModelArgume
 from ld_hub.launch.start import Say, build_model, skeleton
 from ld_hub.models.checkpoints.convert import load_checkpoint
 from ld_hub.models.detector import DenseDetector
-from ld_hub.models.factory import create_model, get_pretrained_cfg, is_model
-from ld_hub.models.names import available
+from ld_hub.models.factory import create_model
+from ld_hub.models.names import available, get_pretrained_cfg, is_model
 from ld_hub.structures import DetectorSpec
 
 

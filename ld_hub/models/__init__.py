@@ -1,5 +1,1 @@
-"""Detectors by name; importing the package registers every family."""
-
-from ld_hub.models import atss, fcos, gfocal, retinanet
-
-__all__ = ["atss", "fcos", "gfocal", "retinanet"]
+"""Detectors by name: one file per family, and what all of them share."""

@@ -18,13 +18,25 @@ from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.layers.towers import PRIOR_BIAS, Scale, TowerHead, predictor
 from ld_hub.losses import CenternessCriterion
+from ld_hub.models.checkpoints.key_maps import head_names, register_key_map
 from ld_hub.models.checkpoints.weights import published
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.ops.grids import square_anchor_grid
+from ld_hub.papers import Paper, register_paper
 from ld_hub.registry import MODELS, Distilled, ModelEntry
 from ld_hub.structures import BoxCoder, HeadMaps, Priors
 
+PAPER = register_paper(
+    Paper(
+        "1912.02424",
+        "zhang2020atss",
+        "Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive Training Sample Selection",
+        "Zhang, Shifeng and Chi, Cheng and Yao, Yongqiang and Lei, Zhen and Li, Stan Z.",
+        2020,
+        "CVPR",
+    )
+)
 POSTPROCESS = {  # as the code bases whose weights have these boxes: OpenMMLab's and LD's
     "delta": PostprocessConfig(prefilter="pair"),
     "bins": PostprocessConfig(),
@@ -88,6 +100,8 @@ class ATSS(DenseDetector):
 
     config_class = ATSSConfig
     family = "atss"
+    title = "ATSS"
+    paper = PAPER
     config: ATSSConfig
 
     def __init__(self, config: ATSSConfig, **options: Any) -> None:
@@ -123,3 +137,4 @@ def _register() -> None:
 
 
 _register()
+register_key_map("atss", head_names(cls="atss_cls", box="atss_reg", quality="atss_centerness"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +19,7 @@ from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.models.label_names import make_labels
 from ld_hub.models.timm_methods import TimmMethods
 from ld_hub.ops.grids import level_shapes
+from ld_hub.papers import Paper
 from ld_hub.preprocessing import DataConfig
 from ld_hub.structures import (
     Assigner,
@@ -65,6 +66,11 @@ class DenseDetector(TimmMethods):
 
     config_class: ClassVar[type[DetectorConfig]] = DetectorConfig
     family: ClassVar[str] = ""
+    title: ClassVar[str] = ""  # what cards call the family
+    paper: ClassVar[Paper | None] = None
+    train_settings: ClassVar[
+        Mapping[str, Any]
+    ] = {}  # what its published configurations set differently (`TrainConfig`)
     coder: BoxCoder
     assigner: Assigner
     criterion: Criterion
@@ -112,6 +118,11 @@ class DenseDetector(TimmMethods):
             ConfigError: If the number of names or ids is not C, or an id is not a whole number.
         """
         self.label_names, self.category_ids = make_labels(self.config.num_classes, label_names, category_ids)
+
+    @property
+    def papers(self) -> tuple[Paper, ...]:
+        """What a card cites for the architecture."""
+        return (self.paper,) if self.paper else ()
 
     @property
     def spec(self) -> DetectorSpec:

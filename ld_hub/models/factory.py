@@ -14,28 +14,8 @@ from ld_hub.models.checkpoints.pretrained import load_pretrained, make_config
 from ld_hub.models.checkpoints.published import model_directory, tag_config, tag_options
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.detector_config import BuildOptions
-from ld_hub.models.names import (
-    find,
-    get_pretrained_cfg,
-    is_model,
-    list_models,
-    list_modules,
-    list_pretrained,
-    parse_source,
-    saved_directory,
-    split_tag,
-)
+from ld_hub.models.names import find, get_pretrained_cfg, parse_source, saved_directory, split_tag
 from ld_hub.registry import MODELS, PretrainedCfg
-
-__all__ = [
-    "create_model",
-    "get_pretrained_cfg",
-    "is_model",
-    "list_models",
-    "list_modules",
-    "list_pretrained",
-    "model_entrypoint",
-]
 
 
 def create_model(

@@ -5,9 +5,9 @@ Boxes are edge distances, as published, or, to be distilled by LD, distributions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,25 @@ from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.layers.towers import PRIOR_BIAS, Scale, TowerHead, predictor
 from ld_hub.losses import CenternessCriterion
+from ld_hub.models.checkpoints.key_maps import head_names, register_key_map
 from ld_hub.models.checkpoints.weights import published
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.ops.grids import point_grid
+from ld_hub.papers import Paper, register_paper
 from ld_hub.registry import MODELS, Distilled, ModelEntry
 from ld_hub.structures import BoxCoder, HeadMaps, Priors
 
+PAPER = register_paper(
+    Paper(
+        "1904.01355",
+        "tian2019fcos",
+        "{FCOS}: Fully Convolutional One-Stage Object Detection",
+        "Tian, Zhi and Shen, Chunhua and Chen, Hao and He, Tong",
+        2019,
+        "ICCV",
+    )
+)
 POSTPROCESS = {  # as the configurations whose weights have these boxes: OpenMMLab's and LD's
     "relu": PostprocessConfig(prefilter="pair"),
     "exp": PostprocessConfig(nms_iou=0.5, prefilter="pair"),
@@ -108,6 +120,11 @@ class FCOS(DenseDetector):
 
     config_class = FCOSConfig
     family = "fcos"
+    title = "FCOS"
+    paper = PAPER
+    train_settings: ClassVar[Mapping[str, Any]] = {  # reference SPEC 7
+        "bias_lr_factor": 2.0, "bias_weight_decay": 0.0, "warmup_ratio": 1 / 3,
+    }  # fmt: skip
     config: FCOSConfig
 
     def __init__(self, config: FCOSConfig, **options: Any) -> None:
@@ -150,3 +167,7 @@ def _register() -> None:
 
 
 _register()
+# Files of early 2020 say fcos_cls, which OpenMMLab has called conv_cls since
+register_key_map(
+    "fcos", head_names(cls="(?:conv|fcos)_cls", box="(?:conv|fcos)_reg", quality="(?:conv|fcos)_centerness")
+)

@@ -19,6 +19,7 @@ from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.towers import PRIOR_BIAS, DistributionQuality, Scale, TowerHead, joint_logits, predictor
 from ld_hub.losses import box_loss, boxes_in_strides, distribution_focal_loss, quality_focal_loss_sum
+from ld_hub.models.checkpoints.key_maps import KeyMap, head_names, register_key_map
 from ld_hub.models.checkpoints.weights import published
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
@@ -26,9 +27,31 @@ from ld_hub.ops.boxes import overlap
 from ld_hub.ops.dist import mean_over_ranks, reduce_counts
 from ld_hub.ops.distribution import boxes_to_distances
 from ld_hub.ops.grids import square_anchor_grid
+from ld_hub.papers import Paper, register_paper
 from ld_hub.registry import MODELS, Distilled, ModelEntry
 from ld_hub.structures import Assignment, DenseOutput, HeadMaps, Priors, StepCounts
 
+PAPER = register_paper(
+    Paper(
+        "2006.04388",
+        "li2020gfl",
+        "Generalized Focal Loss: Learning Qualified and Distributed Bounding Boxes for Dense Object Detection",
+        "Li, Xiang and Wang, Wenhai and Wu, Lijun and Chen, Shuo and Hu, Xiaolin and Li, Jun and Tang, Jinhui and "
+        "Yang, Jian",
+        2020,
+        "NeurIPS",
+    )
+)
+SECOND = register_paper(
+    Paper(
+        "2011.12885",
+        "li2021gflv2",
+        "Generalized Focal Loss {V2}: Learning Reliable Localization Quality Estimation for Dense Object Detection",
+        "Li, Xiang and Wang, Wenhai and Hu, Xiaolin and Li, Jun and Tang, Jinhui and Yang, Jian",
+        2021,
+        "CVPR",
+    )
+)
 Reference = Literal["ld", "bckd"]
 IMITATION = ("fitnets", "inside_gt", "main_region", "fine_grained", "defeat", "gi")  # rows of LD's Table 6
 
@@ -200,6 +223,8 @@ class GFocal(DenseDetector):
 
     config_class = GFocalConfig
     family = "gfocal"
+    title = "GFocal"
+    paper = PAPER
     config: GFocalConfig
 
     def __init__(self, config: GFocalConfig, **options: Any) -> None:
@@ -209,6 +234,11 @@ class GFocal(DenseDetector):
         self.head = GFocalHead(config, coder.channels)
         self.assigner = ATSSAssigner()
         self.criterion = GFocalCriterion(coder, box_loss=config.box_loss)
+
+    @property
+    def papers(self) -> tuple[Paper, ...]:
+        """GFocalV2's too, where scores are multiplied by its quality."""
+        return (PAPER,) if self.config.quality == "none" else (PAPER, SECOND)
 
     def build_priors(self, shapes: LevelShapes, device: torch.device, dtype: torch.dtype) -> Priors:
         """One square anchor per cell."""
@@ -248,3 +278,13 @@ def _register() -> None:
 
 
 _register()
+register_key_map(
+    "gfocal",
+    head_names(cls="gfl_cls", box="gfl_reg")
+    + KeyMap(
+        (
+            (r"bbox_head\.reg_conf\.0\.(weight|bias)", r"head.quality.hidden.\1"),  # of GFocalV2
+            (r"bbox_head\.reg_conf\.2\.(weight|bias)", r"head.quality.out.\1"),
+        )
+    ),
+)

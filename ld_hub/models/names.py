@@ -6,10 +6,10 @@ import fnmatch
 import os
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-import timm
 
 from ld_hub.errors import ConfigError, MissingFileError, UnknownNameError, unknown_name
 from ld_hub.hub import CONFIG_NAME, no_model
@@ -185,9 +185,39 @@ def right_name(name: str) -> str | None:
         return " or ".join(f"'{known}'" for known in longer[:4])
     family, _, rest = _VERSION.sub(r"\1\2", name).partition("_")
     family = _normal(family)
-    if family in MODELS and timm.is_model(rest):
+    if family in MODELS and rest in timm_architectures():
         return f"create_model('{family}', backbone='{rest}')"
     return None
+
+
+def require_model(model_name: str | Path) -> None:
+    """Refuse what names no model, without making one.
+
+    Args:
+        model_name: As of `create_model`.
+
+    Raises:
+        UnknownNameError: If the model or its tag does not exist.
+        MissingFileError: If there is no such directory, or it holds no model.
+        ConfigError: If it is a file, or its source is unknown.
+    """
+    if saved_directory(model_name) is not None:
+        return
+    source, place = parse_source(str(model_name))
+    if source == "local-dir":
+        saved_directory(Path(place))
+    elif not source:
+        get_pretrained_cfg(place)
+
+
+@lru_cache(maxsize=1)
+def timm_architectures() -> frozenset[str]:
+    """Names of timm's models, read from its source: importing timm takes seconds."""
+    spec = find_spec("timm")
+    if spec is None or not spec.submodule_search_locations:
+        return frozenset()
+    files = Path(spec.submodule_search_locations[0], "models").glob("*.py")
+    return frozenset(name for file in files for name in _TIMM_MODEL.findall(file.read_text(encoding="utf-8")))
 
 
 def available(cfg: PretrainedCfg) -> bool:
@@ -202,6 +232,7 @@ def close_field(name: str, known: Iterable[str], owner: str) -> ConfigError:
     return ConfigError(f"{owner}: {message} Fields of its configuration: {', '.join(fields)}.")
 
 
+_TIMM_MODEL = re.compile(r"^@register_model\s+def (\w+)\(", re.MULTILINE)
 _FAMILY_HABITS = {
     "gfl": "gfocal",
     "gflv1": "gfocal",

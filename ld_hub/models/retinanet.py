@@ -20,14 +20,26 @@ from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.layers.towers import PRIOR_BIAS, TowerHead, predictor
 from ld_hub.losses import box_loss, boxes_in_strides, focal_loss_sum
+from ld_hub.models.checkpoints.key_maps import head_names, register_key_map
 from ld_hub.models.checkpoints.weights import published
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.ops.dist import reduce_counts
 from ld_hub.ops.grids import multi_anchor_grid
+from ld_hub.papers import Paper, register_paper
 from ld_hub.registry import MODELS, Distilled, ModelEntry
 from ld_hub.structures import Assignment, BoxCoder, DenseOutput, HeadMaps, Priors, StepCounts
 
+PAPER = register_paper(
+    Paper(
+        "1708.02002",
+        "lin2017focal",
+        "Focal Loss for Dense Object Detection",
+        "Lin, Tsung-Yi and Goyal, Priya and Girshick, Ross and He, Kaiming and Doll{\\'a}r, Piotr",
+        2017,
+        "ICCV",
+    )
+)
 POSTPROCESS = {  # as the code bases whose weights have these boxes: OpenMMLab's and LD's
     "delta": PostprocessConfig(nms_iou=0.5, prefilter="pair"),
     "bins": PostprocessConfig(),
@@ -133,6 +145,8 @@ class RetinaNet(DenseDetector):
 
     config_class = RetinaNetConfig
     family = "retinanet"
+    title = "RetinaNet"
+    paper = PAPER
     anchors_per_cell = 9
     config: RetinaNetConfig
 
@@ -168,3 +182,5 @@ def _register() -> None:
 
 
 _register()
+# LD's RetinaNet has the names of ATSS
+register_key_map("retinanet", head_names(cls="(?:retina|atss)_cls", box="(?:retina|atss)_reg"))

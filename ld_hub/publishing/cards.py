@@ -15,7 +15,7 @@ from ld_hub.engine.records import RunSettings
 from ld_hub.hub.card_file import METRICS, ap_cells, card_metadata, escape, fence, render_card, table
 from ld_hub.hub.evidence import TITLES, Evidence
 from ld_hub.models.backbones import timm_name
-from ld_hub.publishing.citations import FAMILY_PAPERS, bibtex
+from ld_hub.publishing.citations import bibtex, papers_of_terms
 from ld_hub.publishing.facts import (
     Measured,
     Run,
@@ -30,7 +30,6 @@ from ld_hub.publishing.facts import (
 from ld_hub.registry import PretrainedCfg
 from ld_hub.structures import Teaching
 
-FAMILIES = {"gfocal": "GFocal", "atss": "ATSS", "fcos": "FCOS", "retinanet": "RetinaNet"}
 PICTURES = {  # files that a card shows where they lie beside it
     "detections.jpg": "Detections of this model",
     "curves.png": "Curves of the training run",
@@ -123,7 +122,7 @@ def architecture(model: Any) -> str:
     names = model.label_names
     shown = ", ".join(escape(name) for name in names[:_SHOWN_CLASSES])
     more = f" and {len(names) - _SHOWN_CLASSES} more" if len(names) > _SHOWN_CLASSES else ""
-    family = FAMILIES.get(model.family, model.family)
+    family = model.title or model.family
     return f"{family} with the backbone {inside}; {len(names)} class{'es' * (len(names) > 1)}: {shown}{more}."
 
 
@@ -170,20 +169,16 @@ def size_section(model: Any, speed: str = "") -> str:
 
 
 def citation_section(model: Any, teaching: Teaching | None, paper: str = "") -> str:
-    """BibTeX of the method and of the detector.
+    """BibTeX of the method, of its terms and of the detector.
 
     Args:
         model: A detector.
         teaching: How it was distilled; None for one that was not.
         paper: Address of the paper, where the method has none.
     """
-    papers = [teaching.paper or paper if teaching is not None else paper]
-    if teaching is not None and teaching.recipe == "crosskd_pkd":
-        papers.append("2207.02039")
-    papers.append(FAMILY_PAPERS.get(model.family, ""))
-    if getattr(model.config, "quality", "none") != "none":
-        papers.append(FAMILY_PAPERS["gfocalv2"])
-    entries = bibtex(papers)
+    method = paper if teaching is None else teaching.paper or paper
+    terms = [] if teaching is None else papers_of_terms(str(term.get("kind")) for term in teaching.terms.values())
+    entries = bibtex([method, *terms, *(each.arxiv for each in model.papers)])
     return f"## Citation\n\n{fence(entries, 'bibtex')}" if entries else ""
 
 

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import html
+import io
 import json
 import re
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ld_hub.analysis import NUMBERS, REPORT, Subject, analyze, sections
 from ld_hub.analysis.exhibits import Album
+from ld_hub.analysis.idea_pictures import draw_ideas
+from ld_hub.analysis.ideas import gather
 from ld_hub.analysis.marks import COLORS, marks_of
+from ld_hub.analysis.photograph import Photograph
 from ld_hub.data import load_data
 from ld_hub.drawing import class_color
 from ld_hub.engine.evaluate import evaluate
@@ -143,6 +149,27 @@ def test_score_errors_and_edges_of_single_images(made, scenes):
         left, top, right, bottom = (d * edge["stride"] for d in edge["true_distance"])
         assert [x - left, y - top, x + right, y + bottom] == pytest.approx(edge["box"], abs=1e-3)
     assert resize_shape(64, 64, (64, 64)) == (64, 64)  # else the cells above would be others
+
+
+def test_the_ideas_are_shown_on_the_image_of_fewest_boxes(made, scenes):
+    models, _, out, _ = made
+    text = (out / REPORT).read_text(encoding="utf-8")
+    part = text[text.index('id="ideas"') :].partition("</section>")[0]
+    (data,) = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', part)
+    records = scenes.set.records
+    counts = (records.offsets[1:] - records.offsets[:-1]).tolist()
+    row = min((k for k, count in enumerate(counts) if count), key=lambda k: counts[k])
+    boxes = slice(int(records.offsets[row]), int(records.offsets[row + 1]))
+    labels = records.labels[boxes].tolist()
+    names = tuple(NAMES[label] for label in labels)
+    seen = Photograph(records.load(row), records.boxes[boxes], tuple(labels), names, "Objects: the true boxes.")
+    whole = gather(seen, models["student"], models[EVIL], names=("student", EVIL))
+    regions = [region for region in whole.regions if region.name in {"main", "vlr", "inside_gt", "gi"}]
+    expected = draw_ideas(dataclasses.replace(whole, regions=regions))
+    found = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert found.size == expected.size
+    assert np.abs(np.asarray(found, float) - np.asarray(expected, float)).mean() < 3  # a JPEG
+    assert f"image {int(records.image_ids[row])} (" in part and f"student and {EVIL} on " in html.unescape(part)
 
 
 def test_crowded_detections_are_those_of_the_model(made, scenes):

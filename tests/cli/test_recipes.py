@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from ld_hub.cli.main import main
-from ld_hub.cli.verb_recipes import needs
 from ld_hub.distillation import Distiller, TermInputs, get_recipe, list_recipes
+from ld_hub.distillation.needs import needs
 from ld_hub.models.factory import create_model
 from ld_hub.structures import Targets
 
@@ -33,7 +33,7 @@ def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("recipe", NEEDS)
 def test_what_recipes_need(recipe: str) -> None:
-    assert needs(get_recipe(recipe)) == NEEDS[recipe]
+    assert list(needs(get_recipe(recipe))) == NEEDS[recipe]
 
 
 @pytest.mark.parametrize("recipe", [name for name in list_recipes() if not needs(get_recipe(name))])

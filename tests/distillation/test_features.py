@@ -13,7 +13,7 @@ from torchvision.ops import nms
 
 from ld_hub.distillation import REGIONS, TERMS, TermInputs
 from ld_hub.distillation.correspondence import Matching
-from ld_hub.distillation.general_instances import disagreement
+from ld_hub.distillation.methods.gi import disagreement
 from ld_hub.distillation.regions import RegionConfig, select
 from ld_hub.structures import StepCounts
 from tests.support import build

@@ -23,7 +23,7 @@ from ld_hub.distillation import (
     TermConfig,
     get_recipe,
 )
-from ld_hub.distillation.cross_head import CrossBoxConfig
+from ld_hub.distillation.methods.crosskd import CrossBoxConfig
 from ld_hub.distillation.regions import OF_OVERLAPS
 from ld_hub.structures import DenseOutput
 from tests.distillation.sides import (

@@ -7,7 +7,7 @@ import pytest
 
 from ld_hub.engine.train_config import RESUMABLE_CHANGES, TrainConfig, changed_fields
 from ld_hub.errors import ConfigError
-from ld_hub.launch.arguments import field_texts
+from ld_hub.fields import field_texts
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,13 @@ from examples.reproduce.rows import ROWS, Row
 from ld_hub import distill
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.train_config import TrainConfig
-from ld_hub.launch.commands import parse_distill
 from ld_hub.models.checkpoints.pretrained import save_pretrained
-from ld_hub.models.factory import create_model, get_pretrained_cfg
+from ld_hub.models.factory import create_model
+from ld_hub.models.names import get_pretrained_cfg
 from ld_hub.registry import MODELS
 from ld_hub.structures.class_names import VOC_LABELS
 from tests.engine.runs import IDS, NAMES, records, write_data
+from tests.support.commands import distillation
 from tests.support.directories import voc_devkit
 
 BY_FILE = {row.file: row for row in ROWS}
@@ -70,7 +71,7 @@ def test_figures_are_those_of_the_published_weights() -> None:
 @pytest.mark.parametrize("file", BY_FILE)
 def test_length_and_learning_rate_are_the_published_ones(file: str) -> None:
     row = BY_FILE[file]
-    parsed, recipe, teacher = parse_distill(config_flag(row))
+    parsed, recipe, teacher = distillation(config_flag(row))
     config = parsed.of(TrainConfig).for_family(MODELS[row.model.partition(".")[0]].family)
     plan = Plan.make(config, IMAGES["voc" if row.voc else "coco"], row.processes)
     epochs, decays = (24, (16, 22)) if row.changes.get("schedule") == "2x" else (12, (9,) if row.voc else (8, 11))
@@ -91,7 +92,7 @@ def test_length_and_learning_rate_are_the_published_ones(file: str) -> None:
 
 @pytest.mark.parametrize("file", WEIGHTS)
 def test_the_terms_are_weighted_as_published(file: str) -> None:
-    terms = parse_distill(config_flag(BY_FILE[file]))[1].terms
+    terms = distillation(config_flag(BY_FILE[file]))[1].terms
     found = {name: (term.weight, getattr(term, "temperature", None)) for name, term in terms.items()}
     assert found == {name: pytest.approx(expected) for name, expected in WEIGHTS[file].items()}
 
@@ -128,7 +129,7 @@ def test_two_steps(file: str, data: list[str], teachers: dict[str, Path], tmp_pa
     assert distill.main([*config_flag(row), *data, *SHAPE, *SHORT, *HERE, *scales, *teacher]) == 0
     steps = records(tmp_path / "run")
     assert [step["step"] for step in steps] == [1, 2]
-    terms = parse_distill(config_flag(row))[1].terms
+    terms = distillation(config_flag(row))[1].terms
     for step in steps:
         assert all(math.isfinite(step[f"distill_{term}"]) for term in terms)
         assert ("loss_bbox" in step) == (file != "gfocal_r18_ld_r101_individual")
@@ -141,7 +142,7 @@ def test_two_steps(file: str, data: list[str], teachers: dict[str, Path], tmp_pa
 
 def test_a_teacher_is_trained_first_where_there_is_none(data: list[str], tmp_path: Path) -> None:
     row = BY_FILE["gfocal_r18_ld_r34_voc"]
-    assert parse_distill(config_flag(row))[0].values["teacher_epochs"] == 12
+    assert distillation(config_flag(row))[0].values["teacher_epochs"] == 12
     first = "--train_teacher true --teacher_epochs null --teacher_steps 1 --teacher_backbone test_resnet"
     words = [*first.split(), "--teacher_pretrained_backbone", "false", "--output_dir", str(tmp_path / "run")]
     assert distill.main([*config_flag(row), *data, *SHAPE, *SHORT, *HERE, *words]) == 0

@@ -113,7 +113,7 @@ def test_no_network(tmp_path, hub, monkeypatch):
 
 
 def test_advice_names_methods_that_exist():
-    from ld_hub.hub.download import _HOW_PUBLISHED
+    from ld_hub.hub.downloads import _HOW_PUBLISHED
     from ld_hub.models.detector import DenseDetector
 
     named = re.findall(r"\bmodel\.([a-z]+_[a-z_]+)", " ".join(_HOW_PUBLISHED.values()))

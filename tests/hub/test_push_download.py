@@ -10,7 +10,7 @@ import pytest
 
 from ld_hub.errors import HubError
 from ld_hub.hub import download
-from ld_hub.hub.download import first_line
+from ld_hub.hub.downloads import first_line
 from tests.hub_server import READER, STRANGER, WRITER
 from tests.support.hub_client import connected
 

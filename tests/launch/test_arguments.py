@@ -7,8 +7,12 @@ import pytest
 from ld_hub.distillation import get_recipe
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError, UnknownNameError
-from ld_hub.launch.arguments import DataArguments, ModelArguments, field_texts, make_parser, parse
-from ld_hub.launch.commands import DISTILL, TRAIN, parse_distill
+from ld_hub.fields import field_texts
+from ld_hub.launch.arguments import DataArguments, ModelArguments
+from ld_hub.launch.commands import DISTILL, TRAIN
+from ld_hub.launch.flag_parser import make_parser, parse
+from ld_hub.launch.recipe_files import recipe_flags
+from tests.support.commands import distillation
 
 
 def test_every_flag_of_every_group_is_explained(capsys):
@@ -21,7 +25,7 @@ def test_every_flag_of_every_group_is_explained(capsys):
             for name, meaning in field_texts(kind).items():
                 assert f"--{name} " in text and meaning in text, name
         assert text.index("examples:") > text.index("--report_to REPORT_TO")  # they come last
-    actions = make_parser(DISTILL, get_recipe("vlr"))._actions
+    actions = make_parser(DISTILL, recipe_flags("vlr", "gfocal"))._actions
     assert all(action.help for action in actions)
 
 
@@ -58,26 +62,24 @@ def test_what_a_run_writes_is_a_configuration(tmp_path):
         "--terms.ld.weight",
         "3",
     ]
-    first, recipe, _ = parse_distill([*words, "--individual_ld"])
+    first, recipe, _ = distillation([*words, "--individual_ld"])
     (tmp_path / "run.yaml").write_text(first.yaml)
-    second, again, teacher = parse_distill(["--config", str(tmp_path / "run.yaml")])
+    second, again, teacher = distillation(["--config", str(tmp_path / "run.yaml")])
     assert (second.name, second.values, again, teacher) == (first.name, first.values, recipe, "gfocal_r10t")
-    third, changed, _ = parse_distill(
-        ["--config", str(tmp_path / "run.yaml"), "--steps", "8", "--terms.kd.weight", "1"]
-    )
+    third, changed, _ = distillation(["--config", str(tmp_path / "run.yaml"), "--steps", "8", "--terms.kd.weight", "1"])
     assert third.values == {**first.values, "steps": 8}
     assert (changed.terms["ld"].weight, changed.terms["kd"].weight) == (3.0, 1.0)
 
 
 def test_the_name_says_recipe_and_teacher_and_flags_win():
-    _, recipe, teacher = parse_distill(["gfocal_r18_vlr_r101"])
+    _, recipe, teacher = distillation(["gfocal_r18_vlr_r101"])
     assert (recipe, teacher) == (get_recipe("vlr"), "gfocal_r101")
-    _, recipe, teacher = parse_distill(["gfocal_r18_vlr_r101", "--recipe", "ld", "--teacher", "gfocal_r50"])
+    _, recipe, teacher = distillation(["gfocal_r18_vlr_r101", "--recipe", "ld", "--teacher", "gfocal_r50"])
     assert (recipe, teacher) == (get_recipe("ld"), "gfocal_r50")
     with pytest.raises(ConfigError, match=r"no distilled name: say how.*--recipe"):
-        parse_distill(["gfocal_r18", "--teacher", "gfocal_r50"])
+        distillation(["gfocal_r18", "--teacher", "gfocal_r50"])
     with pytest.raises(ConfigError, match=r"no distilled name: say who.*--teacher"):
-        parse_distill(["gfocal_r18", "--recipe", "vlr"])
+        distillation(["gfocal_r18", "--recipe", "vlr"])
 
 
 @pytest.mark.parametrize("term", ["kd", "ld", "ld_vlr"])
@@ -92,23 +94,23 @@ def test_every_field_of_every_term_is_a_flag(term):
                       [f"--terms.{term}.{field.name}={values[field.name]}"]):  # fmt: skip
             until = {"last_step": 9} if field.name == "decay" else {}  # a term fades out at its last step
             more = [f"--terms.{term}.{name}={value}" for name, value in until.items()]
-            _, recipe, _ = parse_distill(["gfocal_r18_vlr_r101", *words, *more])
+            _, recipe, _ = distillation(["gfocal_r18_vlr_r101", *words, *more])
             changed = dataclasses.replace(config, **{field.name: values[field.name]}, **until)
             assert recipe == get_recipe("vlr").with_terms(**{term: vars(changed)})
             assert recipe != get_recipe("vlr")
 
 
 def test_a_recipe_is_the_students_familys_and_flags_win():
-    _, recipe, teacher = parse_distill(["retinanet_r50_vlr_r101", "--terms.kd.temperature", "3"])
+    _, recipe, teacher = distillation(["retinanet_r50_vlr_r101", "--terms.kd.temperature", "3"])
     assert (recipe.family, teacher) == ("retinanet", "retinanet_r101_bins")
     assert recipe == get_recipe("vlr").for_family("retinanet").with_terms(kd={"temperature": 3.0})
     assert recipe.for_family("retinanet") == recipe  # as the distiller sees it
-    _, recipe, _ = parse_distill(["retinanet_r50_vlr_r101", "--reference", "ld", "--terms.ld.joint", "false"])
+    _, recipe, _ = distillation(["retinanet_r50_vlr_r101", "--reference", "ld", "--terms.ld.joint", "false"])
     assert [recipe.terms[name].joint for name in ("ld", "ld_vlr")] == [False, True]
 
 
 def test_reference_sets_the_published_fields():
-    _, recipe, _ = parse_distill(["gfocal_r18_vlr_r101", "--reference", "ld"])
+    _, recipe, _ = distillation(["gfocal_r18_vlr_r101", "--reference", "ld"])
     assert recipe == get_recipe("vlr").published("ld") != get_recipe("vlr")
 
 
@@ -130,15 +132,15 @@ def test_reference_sets_the_published_fields():
 )
 def test_errors_name_the_flag_on_one_line(words, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        parse_distill(words.split())
+        distillation(words.split())
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_names_are_answered_with_close_ones():
     with pytest.raises(UnknownNameError, match="gfocal_r18_ld_r101"):
-        parse_distill(["gfocal_r18_ld_r10"])
+        distillation(["gfocal_r18_ld_r10"])
     with pytest.raises(UnknownNameError, match=r"Unknown recipe 'vrl'.*vlr"):
-        parse_distill(["gfocal_r18_ld_r101", "--recipe", "vrl"])
+        distillation(["gfocal_r18_ld_r101", "--recipe", "vrl"])
 
 
 def test_help_shows_the_terms_of_the_recipe_that_is_meant(capsys):
@@ -149,6 +151,6 @@ def test_help_shows_the_terms_of_the_recipe_that_is_meant(capsys):
         (["no_such_model"], "--terms.ld.weight", "--terms.kd.weight"),
     ):
         with pytest.raises(SystemExit):
-            parse_distill([*words, "--help"])
+            distillation([*words, "--help"])
         flags = capsys.readouterr().out.split("examples:")[0]
         assert shown in flags and hidden not in flags

@@ -7,8 +7,9 @@ import yaml
 
 from ld_hub.distillation import get_recipe, list_recipes
 from ld_hub.errors import ConfigError, LdHubError, MissingFileError, UnknownNameError
-from ld_hub.launch.commands import DISTILL, parse_distill
+from ld_hub.launch.commands import DISTILL
 from ld_hub.launch.recipe_files import find_recipe
+from tests.support.commands import distillation
 
 MINE = """\
 summary: boxes only, at first
@@ -51,20 +52,20 @@ def test_every_registered_recipe_survives_a_file(tmp_path: Path, name: str, dump
 def test_flags_go_on_top_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = written(tmp_path, MINE)
     start = ["gfocal_r18", "--teacher", "gfocal_r50", "--recipe", file]
-    parsed, recipe, _ = parse_distill([*start, "--terms.edges.weight", "3", "--terms.edges.share=0.2"])
+    parsed, recipe, _ = distillation([*start, "--terms.edges.weight", "3", "--terms.edges.share=0.2"])
     assert recipe == find_recipe(file).with_terms(edges={"weight": 3.0, "share": 0.2})
-    _, again, _ = parse_distill(["--config", written(tmp_path, parsed.yaml, "run.yaml")])
+    _, again, _ = distillation(["--config", written(tmp_path, parsed.yaml, "run.yaml")])
     assert again == recipe
     with pytest.raises(SystemExit):
-        parse_distill([*start, "--help"])
+        distillation([*start, "--help"])
     assert "--terms.scores.beta" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"--terms.ld.weight. Did you mean --terms.edges.weight"):
-        parse_distill([*start, "--terms.ld.weight", "3"])
+        distillation([*start, "--terms.ld.weight", "3"])
 
 
 def test_help_lists_the_registered_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse_distill(["--help"])
+        distillation(["--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert f"Registered: {', '.join(list_recipes())}; `ld-hub recipes`" in text
     assert DISTILL.more["recipe"] in text

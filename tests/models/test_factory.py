@@ -10,15 +10,8 @@ import ld_hub
 from ld_hub.errors import CheckpointError, ConfigError, HubError, MissingFileError, UnknownNameError
 from ld_hub.models import names
 from ld_hub.models.checkpoints.pretrained import save_pretrained
-from ld_hub.models.factory import (
-    create_model,
-    get_pretrained_cfg,
-    is_model,
-    list_models,
-    list_modules,
-    list_pretrained,
-    model_entrypoint,
-)
+from ld_hub.models.factory import create_model, model_entrypoint
+from ld_hub.models.names import get_pretrained_cfg, is_model, list_models, list_modules, list_pretrained
 from ld_hub.registry import MODELS, ModelEntry, PretrainedCfg
 
 TINY = {"fpn_channels": 16, "head_width": 16, "head_depth": 1}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from ld_hub.errors import HubError, UnknownNameError
-from ld_hub.models.factory import create_model, get_pretrained_cfg, list_models
+from ld_hub.models.factory import create_model
+from ld_hub.models.names import get_pretrained_cfg, list_models
 from ld_hub.registry import MODELS
 
 PAPERS = {  # name: student, recipe, teacher (LD, BCKD and OpenMMLab result tables)

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ld_hub.models.checkpoints.convert import translate_openmmlab
-from ld_hub.models.factory import create_model, is_model
+from ld_hub.models.factory import create_model
+from ld_hub.models.names import is_model
 from tests.support import golden
 from tests.support.names import name_of
 

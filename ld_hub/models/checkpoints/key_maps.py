@@ -72,9 +72,9 @@ def key_map(family: str, backbone: str) -> KeyMap:
     Raises:
         ConfigError: If the family has none.
     """
-    if family not in _FAMILIES:
+    if family not in HEADS:
         raise ConfigError(f"Files of other libraries cannot be read into the family '{family}' yet.")
-    return _BACKBONES.get(backbone, _AS_TIMM) + _NECK + _FAMILIES[family]
+    return _BACKBONES.get(backbone, _AS_TIMM) + _NECK + HEADS[family]
 
 
 def _bins(config: Any) -> Tensor:
@@ -150,25 +150,28 @@ _TOWERS: Pairs = (
 )
 
 
-def _head(**predictors: str) -> KeyMap:
-    """A dense head's names: its predictors are called differently in every family, all else is the same."""
+def head_names(**predictors: str) -> KeyMap:
+    """A dense head's names: its predictors are called differently in every family, all else is the same.
+
+    Args:
+        **predictors: Patterns of their names elsewhere, by ours: ``cls="gfl_cls"``.
+    """
     last = [(rf"bbox_head\.{theirs}\.(weight|bias)", rf"head.{ours}.\1") for ours, theirs in predictors.items()]
     return KeyMap((*_TOWERS, *last), constants=((r"bbox_head\.integral\.project", _bins),))
 
 
-_GFOCAL_V2 = KeyMap(
-    (
-        (r"bbox_head\.reg_conf\.0\.(weight|bias)", r"head.quality.hidden.\1"),
-        (r"bbox_head\.reg_conf\.2\.(weight|bias)", r"head.quality.out.\1"),
-    )
-)
-_FAMILIES: dict[str, KeyMap] = {
-    "gfocal": _head(cls="gfl_cls", box="gfl_reg") + _GFOCAL_V2,
-    "atss": _head(cls="atss_cls", box="atss_reg", quality="atss_centerness"),
-    # FCOS files of early 2020 say fcos_cls, which OpenMMLab has called conv_cls since
-    "fcos": _head(cls="(?:conv|fcos)_cls", box="(?:conv|fcos)_reg", quality="(?:conv|fcos)_centerness"),
-    "retinanet": _head(cls="(?:retina|atss)_cls", box="(?:retina|atss)_reg"),  # LD's RetinaNet: the names of ATSS
-}
+HEADS: dict[str, KeyMap] = {}
+
+
+def register_key_map(family: str, head: KeyMap) -> None:
+    """Let files of other libraries be read into a family; said at the end of its file.
+
+    Args:
+        family: Its name.
+        head: Of `head_names`, and what else its head has.
+    """
+    HEADS[family] = head
+
 
 VERIFIED = {
     "gfocal_r18": "model_LD_gfl_r18",

@@ -12,7 +12,8 @@ import torch
 from ld_hub.errors import CheckpointError, HubError
 from ld_hub.models.checkpoints.published import address, cache_place
 from ld_hub.models.checkpoints.weights import every_tag
-from ld_hub.models.factory import create_model, get_pretrained_cfg, list_models, list_pretrained
+from ld_hub.models.factory import create_model
+from ld_hub.models.names import get_pretrained_cfg, list_models, list_pretrained
 from ld_hub.registry import MODELS, ModelEntry, PretrainedCfg
 from tests.support import golden
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ld_hub.errors import CheckpointError, HubError
 from ld_hub.models.checkpoints.convert import translate_openmmlab
 from ld_hub.models.checkpoints.weights import OPENMMLAB
-from ld_hub.models.factory import create_model, get_pretrained_cfg, list_pretrained
+from ld_hub.models.factory import create_model
+from ld_hub.models.names import get_pretrained_cfg, list_pretrained
 from ld_hub.registry import MODELS
 from ld_hub.version import __version__
 from tests.support.checkpoints import KEY_LISTS, PROJECT, pth, tensors

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 from ld_hub.errors import HubError
 from ld_hub.hub.config_file import CONFIG_NAME
 from ld_hub.hub.fetch import DISK_FULL, offline
-from ld_hub.hub.weights_file import WEIGHTS_NAME
+from ld_hub.hub.files import WEIGHTS_NAME
 
 # requests' errors are OSErrors; httpx's, which later clients let through, have a base of their own
 TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]

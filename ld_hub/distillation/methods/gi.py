@@ -1,4 +1,4 @@
-"""General instances (arXiv 2103.02340, sec. 3.2): the places where teacher and student disagree most.
+"""GID: imitation at general instances, the places where teacher and student disagree most (arXiv 2103.02340, sec. 3.2).
 
 Shapes: N images, A rows of all levels, B rows of one level, C classes.
 """
@@ -9,9 +9,24 @@ import torch
 from torch import Tensor
 
 from ld_hub.distillation.inputs import TermInputs
-from ld_hub.distillation.regions import REGIONS, Region, RegionConfig
+from ld_hub.distillation.methods import ld
+from ld_hub.distillation.methods.imitation import FeatureMSEConfig
+from ld_hub.distillation.recipes import Recipe, register_recipe
+from ld_hub.distillation.regions import Region, RegionConfig, register_region
 from ld_hub.ops.boxes import overlap
+from ld_hub.papers import Paper, register_paper
 from ld_hub.structures import Rows
+
+PAPER = register_paper(
+    Paper(
+        "2103.02340",
+        "dai2021gid",
+        "General Instance Distillation for Object Detection",
+        "Dai, Xing and Jiang, Zeren and Wu, Zhao and Bao, Yiping and Wang, Zhicheng and Liu, Si and Zhou, Erjin",
+        2021,
+        "CVPR",
+    )
+)
 
 INSTANCES, SUPPRESSION = 10, 0.3  # per level (and image); the IoU above which the weaker of two instances is dropped
 
@@ -87,5 +102,22 @@ def suppress(score: Tensor, boxes: Tensor, most: int = INSTANCES, iou: float = S
     return kept
 
 
-REGIONS.register("gi", general_instances)
-REGIONS.register("gi_batch", general_instances_of_batch)
+register_region("gi", general_instances, needs="classes")
+register_region("gi_batch", general_instances_of_batch, needs="classes")
+register_recipe(
+    Recipe(
+        "gi",
+        {"feature": FeatureMSEConfig(region="gi")},
+        "imitation where the two disagree most (GID)",
+        paper=PAPER.address,
+    )
+)
+register_recipe(
+    Recipe(
+        "vlr_gi",
+        {**ld.MAIN, "feature": FeatureMSEConfig(region="gi")},
+        "vlr and imitation where the two disagree most",
+        paper=ld.PAPER.address,
+        families=ld.FAMILIES,
+    )
+)

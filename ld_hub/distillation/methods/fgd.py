@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ld_hub.distillation import plain
 from ld_hub.distillation.features import FeatureTerm, Level
 from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.recipes import Recipe, register_recipe
 from ld_hub.distillation.terms import WholeConfig, register_term
+from ld_hub.papers import Paper, register_paper
 from ld_hub.structures import DetectorSpec, Targets
+
+PAPER = register_paper(
+    Paper(
+        "2111.11837",
+        "yang2022fgd",
+        "Focal and Global Knowledge Distillation for Detectors",
+        "Yang, Zhendong and Li, Zhe and Jiang, Xiaohu and Gong, Yuan and Yuan, Zehuan and Zhao, Danpei and Yuan, Chun",
+        2022,
+        "CVPR",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,7 @@ class FocalGlobal(FeatureTerm[FocalGlobalConfig]):
     Sums over cells and channels, means over images.
     """
 
+    paper = PAPER
     config_class = FocalGlobalConfig
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
@@ -93,6 +109,26 @@ class FocalGlobal(FeatureTerm[FocalGlobalConfig]):
         error = (level.student - level.teacher).square() * channel_t[:, None] * (mask * space_t)[..., None]
         differ = (space - space_t).abs().sum() + (channel - channel_t).abs().sum()
         return error.sum() + config.attention * differ
+
+    def loops(self, inputs: TermInputs) -> float:
+        """See `Term.loops`."""
+        config, total = self.config, 0.0
+        for part in plain.maps(self, inputs):
+            space, channel = _plain_attention(part.student, part.inside, config.temperature)
+            space_t, channel_t = _plain_attention(part.teacher, part.inside, config.temperature)
+            boxes = inputs.targets.boxes[part.image][inputs.targets.usable[part.image]].tolist()
+            areas = [_cell_area(p, boxes, part) for p in range(len(part.student))]
+            outside = sum(not areas[p] for p in part.inside)
+            mine = _plain_context(part.student, part.inside, self.student_context[part.level])
+            theirs = _plain_context(part.teacher, part.inside, self.teacher_context[part.level])
+            for p in part.inside:
+                mask = config.foreground / areas[p] if areas[p] else config.background / outside
+                for f, (s, t) in enumerate(zip(part.student[p], part.teacher[p], strict=True)):
+                    total += mask * space_t[p] * channel_t[f] * (s - t) ** 2
+                total += config.relation * sum((a - b) ** 2 for a, b in zip(mine[p], theirs[p], strict=True))
+                total += config.attention * abs(space[p] - space_t[p])
+            total += config.attention * sum(abs(a - b) for a, b in zip(channel, channel_t, strict=True))
+        return config.weight * total / len(inputs.student.box)
 
 
 def attention(rows: Tensor, valid: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -132,3 +168,46 @@ def masks(targets: Targets, level: Level) -> tuple[Tensor, Tensor]:
     foreground = (touched / area).amax(dim=1).to(level.valid.dtype) * level.valid
     background = (~touched.any(dim=1)).to(level.valid.dtype) * level.valid
     return foreground, background / background.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _plain_attention(
+    cells: list[list[float]], inside: list[int], temperature: float
+) -> tuple[dict[int, float], list[float]]:
+    """`attention` of one image in plain numbers, by cell and by channel."""
+    space = plain.softmax([plain.mean([abs(x) for x in cells[p]]) / temperature for p in inside])
+    by_channel = zip(*(cells[p] for p in inside), strict=True)
+    channel = plain.softmax([plain.mean([abs(x) for x in values]) / temperature for values in by_channel])
+    by_cell = {p: share * len(inside) for p, share in zip(inside, space, strict=True)}
+    return by_cell, [share * len(channel) for share in channel]
+
+
+def _cell_area(p: int, boxes: list[list[float]], size: plain.Map) -> float:
+    """Area in cells of the smallest box that touches a cell; 0 where none does."""
+    y, x = divmod(p, size.width)
+    areas = []
+    for box in boxes:
+        x1, y1 = (math.floor(side / size.stride) for side in box[:2])
+        x2, y2 = (math.ceil(side / size.stride) for side in box[2:])
+        if x1 <= x < x2 and y1 <= y < y2:
+            areas.append((x2 - x1) * (y2 - y1))
+    return min(areas, default=0)
+
+
+def _plain_context(cells: list[list[float]], inside: list[int], block: nn.Module) -> dict[int, list[float]]:
+    """`GlobalContext` of one image in plain numbers, by cell."""
+    w = {name: value.tolist() for name, value in block.named_parameters()}
+    share = plain.softmax([plain.linear(cells[p], w["attend.weight"], w["attend.bias"])[0] for p in inside])
+    by_channel = zip(*(cells[p] for p in inside), strict=True)
+    context = [sum(a * x for a, x in zip(share, values, strict=True)) for values in by_channel]
+    hidden = plain.linear(context, w["transform.0.weight"], w["transform.0.bias"])
+    middle = plain.mean(hidden)
+    scale = math.sqrt(plain.mean([(x - middle) ** 2 for x in hidden]) + 1e-5)
+    normed = zip(hidden, w["transform.1.weight"], w["transform.1.bias"], strict=True)
+    active = [max((x - middle) / scale * a + b, 0.0) for x, a, b in normed]
+    added = plain.linear(active, w["transform.3.weight"], w["transform.3.bias"])
+    return {p: [x + a for x, a in zip(cells[p], added, strict=True)] for p in inside}
+
+
+register_recipe(
+    Recipe("fgd", {"fgd": FocalGlobalConfig()}, "focal and global features (FGD, CVPR 2022)", paper=PAPER.address)
+)
