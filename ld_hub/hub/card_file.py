@@ -279,7 +279,7 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _merge(old: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(old: Mapping[str, Any], fresh: Mapping[str, Any]) -> Mapping[str, Any]:
     merged = {key: value for key, value in old.items() if key not in _OWN_FIELDS or key in fresh}
     for key, value in fresh.items():
         merged[key] = value
