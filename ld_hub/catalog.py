@@ -117,8 +117,7 @@ def variant(family: str, reference: str | None) -> str:
 @lru_cache(maxsize=1)
 def content() -> dict[str, Any]:
     """All of the file, as it stands there; not to be changed."""
-    data: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
-    return data
+    return dict(json.loads(FILE.read_text(encoding="utf-8")))
 
 
 def families() -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class Judged:
         """Everything but the detections as plain JSON values."""
         return {
             "metrics": self.metrics.to_dict(),
-            "tide": self.tide.to_dict(),
+            "tide": asdict(self.tide),
             "precision_recall": self.curves.to_dict(),
             "confusion": self.confusion.to_dict(),
             "calibration": self.calibration.to_dict(),

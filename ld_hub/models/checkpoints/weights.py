@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from ld_hub.registry import PretrainedCfg
 from ld_hub.structures.class_names import VOC_LABELS
@@ -87,19 +87,16 @@ _OPENMMLAB = {
     ),
 }  # fmt: skip
 
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "atss_r101.mmdet_1x_coco": {"note": PARTS_NOT_RUN},
-    "retinanet_r101.mmdet_2x_coco": {"note": PARTS_NOT_RUN},
+_SETTINGS = {
+    "atss_r101.mmdet_1x_coco": PretrainedCfg(note=PARTS_NOT_RUN),
+    "retinanet_r101.mmdet_2x_coco": PretrainedCfg(note=PARTS_NOT_RUN),
     # The paper's first version: distances by exp, whole boxes as positives, centerness on the class tower; and Caffe
     # means that differ from those of the other Caffe-style files.
-    "fcos_r101_caffe.mmdet_ms2x_coco": {
-        "config": {"boxes": "exp", "center_radius": 0.0, "centerness_on": "cls"},
-        "data_config": {
-            "mean": (102.9801, 115.9465, 122.7717),
-            "std": (1.0, 1.0, 1.0),
-            "channel_order": "bgr",
-        },
-    },
+    "fcos_r101_caffe.mmdet_ms2x_coco": PretrainedCfg(
+        note=NOT_RUN,
+        config={"boxes": "exp", "center_radius": 0.0, "centerness_on": "cls"},
+        data_config={"mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0), "channel_order": "bgr"},
+    ),
 }
 
 _VOC_METRIC = "VOC07 test AP (mean of the 11-point AP at IoU .50:.05:.95)"
@@ -169,14 +166,14 @@ def every_tag() -> Iterator[tuple[str, str, PretrainedCfg]]:
         yield (
             name,
             tag,
-            PretrainedCfg(
+            replace(
+                _SETTINGS.get(full, PretrainedCfg(note=NOT_RUN)),
                 url=OPENMMLAB + address,
                 sha256=_digits(address),
                 ap=ap,
                 source="OpenMMLab model zoo",
                 paper=paper,
                 license="Apache-2.0",
-                **{"note": NOT_RUN, **_SETTINGS.get(full, {})},
             ),
         )
     authors = partial(PretrainedCfg, source="LD repository", paper=_LD, note=NO_ADDRESS)
