@@ -8,22 +8,24 @@ the last digits of floats, so for the recomputed numbers there are tolerances (`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ld_hub.data import DetectionSet, load_data
+from ld_hub.engine import identity
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.engine.identity import weights_digest
+from ld_hub.engine.records import RunSettings
 from ld_hub.errors import ConfigError, EvaluationError, LdHubError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.evaluation.agreement import Tolerance, differences, read_detections, score_detections, unmatched
 from ld_hub.evaluation.artefact import Circumstances, artefact
-from ld_hub.hub import WEIGHTS_NAME, sha256_of
+from ld_hub.hub import CONFIG_NAME, WEIGHTS_NAME, sha256_of
 from ld_hub.hub.card_file import ap_cells, eval_results, generated_block, read_metadata
-from ld_hub.hub.evidence import Evidence, JudgedModel, find_evidence, read_evidence
+from ld_hub.hub.config_file import parse_json
+from ld_hub.hub.evidence import TRAINING_DIRECTORY, Evidence, JudgedModel, find_evidence, read_evidence
 from ld_hub.hub.upload import CARD_NAME
 from ld_hub.models.checkpoints.pretrained import load_pretrained
 from ld_hub.models.detector import DenseDetector
@@ -157,7 +159,7 @@ def describe_evaluation(
         metrics,
         model=judged,
         weights=weights,
-        tensors=weights_digest(model),
+        tensors=identity.weights_digest(model),
         data=data,
         split=split,
         annotations=dataset.annotation_file,
@@ -225,6 +227,7 @@ def verify(
         if path in own:
             _recompute(report, title, content, rows, model, dataset, allowed, (batch_size, workers))
     _check_card(report, place / CARD_NAME, list(own.values()), list(found.values()))
+    _check_training(report, place / TRAINING_DIRECTORY / CONFIG_NAME, model)
     return report
 
 
@@ -345,6 +348,29 @@ def _check_card(report: Report, file: Path, own: Sequence[Evidence], every: Sequ
     shown = [each for each in every if each.comparable in {one.comparable for one in own}]
     missing = [" ".join(ap_cells(content)) for content in shown if not any(_shows(row, content) for row in rows)]
     report.add(f"{CARD_NAME}: table of AP", [f"no row of the table has the artefact's {cells}" for cells in missing])
+
+
+def _check_training(report: Report, file: Path, model: DenseDetector) -> None:
+    """Compare network, classes and teaching with those of the run, where its settings were published."""
+    if not file.is_file():
+        return
+    name = f"{TRAINING_DIRECTORY}/{file.name}: the model is of this run"
+    try:
+        then = RunSettings.from_dict(parse_json(file, "the settings of a run"), f"'{file}'").identity
+    except LdHubError as error:
+        report.add(name, [str(error)])
+        return
+    now = replace(
+        then,
+        model=model.name,
+        model_config=asdict(model.config),
+        data_config=model.data_config,
+        label_names=model.label_names,
+        category_ids=model.category_ids,
+        teaching=None if model.teaching is None else replace(model.teaching, origins={}),
+    )
+    changed = identity.differences(then.to_dict(), now.to_dict())
+    report.add(name, [f"{key}: the run has {old}, the model {new}" for key, (old, new) in changed.items()])
 
 
 def _shows(row: str, content: Evidence) -> bool:
