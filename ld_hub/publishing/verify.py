@@ -216,11 +216,10 @@ def verify(
     checked, model = of_this_data(wanted, own, parts), model.to(device)
     for path, content in found.items():
         title = path.relative_to(place).as_posix() if path.is_relative_to(place) else str(path)
-        split = content.data.split
         if path not in checked:
-            report.skipped.append(f"{title}: of {content.data.name}, {split}")
+            report.skipped.append(f"{title}: of {content.data.name}, {content.data.split}")
             continue
-        dataset = _check_files(report, title, path, content, parts[split], digest if path in own else None)
+        dataset = _check_files(report, title, path, content, parts[content.data.split], digest if path in own else None)
         if dataset is None:
             continue
         rows = _check_recorded(report, title, path, content, dataset)
