@@ -97,6 +97,10 @@ class RecipeEntry:
     terms: Mapping[str, Mapping[str, Scalar]]
     variants: Mapping[str, Mapping[str, Mapping[str, Scalar]]] = field(default_factory=dict)
 
+    def to_dict(self) -> Mapping[str, Any]:
+        """As the file has it, under the name."""
+        return {key: value for key, value in vars(self).items() if key != "name"}
+
     def terms_for(self, family: str, reference: str | None = None) -> dict[str, dict[str, Scalar]]:
         """Fields of each term, its kind among them, for a family of students.
 
