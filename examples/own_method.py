@@ -1,23 +1,25 @@
 """A method of one's own: the bins of all rows, after GO-LSD of D-FINE (arXiv 2410.13842, sec. 4.2).
 
-Importing this file registers the term and a recipe of it; from then on the recipe has all that the others have:
-
-    import examples.own_method
-    DistillationTrainer(student, teacher, recipe="global_bins", ...).train()
+Importing this file registers the term and a recipe of it, which has all that the others have from then on:
+python examples/own_method.py mine/ runs/teacher/model STEPS
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+import ld_hub
+from ld_hub.data import load_data
 from ld_hub.distillation import BoxBinsKLConfig, Recipe, TermInputs, register_recipe, register_term
 from ld_hub.distillation.methods.ld import BoxBinsKL
 from ld_hub.distillation.regions import select
 from ld_hub.distillation.terms import kl_divergence
+from ld_hub.engine import TrainConfig
 from ld_hub.ops.boxes import overlap
 
 
@@ -48,3 +50,9 @@ class GlobalBins(BoxBinsKL):  # which refuses heads without bins, or with others
 
 
 register_recipe(Recipe("global_bins", {"global_bins": GlobalBinsConfig()}, "bins of all rows (after GO-LSD)"))
+
+if __name__ == "__main__":
+    data, teacher, steps = load_data(sys.argv[1], "train"), ld_hub.create_model(sys.argv[2]), int(sys.argv[3])
+    student = ld_hub.create_model("gfocal_tiny", num_classes=len(data.label_names), reg_max=teacher.config.reg_max)
+    config = TrainConfig("runs/global_bins", steps=steps, image_size=teacher.data_config.image_size, log_every=10)
+    ld_hub.DistillationTrainer(student, teacher, "global_bins", train_dataset=data, config=config).train()

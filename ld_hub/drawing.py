@@ -7,7 +7,7 @@ import math
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ Color = tuple[int, int, int]
 Rect = tuple[int, int, int, int]
 
 READABLE_SIDE = 448  # px; pictures whose longer side is shorter are enlarged before drawing
+# Lines and letters need more than Pillow's defaults, which suit photographs.
+QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 92, "subsampling": 0}, "WEBP": {"quality": 88}}
 GOLDEN_RATIO = 0.618033988749895  # turning the hue by it keeps any run of classes far apart on the colour wheel
 # Fonts that know more scripts than Pillow's own, tried by name for labels outside ASCII.
 WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf")
@@ -51,6 +53,7 @@ def draw_detections(
     scale: int | None = None,
     colors: Sequence[Color] | None = None,
     texts: Sequence[str] | None = None,
+    font_size: int | None = None,
 ) -> Image.Image:
     """Draw boxes and labels on a copy of an image.
 
@@ -66,6 +69,7 @@ def draw_detections(
         scale: Whole factor to enlarge the picture by; None enlarges small images until labels are readable.
         colors: K RGB colours instead of those of the classes.
         texts: K texts instead of name and score; an empty one writes nothing.
+        font_size: px of the labels' letters in the new picture; None takes what suits its size.
 
     Returns:
         A new RGB picture, `scale` times as large as `image`.
@@ -85,6 +89,7 @@ def draw_detections(
     elif canvas is image:
         canvas = image.copy()
     pen = _Pen.for_picture(canvas)
+    pen = pen if font_size is None else replace(pen, font_size=font_size)
     order = range(len(boxes)) if scores is None else sorted(range(len(boxes)), key=lambda k: scores[k])
     rects = {k: rect for k in order if (rect := _visible(boxes[k], factor, canvas.size)) is not None}
     hues = [class_color(label) for label in labels] if colors is None else colors
@@ -356,7 +361,7 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
         ConfigError: If no picture format has this suffix.
     """
     path, form = Path(path), picture_format(path)
-    options: dict[str, Any] = {"quality": 92, "subsampling": 0} if form == "JPEG" else {}
+    options = QUALITY.get(form, {})
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem[:80]}-{secrets.token_hex(4)}.tmp{path.suffix}")
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ld_hub import catalog
-from ld_hub.distillation import TERMS, get_recipe, list_recipes
+from ld_hub.distillation import REGIONS, TERMS, get_recipe, list_recipes
 from ld_hub.distillation.needs import needs
 from ld_hub.errors import ConfigError
 from ld_hub.fields import config_fields, hint_text, parse_hint
@@ -45,6 +45,7 @@ def test_recipes_and_terms_of_the_catalogue_are_the_registered_ones():
     told = catalog.content()
     assert told["recipes"] == {name: _listed(recipe_content(r, families)) for name, r in recipes.items()}, DUE
     assert told["terms"] == snapshot({}, {})["terms"], DUE
+    assert told["regions"] == list(REGIONS), DUE
 
 
 @pytest.mark.parametrize("reference", [None, "ld", "bckd"])

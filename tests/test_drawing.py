@@ -6,10 +6,20 @@ import colorsys
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from ld_hub import drawing
-from ld_hub.drawing import class_color, contact_sheet, draw_detections, save_picture, side_by_side, text_color
+from ld_hub.drawing import (
+    class_color,
+    contact_sheet,
+    draw_detections,
+    picture_format,
+    save_picture,
+    side_by_side,
+    text_color,
+    text_width,
+    write,
+)
 from ld_hub.errors import ConfigError
 
 GREY = (128, 128, 128)
@@ -184,3 +194,39 @@ def test_colours_and_texts_of_the_callers_own():
     names = draw_detections(paper, boxes, labels, [0.5, 0.25], label_names=["a", "b"], scale=1)
     same = draw_detections(paper, boxes, labels, [0.5, 0.25], scale=1, texts=["a 50%", "b 25%"])
     assert np.array_equal(np.asarray(names), np.asarray(same))
+
+
+def test_letters_of_the_size_that_was_asked_for():
+    image = Image.new("RGB", (500, 400), GREY)
+    heights = []
+    for size in (None, 24, 48):
+        out = pixels(draw_detections(image, [[100, 200, 300, 350]], [3], texts=["word"], font_size=size))
+        heights.append(int((out[:199, 101] == class_color(3)).all(axis=1).sum()))  # of the label above the box
+    assert heights[0] < 24 < heights[1] < 40 < 48 < heights[2] < 70
+
+
+def test_text_is_broken_between_words_and_says_where_it_ends():
+    def written(text: str, width: float | None) -> tuple[np.ndarray, float, np.ndarray]:
+        picture = Image.new("RGB", (400, 300), "white")
+        before = pixels(picture.copy())
+        return before, write(ImageDraw.Draw(picture), (10, 20), text, 20, width=width), pixels(picture)
+
+    words = "one two three four"
+    before, end, alone = written(words, None)
+    assert (before == 255).all() and end == 20 + 26
+    dark = np.argwhere((alone < 128).all(axis=2))
+    assert dark[:, 0].min() >= 20 and dark[:, 0].max() < end and dark[:, 1].min() >= 10
+    assert dark[:, 1].max() == pytest.approx(10 + text_width(words, 20), abs=3)
+    wide = text_width("one two", 20) + 1
+    _, end, broken = written(words, wide)
+    assert end == 20 + 3 * 26  # "one two", "three", "four"
+    assert np.argwhere((broken < 128).all(axis=2))[:, 1].max() <= 10 + wide
+    _, end, _ = written("verylongword next\nlast", 30)
+    assert end == 20 + 3 * 26  # a word stays whole, and a line break is one
+
+
+def test_the_format_of_a_picture_is_its_suffix():
+    assert [picture_format(f"a/b{suffix}") for suffix in (".png", ".JPG", ".webp")] == ["PNG", "JPEG", "WEBP"]
+    for name in ("a", "a.txt", "a.psd"):
+        with pytest.raises(ConfigError, match="no picture format"):
+            picture_format(name)

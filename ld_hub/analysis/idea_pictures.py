@@ -35,7 +35,7 @@ IGNORED_COLOR = (120, 126, 132)
 _REGION_WORDS = {
     "main": "cells that answer for an object",
     "vlr": "valuable localization region: cells a little too far off to answer, which still see an object's edges",
-    "main+vlr": "both of them",
+    "main+vlr": "main and vlr together",
     "all": "every cell of the photograph",
     "inside_gt": "cells whose centre lies in a box, on every level",
     "outside_gt": "cells whose centre lies in no box",
@@ -73,8 +73,9 @@ def _head(ideas: Ideas) -> Image.Image:
         scale=1,
         colors=[color_of_object(k) for k in range(len(one))],
         texts=[f"{k + 1} {name}" for k, name in enumerate(one.names)],
+        font_size=SMALL,
     )
-    sheet = Image.new("RGB", (WIDTH, PHOTO[1] + EDGE), PAPER)
+    sheet = Image.new("RGB", (WIDTH, 4 * PHOTO[1]), PAPER)
     sheet.paste(shown, (EDGE, 0))
     draw, x = ImageDraw.Draw(sheet), EDGE + shown.width + EDGE
     room = WIDTH - EDGE - x
@@ -160,7 +161,7 @@ def _row(ideas: Ideas, title: str, words: str, marks: Sequence[Sequence[Mark]], 
         marks: By level.
         counts: Cells to be told below each picture.
     """
-    one, sheet = ideas.photograph, Image.new("RGB", (WIDTH, 600), PAPER)
+    one, sheet = ideas.photograph, Image.new("RGB", (WIDTH, 2 * WIDTH), PAPER)
     wide = (WIDTH - 2 * EDGE + GAP) // len(ideas.levels) - GAP
     factor = min(wide / one.image.width, 1.3 * wide / one.image.height)
     faded, draw = _faded(_resized(one.image, factor)), ImageDraw.Draw(sheet)
@@ -193,11 +194,12 @@ def _paint(picture: Image.Image, level: Level, factor: float, marks: Sequence[Ma
 
 
 def _outline(picture: Image.Image, boxes: Sequence[Sequence[float]]) -> None:
+    """Boxes as thin dark lines between light ones, which are seen on any cell."""
     draw = ImageDraw.Draw(picture)
+    for box in boxes:
+        draw.rectangle(tuple(box), outline=PAPER, width=3)
     for x1, y1, x2, y2 in boxes:
-        draw.rectangle((x1, y1, x2, y2), outline=(255, 255, 255), width=3)
-    for x1, y1, x2, y2 in boxes:
-        draw.rectangle((x1 + 1, y1 + 1, x2 - 1, y2 - 1) if x2 - x1 > 2 < y2 - y1 else (x1, y1, x2, y2), outline=INK)
+        draw.rectangle((x1 + 1, y1 + 1, max(x1 + 1, x2 - 1), max(y1 + 1, y2 - 1)), outline=INK)
 
 
 def ramp(share: float) -> Color:
@@ -228,20 +230,21 @@ def _edges(ideas: Ideas) -> Image.Image:
     one, k = ideas.photograph, ideas.chosen
     title = f"3  How sure is each edge of object {k + 1}, {one.names[k]}?"
     text = (
-        "From one cell, the cross. Bars: how probable it is that the edge lies there. A black line marks the edge that "
-        "follows, their mean, in px of the photograph; dashed: the object's box. Few high bars: a sure edge."
+        "Counted from one cell (+). Bars: how probable it is that the edge lies there. A black line marks the edge "
+        "that follows, their mean, in px of the photograph; dashed: the object's box. Few high bars: a sure edge."
     )
     if all(edges.bins is None for edges in ideas.edges):
-        text = "From one cell, the cross, in px of the photograph. Dashed: the object's box."
+        text = "Counted from one cell (+). Dashed: the object's box."
     box = one.boxes[k].astype(np.float64)
     view = view_of(box, ideas.edges, one.image.size)
     sheet, y = Image.new("RGB", (WIDTH, 700), PAPER), round(1.9 * BODY)
     draw = ImageDraw.Draw(sheet)
     for index, (edges, color) in enumerate(zip(ideas.edges, (STUDENT, TEACHER), strict=False)):
-        x = EDGE + index * (WIDTH // 2)
+        x = EDGE + index * (WIDTH - EDGE) // 2
         draw.rectangle((x, 2, x + BODY, BODY + 2), fill=color)
-        role = "teacher" if index else "student" if ideas.teacher else "detector"
-        write(draw, (x + BODY + GAP, 0), f"{role} {edges.name}: IoU {edges.iou:.2f}", BODY)
+        role = ("student", "teacher")[index]
+        who = edges.name if ideas.teacher is None or role in edges.name else f"{edges.name} ({role})"
+        write(draw, (x + BODY + GAP, 0), f"{who}: IoU {edges.iou:.2f} with the object's box", BODY)
         picture = panel(one.image, box, edges, view, color)
         sheet.paste(picture, (x, y))
     return _stack([_heading(title, text), sheet.crop((0, 0, WIDTH, y + picture.height))])

@@ -42,6 +42,8 @@ ANSWERS = (
     "curves no/such/place",
     "convert no/such/file.pth out --model gfocal_r18",
     "benchmark gfl_r18",
+    "show gfl_r18 README.md --out no_such.png",
+    "show gfocal_r18 README.md --regions mian --out no_such.png",
 )
 
 

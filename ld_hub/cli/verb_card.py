@@ -108,7 +108,19 @@ def every_card() -> dict[str, str]:
     """Cards of all published weights and their index, by file name."""
     from ld_hub.publishing.tag_cards import index_card, registered_tags
 
-    return {"README.md": index_card(), **{f"{full}.md": published_card(full) for full in registered_tags()}}
+    return {
+        "README.md": index_card() + _all_names(),
+        **{f"{full}.md": published_card(full) for full in registered_tags()},
+    }
+
+
+def _all_names() -> str:
+    """A section of all registered names, with or without weights."""
+    from ld_hub.cli.verb_list import markdown
+    from ld_hub.models.names import list_models
+
+    sentence = "Names with weights to download, and distilled names; as `ld-hub list --markdown` prints them."
+    return f"\n## All names\n\n{sentence}\n\n<!-- models:begin -->\n{markdown(list_models())}\n<!-- models:end -->\n"
 
 
 def _write_all(out: Path) -> int:

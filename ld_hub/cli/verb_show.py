@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ld_hub import catalog
 from ld_hub.cli.flags import DEFAULT
 from ld_hub.cli.places import check_file
-from ld_hub.errors import ConfigError, MissingFileError
+from ld_hub.errors import ConfigError, MissingFileError, unknown_name
+from ld_hub.models.names import require_model
 
 if TYPE_CHECKING:
     from ld_hub.analysis.photograph import Photograph
@@ -65,19 +68,17 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw and write the picture; returns the exit code."""
-    _check(args)  # before torch is loaded
+    regions = None if args.regions is None else [name for text in args.regions for name in text.split(",") if name]
+    _check(args, regions or [])  # before torch is loaded
+
     from ld_hub.analysis.idea_pictures import draw_ideas
     from ld_hub.analysis.ideas import gather
     from ld_hub.cli.verb_analyze import short_names
-    from ld_hub.distillation import REGIONS
     from ld_hub.drawing import save_picture
     from ld_hub.models.checkpoints.pretrained import load_pretrained
     from ld_hub.models.factory import find_weights
     from ld_hub.ops.hardware import resolve_device
 
-    regions = None if args.regions is None else [name for text in args.regions for name in text.split(",") if name]
-    for name in regions or ():
-        REGIONS[name]
     device = resolve_device(args.device)
     sources = [args.model, *([args.teacher] if args.teacher else [])]
     models = [load_pretrained(place).to(device) for place in [find_weights(source) for source in sources]]
@@ -98,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
+def _check(args: argparse.Namespace, regions: Sequence[str]) -> None:
     """What can be said without loading anything."""
     from ld_hub.drawing import picture_format
 
@@ -117,6 +118,12 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--object {args.object}: objects are numbered from 1.")
     if not 0 <= args.score < 1:
         raise ConfigError(f"--score {args.score:g}: expected a number from 0 to below 1.")
+    known = catalog.content()["regions"]
+    for name in regions:
+        if name not in known:
+            raise unknown_name("region", name, known)
+    for model in [args.model, *filter(None, [args.teacher])]:
+        require_model(model)
 
 
 def _is_url(image: str) -> bool:

@@ -19,7 +19,7 @@ import ld_hub.models
 from ld_hub import catalog
 from ld_hub.benchmark.profile import facts_of
 from ld_hub.catalog import ModelFacts
-from ld_hub.distillation import TERMS, Recipe, get_recipe, list_recipes
+from ld_hub.distillation import REGIONS, TERMS, Recipe, get_recipe, list_recipes
 from ld_hub.distillation.needs import needs
 from ld_hub.fields import config_fields, hint_text
 from ld_hub.hub import atomic_write
@@ -48,6 +48,7 @@ def snapshot(models: dict[str, ModelEntry], recipes: dict[str, Recipe]) -> dict[
             }
             for kind in TERMS
         },
+        "regions": list(REGIONS),
     }
 
 

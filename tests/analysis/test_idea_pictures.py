@@ -167,5 +167,7 @@ def test_photographs_of_any_shape(size):
     cell = (wide / 10, high / 10)
     far = Edges("small", (wide / 2, high / 2), cell, one_hot(0, 8, 2, 4), np.array([wide, 0, wide / 2, high]), 0.0)
     levels = [Level(8, cell, (0.0, 0.0)), Level(40, (wide / 2, high / 2), (0.0, 0.0))]
-    picture = draw_ideas(ideas(photograph=photograph, levels=levels, edges=[far, far]))
+    whole = ideas(photograph=photograph, levels=levels, edges=[far, far], student="a name of many words " * 9)
+    picture = draw_ideas(whole)
     assert picture.width == WIDTH and 400 < picture.height < 4000
+    assert (np.asarray(picture)[:, [0, -1]] == 255).all()  # the margins are paper from top to bottom

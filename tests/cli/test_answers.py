@@ -12,7 +12,7 @@ from ld_hub.cli.main import VERBS
 
 HEAVY = {"torch", "torchvision", "timm", "accelerate", "datasets", "huggingface_hub", "matplotlib", "numpy"}
 
-REFUSED = ("no_such", "no/such", "gfl_", "vrl", "lsit", "convnext", "r10 ", "verify")  # in a command that is one
+REFUSED = ("no_such", "no/such", "gfl_", "vrl", "lsit", "convnext", "r10 ", "verify", "mian")  # words in them
 
 
 def imported(words: list[str]) -> tuple[int, set[str], str]:

@@ -161,7 +161,7 @@ def test_faults_that_need_no_model_are_found_without_torch(tmp_path):
         "from types import SimpleNamespace as Names\n"
         "args = dict(out='a.png', image='nothing.jpg', data=None, boxes=None, object=None, score=0.3)\n"
         "before = set(sys.modules)\n"
-        "try:\n    verb_show._check(Names(**args))\n"
+        "try:\n    verb_show._check(Names(**args), [])\n"
         "except FileNotFoundError:\n    print(sorted({m.split('.')[0] for m in set(sys.modules) - before}))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
