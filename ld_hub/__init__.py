@@ -14,9 +14,9 @@ done by `DetectionTrainer` and `DistillationTrainer`.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ld_hub.lazy import lazy_names
 from ld_hub.version import __version__
 
 if TYPE_CHECKING:
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
     from ld_hub.structures.detections import Detections
 
 _ROOMS = {
-    "ld_hub.distillation": ("get_recipe", "list_recipes"),
-    "ld_hub.engine": ("DetectionTrainer", "DistillationTrainer"),
-    "ld_hub.errors": ("LdHubError",),
-    "ld_hub.models.checkpoints.convert": ("load_checkpoint",),
-    "ld_hub.models.detector": ("DenseDetector",),
-    "ld_hub.models.factory": ("create_model", "model_entrypoint"),
-    "ld_hub.models.names": ("get_pretrained_cfg", "is_model", "list_models", "list_modules", "list_pretrained"),
-    "ld_hub.publishing.push": ("push_to_hf_hub",),
-    "ld_hub.preprocessing": ("create_transform", "resolve_data_config"),
-    "ld_hub.structures.detections": ("Detections",),
+    "distillation": ("get_recipe", "list_recipes"),
+    "engine": ("DetectionTrainer", "DistillationTrainer"),
+    "errors": ("LdHubError",),
+    "models.checkpoints.convert": ("load_checkpoint",),
+    "models.detector": ("DenseDetector",),
+    "models.factory": ("create_model", "model_entrypoint"),
+    "models.names": ("get_pretrained_cfg", "is_model", "list_models", "list_modules", "list_pretrained"),
+    "publishing.push": ("push_to_hf_hub",),
+    "preprocessing": ("create_transform", "resolve_data_config"),
+    "structures.detections": ("Detections",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
@@ -67,13 +67,7 @@ __all__ = [
     "resolve_data_config",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _ROOM_OF:
-        raise AttributeError(f"module 'ld_hub' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_ROOM_OF[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _ROOM_OF)
 
 
 def __dir__() -> list[str]:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ld_hub.checked import Scalar
 from ld_hub.fields import ConfigField, parse_hint
 
 FILE = Path(__file__).with_name("catalog.json")
@@ -93,10 +94,14 @@ class RecipeEntry:
     summary: str
     paper: str
     needs: tuple[str, ...]
-    terms: Mapping[str, Mapping[str, Any]]
-    variants: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    terms: Mapping[str, Mapping[str, Scalar]]
+    variants: Mapping[str, Mapping[str, Mapping[str, Scalar]]] = field(default_factory=dict)
 
-    def terms_for(self, family: str, reference: str | None = None) -> dict[str, dict[str, Any]]:
+    def to_dict(self) -> Mapping[str, Any]:
+        """As the file has it, under the name."""
+        return {key: value for key, value in vars(self).items() if key != "name"}
+
+    def terms_for(self, family: str, reference: str | None = None) -> dict[str, dict[str, Scalar]]:
         """Fields of each term, its kind among them, for a family of students.
 
         Args:
@@ -116,8 +121,7 @@ def variant(family: str, reference: str | None) -> str:
 @lru_cache(maxsize=1)
 def content() -> dict[str, Any]:
     """All of the file, as it stands there; not to be changed."""
-    data: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))
-    return data
+    return dict(json.loads(FILE.read_text(encoding="utf-8")))
 
 
 def families() -> list[str]:

@@ -21,7 +21,7 @@ Rect = tuple[int, int, int, int]
 
 READABLE_SIDE = 448  # px; pictures whose longer side is shorter are enlarged before drawing
 # Lines and letters need more than Pillow's defaults, which suit photographs.
-QUALITY: dict[str, dict[str, Any]] = {"JPEG": {"quality": 92, "subsampling": 0}, "WEBP": {"quality": 88}}
+QUALITY: dict[str, dict[str, int]] = {"JPEG": {"quality": 92, "subsampling": 0}, "WEBP": {"quality": 88}}
 GOLDEN_RATIO = 0.618033988749895  # turning the hue by it keeps any run of classes far apart on the colour wheel
 # Fonts that know more scripts than Pillow's own, tried by name for labels outside ASCII.
 WIDE_FONTS = ("NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf")

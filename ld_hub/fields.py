@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-_SIMPLE: dict[str, Any] = {"bool": bool, "int": int, "float": float, "str": str, "None": type(None)}
+_SIMPLE: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str, "None": type(None)}
 _LITERAL = re.compile(r"Literal(\[.*\])")
 
 
@@ -78,7 +78,7 @@ def parse_hint(text: str) -> Any:
     literal = _LITERAL.fullmatch(text)
     if literal:
         return Literal[tuple(ast.literal_eval(literal.group(1)))]
-    hint = _SIMPLE[text.split(" | ", maxsplit=1)[0]]
+    hint: Any = _SIMPLE[text.split(" | ", maxsplit=1)[0]]
     for part in text.split(" | ")[1:]:
         hint = hint | _SIMPLE[part]
     return hint

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Generic, TypeVar
 
 from ld_hub import catalog
+from ld_hub.checked import Scalar
 from ld_hub.errors import ConfigError, unknown_name
 
 T = TypeVar("T")
@@ -126,7 +127,7 @@ class ModelEntry:
     name: str
     family: str
     builder: Any  # a class of ld_hub.models, which this floor does not know
-    config: dict[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Scalar] = field(default_factory=dict)
     distilled: Distilled | None = None
     pretrained: dict[str, PretrainedCfg] = field(default_factory=dict)
     terms: dict[str, Any] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from ld_hub.errors import ConfigError
 from ld_hub.fields import config_fields, hint_text, parse_hint
 from ld_hub.models.factory import create_model
 from ld_hub.models.names import list_models, timm_architectures
-from ld_hub.publishing.snapshot import built_facts, package_models, package_recipes, recipe_content, snapshot
+from ld_hub.publishing.snapshot import built_facts, package_models, package_recipes, recipe_entry, snapshot
 from ld_hub.registry import MODELS, ModelEntry, ModelRegistry
 
 FAMILIES = ("atss", "fcos", "gfocal", "retinanet")
@@ -43,7 +43,7 @@ def test_recipes_and_terms_of_the_catalogue_are_the_registered_ones():
     assert catalog.families() == families == sorted({entry.family for entry in package_models().values()})
     assert {*FAMILIES} <= {*families}
     told = catalog.content()
-    assert told["recipes"] == {name: _listed(recipe_content(r, families)) for name, r in recipes.items()}, DUE
+    assert told["recipes"] == {name: _listed(recipe_entry(r, families).to_dict()) for name, r in recipes.items()}, DUE
     assert told["terms"] == snapshot({}, {})["terms"], DUE
     assert told["regions"] == list(REGIONS), DUE
 

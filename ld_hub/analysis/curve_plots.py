@@ -6,10 +6,13 @@ import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ld_hub.analysis.curves import Curve
 from ld_hub.hub import atomic_file
+
+if TYPE_CHECKING:
+    from matplotlib.lines import Line2D
 
 COLUMNS = 3
 MISSING = "matplotlib is not installed (`pip install 'ld_hub[plot]'`)"
@@ -44,7 +47,7 @@ def plot_curves(panels: Mapping[str, Mapping[str, Curve]], path: Path) -> bool:
     rows = math.ceil(len(panels) / COLUMNS)
     figure = Figure(figsize=(4 * COLUMNS, 2.7 * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
-    lines: dict[str, Any] = {}
+    lines: dict[str, Line2D] = {}
     for index, (name, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, COLUMNS, index + 1)
         single = all(len(curve.steps) == 1 for curve in curves.values())
@@ -66,11 +69,12 @@ def plot_curves(panels: Mapping[str, Mapping[str, Curve]], path: Path) -> bool:
     return True
 
 
-def _line(axes: Any, curve: Curve, place: Sequence[int], number: int, factor: float) -> Any:
+def _line(axes: Any, curve: Curve, place: Sequence[int], number: int, factor: float) -> Line2D:
     """Mean and band of a curve; a few points alone are marked, with bars instead of a band."""
     mean, std = ([factor * value for value in values] for values in (curve.mean, curve.std))
     style = {"color": f"C{number % 10}", "linestyle": _LINES[number // 10 % len(_LINES)]}
     few = len(place) < 4
+    line: Line2D
     (line,) = axes.plot(place, mean, linewidth=1.4, marker="o" if few else "", markersize=4, **style)
     if curve.runs > 1 and few:
         axes.errorbar(place, mean, yerr=std, fmt="none", ecolor=style["color"], capsize=4)

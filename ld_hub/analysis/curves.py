@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ld_hub.checked import shorten
+from ld_hub.checked import Scalar, shorten
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 from ld_hub.hub import atomic_write
 
 Record: TypeAlias = Mapping[str, float]
+Fact: TypeAlias = Scalar | list[Scalar]  # a setting of a run
 
 SHOWN = ("eval/AP", "eval/AP50", "eval/AP75", "loss", "loss_", "distill_", "share/", "scale/", "grad_norm", "lr")
 LOSSES = ("loss_", "distill_")
@@ -214,7 +215,7 @@ def final_table(groups: Sequence[Group]) -> str:
     return "\n".join([*lines, *notes])
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def _facts(path: Path) -> dict[str, Fact]:
     """The settings of a run, flattened: ``config.lr``; without what only says where things lie."""
     run = RunDirectory(path)
     if not run.config_file.is_file() or not run.metrics_file.is_file():
@@ -235,14 +236,14 @@ def _facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Fact]:
+    out: dict[str, Fact] = {}
     for key, value in values.items():
         out |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return out
 
 
-def _names(facts: Sequence[Mapping[str, Any]], directories: Sequence[str]) -> list[str]:
+def _names(facts: Sequence[Mapping[str, Fact]], directories: Sequence[str]) -> list[str]:
     """Names from what differs, as few settings as tell the groups apart."""
     keys = sorted({key for each in facts for key in each}, key=lambda key: (_rank(key), key))
     chosen: list[str] = []
@@ -265,7 +266,7 @@ def _rank(key: str) -> int:
     return _NAMING.index(key) if key in _NAMING else len(_NAMING) + (not key.startswith("config."))
 
 
-def _part(key: str, value: Any) -> str:
+def _part(key: str, value: Fact) -> str:
     text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
     if key in _BARE:
         return text

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from ld_hub.drawing import Color
 from ld_hub.evaluation import GroundTruth
 from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.matching import match, overlaps
+from ld_hub.structures import ResultRow
 
 Kind = Literal["false", "missed", "right", "excused"]
 
@@ -42,7 +43,7 @@ class Mark:
 def marks_of(
     image_id: int,
     truth: GroundTruth,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[ResultRow],
     category_ids: Sequence[int],
     *,
     score: float,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from ld_hub.evaluation.studies import (
 )
 from ld_hub.evaluation.tide import TideErrors, tide_errors
 from ld_hub.models.detector import DenseDetector
+from ld_hub.structures import ResultRow
 
 Floats = npt.NDArray[np.float64]
 IOU_BINS = 10
@@ -53,13 +54,13 @@ class Judged:
     confusion: Confusion
     calibration: Calibration
     images: Mapping[int, ImageResult]
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[ResultRow]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the detections as plain JSON values."""
         return {
             "metrics": self.metrics.to_dict(),
-            "tide": self.tide.to_dict(),
+            "tide": asdict(self.tide),
             "precision_recall": self.curves.to_dict(),
             "confusion": self.confusion.to_dict(),
             "calibration": self.calibration.to_dict(),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from ld_hub.benchmark.memory import MemoryWatch
@@ -84,7 +85,9 @@ def random_evaluator(load: ScoringLoad, backend: str) -> DetectionEvaluator:
     return evaluator
 
 
-def _detections(random: np.random.Generator, load: ScoringLoad, number: Any, boxes: Any, labels: Any) -> dict[str, Any]:
+def _detections(
+    random: np.random.Generator, load: ScoringLoad, number: Any, boxes: Any, labels: Any
+) -> dict[str, npt.NDArray[Any]]:
     """The state of an evaluator, see `DetectionEvaluator.state`."""
     image = np.repeat(np.arange(load.images), load.detections)
     total = len(image)

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; returns the exit code."""
     _check(args)
     if args.answers:
-        _write({"answers": [asdict(answer) for answer in answer_table()]}, args.json)
+        _write(json.dumps({"answers": [asdict(answer) for answer in answer_table()]}, indent=1), args.json)
         return 0
 
     import torch
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
             figures = replace(figures, table=speed_table(args.model, work, device, args.num_classes))
         else:
             figures = _measure(figures, args, work, device)
-    _write(figures.to_dict(), args.json)
+    _write(json.dumps(figures.to_dict(), indent=1), args.json)
     return 0
 
 
@@ -137,9 +137,9 @@ def _check(args: argparse.Namespace) -> None:
         check_file(args.json, "--json")
 
 
-def _write(figures: dict[str, Any], file: str | None) -> None:
+def _write(figures: str, file: str | None) -> None:
     if file:
-        atomic_write(Path(file), json.dumps(figures, indent=1))
+        atomic_write(Path(file), figures)
         print(f"figures written to {file}")
 
 

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def markdown(names: list[str]) -> str:
-    """A table of the names with weights or a teacher, as README.md shows it, and a sentence that lists the others.
+    """A table of the names with weights or a teacher (model_cards/README.md), and a sentence that lists the others.
 
     Args:
         names: Registered names, with or without tags.

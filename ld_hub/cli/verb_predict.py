@@ -14,7 +14,15 @@ from ld_hub.errors import MissingFileError
 from ld_hub.models.names import require_model
 
 if TYPE_CHECKING:
-    from ld_hub.structures import Detections
+    from ld_hub.structures import Detections, ImageFileRow, PipelineRow, ResultRow
+
+    class _Seen(ImageFileRow):
+        picture: str
+        detections: list[PipelineRow]
+
+    class _Found(ResultRow):
+        id: int
+
 
 _DESCRIPTION = """\
 Detect objects on pictures with a model of this library.
@@ -79,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
     model = create_model(args.model, pretrained=True).to(device)
     out, names = Path(args.out), _picture_names(sources)
     found = iter_predict(model, sources, threshold=args.threshold, batch_size=args.batch_size)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[_Seen] = []
+    annotations: list[_Found] = []
     console = Console(stderr=True)
     # A lone picture needs no progress bar, and a pipe wants none.
     shown = track(found, "detecting", total=len(sources), console=console, disable=len(sources) == 1, transient=True)
@@ -88,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         detections.save(out / name)
         images.append(_image_entry(number, str(source), name, detections))
         rows = enumerate(detections.to_coco(number), start=len(annotations) + 1)
-        annotations += [{"id": k, **row} for k, row in rows]
+        annotations += [{**row, "id": k} for k, row in rows]
         print(_report(str(source), detections, short=len(sources) > _TABLES))
     content = {
         "model": args.model,
@@ -148,7 +156,7 @@ def _picture_names(sources: list[str | Path]) -> list[str]:
     return names
 
 
-def _image_entry(number: int, source: str, name: str, detections: Detections) -> dict[str, Any]:
+def _image_entry(number: int, source: str, name: str, detections: Detections) -> _Seen:
     width, height = (0, 0) if detections.image is None else detections.image.size
     return {
         "id": number,

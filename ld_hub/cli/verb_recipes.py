@@ -67,7 +67,7 @@ def describe(name: str, family: str = "gfocal", reference: str | None = None) ->
 
 
 def markdown() -> str:
-    """A table of all recipes, as README.md shows it."""
+    """A table of all recipes, as examples/methods.md shows it."""
     rows = ["| recipe | what a student learns | terms | needs | paper |", "|---|---|---|---|---|"]
     for name, recipe in catalog.recipes().items():
         terms = ", ".join(f"`{term}`" for term in recipe.terms)

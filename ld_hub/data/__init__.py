@@ -5,8 +5,9 @@ Names are imported from their files at first use: loaders bring torch, and who a
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ld_hub.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ld_hub.data.checkup import Report, doctor
@@ -44,10 +45,4 @@ __all__ = [
     "train_loader",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _FILE_OF:
-        raise AttributeError(f"module 'ld_hub.data' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"ld_hub.data.{_FILE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _FILE_OF)

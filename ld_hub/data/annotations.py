@@ -115,7 +115,7 @@ def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
     )
 
 
-def _with_ids(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _with_ids(annotations: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
     """Issue ids to annotations that have none: nothing but messages needs them."""
     missing = [k for k, row in enumerate(annotations) if row.get("id") is None]
     if not missing:
@@ -156,7 +156,7 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+def _entries(path: Path, content: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
     entries = content.get(key)
     if not isinstance(entries, list):
         found = "no list" if key in content else "nothing"

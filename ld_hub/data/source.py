@@ -7,7 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -18,6 +18,7 @@ from ld_hub.data.checks import Problem, bad_boxes, clip_boxes, find_problems, im
 from ld_hub.data.detection_set import DetectionSet, build_rows
 from ld_hub.errors import ConfigError, DataError, MissingFileError
 from ld_hub.hub import atomic_write, cache_root, disk_errors
+from ld_hub.structures import CategoryRow, ObjectRow, ReadImageRow
 
 OnBadBox = Literal["drop", "error"]
 Item = TypeVar("Item")
@@ -95,11 +96,26 @@ class Source:
         return file
 
 
+@dataclass(frozen=True)
+class CocoRows:
+    """What was read of a directory that is not in COCO's form.
+
+    Attributes:
+        images: Each with the file of its boxes.
+        annotations: Of all of them.
+        categories: The classes.
+    """
+
+    images: list[ReadImageRow] = field(default_factory=list)
+    annotations: list[ObjectRow] = field(default_factory=list)
+    categories: list[CategoryRow] = field(default_factory=list)
+
+
 def canonical_source(
     layout: str,
     root: Path,
     parts: str,
-    rows: Mapping[str, list[dict[str, Any]]],
+    rows: CocoRows,
     *,
     protocol: str = "coco",
     problems: Sequence[Problem] = (),
@@ -111,14 +127,17 @@ def canonical_source(
         layout: What the directory is.
         root: The directory; file names are relative to it.
         parts: See `Source`.
-        rows: ``images``, each with the file of its boxes under ``read_from``, ``annotations`` and ``categories``.
-            Annotations get their ids here.
+        rows: What was read. Annotations get their ids here.
         protocol: See `DetectionSet`.
         problems: See `Source`.
         notes: See `Source`.
     """
-    annotations = [{"id": k, **row} for k, row in enumerate(rows["annotations"], start=1)]
-    content = {"info": {"description": f"read from {parts}"}, **rows, "annotations": annotations}
+    content = {
+        "info": {"description": f"read from {parts}"},
+        "images": rows.images,
+        "annotations": [{"id": k, **row} for k, row in enumerate(rows.annotations, start=1)],
+        "categories": rows.categories,
+    }
     coco = parse_coco(root, content)
     return Source(layout, coco, root, f"{root} ({parts})", protocol, content, tuple(problems), tuple(notes))
 

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import SPLITS, data_root
 from ld_hub.data.readers import Reader, register_reader
-from ld_hub.data.source import OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
+from ld_hub.data.source import CocoRows, OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
 from ld_hub.data.text import read_lines
 from ld_hub.data.voc_xml import Annotated, Fault, VocObject, class_names, read_annotation
 from ld_hub.errors import DataError, MissingFileError
@@ -272,14 +271,13 @@ def read_classes(file: Path) -> list[str]:
     return names
 
 
-def _rows(found: Sequence[Annotated], names: Sequence[str], faults: list[Fault]) -> dict[str, list[dict[str, Any]]]:
+def _rows(found: Sequence[Annotated], names: Sequence[str], faults: list[Fault]) -> CocoRows:
     """Images, annotations and categories in COCO's form; adds objects of unknown classes to the faults."""
     ids = {name: k for k, name in enumerate(names, start=1)}
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    rows = CocoRows(categories=[{"id": number, "name": name} for name, number in ids.items()])
     for number, one in enumerate(found, start=1):
         width, height = one.size or (0, 0)
-        images.append(
+        rows.images.append(
             {"id": number, "file_name": one.image, "width": width, "height": height, "read_from": one.file}
         )  # fmt: skip
         for item in one.objects:
@@ -288,11 +286,17 @@ def _rows(found: Sequence[Annotated], names: Sequence[str], faults: list[Fault])
                 continue
             xmin, ymin, xmax, ymax = item.box
             box = [xmin - 1, ymin - 1, xmax - xmin + 1, ymax - ymin + 1]  # VOC counts pixels from 1, corners inside
-            flags = {"iscrowd": 0, "ignore": int(item.difficult)}
-            area = {"bbox": box, "area": box[2] * box[3]}
-            annotations.append({"image_id": number, "category_id": ids[item.name], **area, **flags})
-    categories = [{"id": number, "name": name} for name, number in ids.items()]
-    return {"images": images, "annotations": annotations, "categories": categories}
+            rows.annotations.append(
+                {
+                    "image_id": number,
+                    "category_id": ids[item.name],
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                    "ignore": int(item.difficult),
+                }
+            )
+    return rows
 
 
 def _notes(objects: Sequence[VocObject]) -> list[str]:

@@ -7,13 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from ld_hub.data.checks import name_some
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import data_root
 from ld_hub.data.readers import Reader, register_reader
-from ld_hub.data.source import OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
+from ld_hub.data.source import CocoRows, OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
 from ld_hub.data.text import read_lines
 from ld_hub.data.yolo_parts import YAML_NAMES, below, find_part, find_yaml, folders
 from ld_hub.errors import DataError, LdHubError, MissingFileError
@@ -73,8 +72,7 @@ def yolo_source(place: Path, split: str) -> Source:
         raise MissingFileError(
             f"{root}: none of the {len(labels)} images of '{split}' has a label file; looked for {labels[0]} and alike."
         )
-    rows: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
-    rows["categories"] = [{"id": k, "name": name} for k, name in enumerate(part.names, start=1)]
+    rows = CocoRows(categories=[{"id": k, "name": name} for k, name in enumerate(part.names, start=1)])
     faults: list[tuple[str, str]] = []
     polygons = 0
     sizes = _sizes(part.images, f"reading {root.name} {split}")
@@ -85,13 +83,15 @@ def yolo_source(place: Path, split: str) -> Source:
             continue
         if not exists and os.path.lexists(file):
             faults.append(("broken label files", f"{below(file, root)} is no file, or a link to nothing"))
-        number, name = len(rows["images"]) + 1, below(file, root)
-        entry = {"id": number, "file_name": below(image, root), "width": size[0], "height": size[1]}
-        rows["images"].append({**entry, "read_from": name})
+        number, name = len(rows.images) + 1, below(file, root)
+        picture = below(image, root)
+        rows.images.append({"id": number, "file_name": picture, "width": size[0], "height": size[1], "read_from": name})
         reader = _LabelFile(name, len(part.names), size, part.keypoints)
         for label, box in reader.read(file) if exists else ():
-            common = {"image_id": number, "category_id": label + 1, "bbox": box, "area": round(box[2] * box[3], 4)}
-            rows["annotations"].append({**common, "iscrowd": 0})
+            area = round(box[2] * box[3], 4)
+            rows.annotations.append(
+                {"image_id": number, "category_id": label + 1, "bbox": box, "area": area, "iscrowd": 0}
+            )
         faults += reader.faults
         polygons += reader.polygons
     notes = [f"rows that are polygons: {polygons}. The boxes around them are used."] if polygons else []

@@ -6,7 +6,6 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,6 +13,7 @@ from PIL import Image
 from ld_hub.demo.scene import CLASSES, MIN_VISIBLE_PIXELS, VISIBLE, Scene, paint_scene
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.hub.files import atomic_write, new_directory
+from ld_hub.structures import AnnotationRow, ImageFileRow
 
 _VERSION = 1  # raise when the pictures change, so that old directories are not taken for new ones
 _MAKER = "ld_hub demo"
@@ -110,8 +110,8 @@ def _is_there(out: Path, made_with: dict[str, int]) -> bool:
 def _write_split(root: Path, name: str, count: int, made_with: dict[str, int], step: Callable[[], None]) -> None:
     folder = root / name
     folder.mkdir()
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    images: list[ImageFileRow] = []
+    annotations: list[AnnotationRow] = []
     side = made_with["image_size"]
     for index in range(count):
         scene = demo_scene(index, split=name, image_size=side, seed=made_with["seed"])

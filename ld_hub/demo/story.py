@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -228,6 +227,6 @@ def format_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def settings_from(values: dict[str, Any]) -> DemoSettings:
+def settings_from(values: Mapping[str, int | None]) -> DemoSettings:
     """Settings with the values that are not None."""
     return DemoSettings(**{key: value for key, value in values.items() if value is not None})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from ld_hub.distillation.distiller import Distiller
 from ld_hub.distillation.recipes import Recipe
@@ -17,28 +16,25 @@ def needs(recipe: Recipe) -> tuple[str, ...]:
     Returns:
         In words; empty where any two detectors will do.
     """
-    return tuple(what for what, changes in _PAIRS.items() if not _fits(recipe, *changes))
+    return tuple(what for what, pair in _OTHER.items() if not _fits(recipe, *pair))
 
 
 _SPEC = DetectorSpec(
     name="", family="gfocal", num_classes=2, label_names=("a", "b"), reg_max=16, strides=(8, 16, 32, 64, 128),
     anchors_per_cell=1, feature_channels=256, tower_channels=256, mean=(0.0,) * 3, std=(1.0,) * 3,
 )  # fmt: skip
-_PLAIN: dict[str, Any] = {"reg_max": None}
-_POINTS: dict[str, Any] = {"family": "fcos", "points": True}
-# What is missing in a pair: fields of the student, fields of the teacher
-_PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "bins in both": (_PLAIN, _PLAIN),
-    "heads of one width": ({"tower_channels": 64}, {}),
-    "pyramids of one width": ({"feature_channels": 64}, {}),
-    "common classes": ({"label_names": ("c", "d")}, {}),
-    "a student with anchors": (_POINTS, _POINTS),
+_OTHER = {  # what is missing in a pair: another student, another teacher
+    "bins in both": (replace(_SPEC, reg_max=None), replace(_SPEC, reg_max=None)),
+    "heads of one width": (replace(_SPEC, tower_channels=64), _SPEC),
+    "pyramids of one width": (replace(_SPEC, feature_channels=64), _SPEC),
+    "common classes": (replace(_SPEC, label_names=("c", "d")), _SPEC),
+    "a student with anchors": (replace(_SPEC, family="fcos", points=True),) * 2,
 }
 
 
-def _fits(recipe: Recipe, student: dict[str, Any], teacher: dict[str, Any]) -> bool:
+def _fits(recipe: Recipe, student: DetectorSpec, teacher: DetectorSpec) -> bool:
     try:
-        Distiller(recipe).setup(replace(_SPEC, name="student", **student), replace(_SPEC, name="teacher", **teacher))
+        Distiller(recipe).setup(replace(student, name="student"), replace(teacher, name="teacher"))
     except ConfigError:
         return False
     return True

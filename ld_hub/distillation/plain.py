@@ -63,7 +63,9 @@ class Row:
 
 
 def rows(inputs: TermInputs, config: RegionConfig) -> list[Row]:
-    """The rows of a region."""
+    """The rows of a region, of detectors whose rows and classes are the same."""
+    if inputs.partners is not None:
+        raise AssertionError("second versions in loops compare a row with the teacher's same row")
     selection, priors = select(inputs, config), inputs.student.priors
     student, teacher = predictions(inputs.student), predictions(inputs.teacher)
     levels, strides = priors.levels.tolist(), priors.strides.tolist()

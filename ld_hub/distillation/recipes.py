@@ -152,11 +152,10 @@ def _changed(terms: Mapping[str, TermConfig], changes: Mapping[str, Mapping[str,
 
     A user's term may have the name of one of ours, and other fields.
     """
-
-    def fitting(name: str, term: TermConfig) -> dict[str, Any]:
-        return {key: value for key, value in changes.get(name, {}).items() if hasattr(term, key)}
-
-    return {name: replace(term, **fitting(name, term)) for name, term in terms.items()}
+    return {
+        name: replace(term, **{key: value for key, value in changes.get(name, {}).items() if hasattr(term, key)})
+        for name, term in terms.items()
+    }
 
 
 def _preset(name: str, reference: str | None, family: str) -> Mapping[str, TermConfig]:

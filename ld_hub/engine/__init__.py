@@ -5,8 +5,9 @@ The function `evaluate` is imported from its module, ``ld_hub.engine.evaluate``,
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ld_hub.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ld_hub.engine.tasks import DetectionTask, DistillationTask
@@ -31,9 +32,4 @@ __all__ = [
     "TrainConfig",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import accelerate and the trainers at their first use, so that ``--help`` answers at once."""
-    if name not in _FILE_OF:
-        raise AttributeError(f"module 'ld_hub.engine' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"ld_hub.engine.{_FILE_OF[name]}"), name)
+__getattr__ = lazy_names(__name__, _FILE_OF)

@@ -18,16 +18,31 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
+from ld_hub.checked import Scalar
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 from ld_hub.hub import atomic_directory, atomic_write, load_safetensors, save_safetensors
 
 FORMAT = 2  # of state.json
 KEPT = 2  # checkpoints; the one before the last stays in case the last turns out bad
+
+
+class OptimizerState(TypedDict):
+    """``torch.optim.Optimizer.state_dict()``: tensors and numbers of each parameter, settings of each group."""
+
+    state: dict[int, dict[str, Tensor | Scalar]]
+    param_groups: list[dict[str, Scalar | list[int]]]
+
+
+class OptimizerValues(TypedDict):
+    """What of an `OptimizerState` goes into JSON."""
+
+    state: dict[str, dict[str, Scalar]]
+    param_groups: list[dict[str, Scalar | list[int]]]
 
 
 @dataclass
@@ -37,14 +52,14 @@ class Checkpoint:
     Attributes:
         step: Optimizer steps made.
         model: State dict of the task (detector and terms).
-        optimizer: ``torch.optim.Optimizer.state_dict()``.
+        optimizer: Its momenta and settings.
         ema: State dict of the average, or None.
         state: JSON values: settings, what the run is of, best AP, scaler, random number generators.
     """
 
     step: int
     model: dict[str, Tensor]
-    optimizer: dict[str, Any]
+    optimizer: OptimizerState
     ema: dict[str, Tensor] | None
     state: dict[str, Any] = field(default_factory=dict)
 
@@ -234,10 +249,10 @@ class RunDirectory:
         atomic_write(self.metrics_file, "".join(kept))
 
 
-def flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def flatten_optimizer(state: OptimizerState) -> tuple[dict[str, Tensor], OptimizerValues]:
     """Split an optimizer's state dict into tensors by name and JSON values."""
     tensors: dict[str, Tensor] = {}
-    values: dict[str, dict[str, Any]] = {}
+    values: dict[str, dict[str, Scalar]] = {}
     for index, entries in state["state"].items():
         for key, value in entries.items():
             if isinstance(value, Tensor):
@@ -247,9 +262,9 @@ def flatten_optimizer(state: Mapping[str, Any]) -> tuple[dict[str, Tensor], dict
     return tensors, {"state": values, "param_groups": state["param_groups"]}
 
 
-def restore_optimizer(tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> dict[str, Any]:
+def restore_optimizer(tensors: Mapping[str, Tensor], values: OptimizerValues) -> OptimizerState:
     """Inverse of `flatten_optimizer`."""
-    state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in values["state"].items()}
+    state: dict[int, dict[str, Tensor | Scalar]] = {int(k): {**each} for k, each in values["state"].items()}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = tensor

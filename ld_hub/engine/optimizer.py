@@ -22,7 +22,7 @@ def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     factor = 1.0 if config.bias_lr_factor is None else config.bias_lr_factor
     decay = config.weight_decay if config.bias_weight_decay is None else config.bias_weight_decay
-    groups: list[dict[str, Any]] = [{"params": trained, "lr_scale": 1.0}]
+    groups = [{"params": trained, "lr_scale": 1.0}]
     if (factor, decay) != (1.0, config.weight_decay):
         layers = (m for m in module.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
         biases = {id(layer.bias) for layer in layers}

@@ -404,6 +404,6 @@ def describe_network(model: nn.Module) -> str:
     return f"{getattr(model, 'name', '')}{backbone}: {every / 1e6:.2f} M parameters, {what}"
 
 
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(values: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
     """Values that every tracker takes as hyperparameters."""
     return {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}

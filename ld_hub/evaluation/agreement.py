@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +14,9 @@ from ld_hub.errors import EvaluationError
 from ld_hub.evaluation.evaluator import DetectionEvaluator
 from ld_hub.evaluation.metrics import DetectionMetrics
 from ld_hub.hub.evidence import Numbers
+from ld_hub.structures import ResultRow
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[ResultRow]
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def unmatched(recorded: Rows, computed: Rows, allowed: Tolerance) -> list[str]:
     return lines
 
 
-def _without_counterpart(rows: Rows, others: Rows, allowed: Tolerance) -> list[Mapping[str, Any]]:
-    table: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
+def _without_counterpart(rows: Rows, others: Rows, allowed: Tolerance) -> list[ResultRow]:
+    table: dict[tuple[int, int], list[ResultRow]] = {}
     for row in others:
         table.setdefault((row["image_id"], row["category_id"]), []).append(row)
     values = {key: _values(group) for key, group in table.items()}
@@ -113,7 +113,7 @@ def _values(rows: Rows) -> npt.NDArray[np.float64]:
     return boxes
 
 
-def read_detections(file: Path) -> list[dict[str, Any]]:
+def read_detections(file: Path) -> list[ResultRow]:
     """Read a COCO results file.
 
     Args:
@@ -159,7 +159,7 @@ def score_detections(
         EvaluationError: If a row names an image or category that the annotations do not have.
     """
     evaluator = DetectionEvaluator(annotations, category_ids=category_ids, label_names=label_names, protocol=protocol)
-    by_image: dict[int, list[Mapping[str, Any]]] = {number: [] for number in evaluator.truth.image_ids}
+    by_image: dict[int, list[ResultRow]] = {number: [] for number in evaluator.truth.image_ids}
     labels = {number: label for label, number in enumerate(category_ids)}
     for row in rows:
         if row["image_id"] not in by_image or row["category_id"] not in labels:

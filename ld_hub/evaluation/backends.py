@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,8 @@ from ld_hub.errors import ConfigError
 from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.ground_truth import GroundTruth
 
+Column = Literal["id", "image_id", "category_id", "bbox", "area", "iscrowd"]
 BACKENDS = ("pycocotools", "hotcoco")
-Rows = list[dict[str, Any]]
 
 
 class Curves(NamedTuple):
@@ -93,7 +93,7 @@ def _score_pycocotools(truth: GroundTruth, found: Found, category_ids: list[int]
 def _score_hotcoco(truth: GroundTruth, found: Found, category_ids: list[int]) -> Curves:
     import hotcoco
 
-    def column(name: str, kind: type = int) -> npt.NDArray[Any]:
+    def column(name: Column, kind: type = int) -> npt.NDArray[Any]:
         return np.array([row[name] for row in truth.annotations], dtype=kind)
 
     # It takes no negative ids, and detections as floats, which do not hold every integer: hence places for ids.
@@ -114,5 +114,5 @@ def _score_hotcoco(truth: GroundTruth, found: Found, category_ids: list[int]) ->
     run.params.cat_ids = np.searchsorted(categories, category_ids).tolist()
     run.evaluate()
     run.accumulate()
-    arrays: dict[str, Any] = run.eval or {}
+    arrays = run.eval or {}
     return Curves(np.asarray(arrays["precision"]), np.asarray(arrays["recall"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ld_hub.evaluation.voc_protocol import voc_average_precision
 from ld_hub.hub.evidence import PROTOCOLS
 from ld_hub.hub.files import atomic_write
 from ld_hub.ops.corners import sticking_out
-from ld_hub.structures.detections import Detections
+from ld_hub.structures import Detections, ResultRow
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,7 @@ class DetectionEvaluator:
 
     def __init__(
         self,
-        annotations: str | Path | dict[str, Any] | GroundTruth,
+        annotations: str | Path | Mapping[str, Any] | GroundTruth,
         *,
         category_ids: Sequence[int],
         label_names: Sequence[str],
@@ -190,7 +190,7 @@ class DetectionEvaluator:
         categories = np.array(self.category_ids, dtype=np.int64)[state["labels"]]
         return Found(np.repeat(state["image_ids"], state["counts"]), categories, state["boxes"], state["scores"])
 
-    def results(self) -> list[dict[str, Any]]:
+    def results(self) -> list[ResultRow]:
         """Return everything given so far as rows of a COCO results file, by image id."""
         return self.found().rows()
 

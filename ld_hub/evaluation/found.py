@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ld_hub.structures import ResultRow
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class Found:
     scores: npt.NDArray[np.float64]
 
     @classmethod
-    def of(cls, rows: Sequence[Mapping[str, Any]]) -> Found:
+    def of(cls, rows: Sequence[ResultRow]) -> Found:
         """Rows of a COCO results file."""
         return cls(
             np.array([row["image_id"] for row in rows], dtype=np.int64),
@@ -39,7 +40,7 @@ class Found:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[ResultRow]:
         """As rows of a COCO results file."""
         columns = (self.image_ids, self.category_ids, self.boxes, self.scores)
         return [

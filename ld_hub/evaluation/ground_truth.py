@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ld_hub.errors import DataError, MissingFileError
 from ld_hub.ops.corners import sticking_out
+from ld_hub.structures import AnnotationRow, CategoryRow, ImageRow
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,17 +25,17 @@ class GroundTruth:
 
     Attributes:
         source: Where it came from, for messages.
-        images: ``{"id", "width", "height"}`` per image, sorted by id; 0 stands for a size that the file does not tell.
-        categories: ``{"id", "name"}`` per category, sorted by id.
-        annotations: ``{"id", "image_id", "category_id", "bbox", "area", "iscrowd", "ignore"}`` in the order of the
-            file; ids are issued anew as 1, 2, ..., because the scorers treat id 0 as "matched nothing". ``ignore`` is 1
-            where the file says ``ignore`` or ``difficult``: only the VOC protocols look at it.
+        images: Sorted by id; 0 stands for a size that the file does not tell.
+        categories: Sorted by id.
+        annotations: In the order of the file; ids are issued anew as 1, 2, ..., because the scorers treat id 0 as
+            "matched nothing". ``ignore`` is 1 where the file says ``ignore`` or ``difficult``: only the VOC protocols
+            look at it.
     """
 
     source: str
-    images: list[dict[str, Any]]
-    categories: list[dict[str, Any]]
-    annotations: list[dict[str, Any]]
+    images: list[ImageRow]
+    categories: list[CategoryRow]
+    annotations: list[AnnotationRow]
 
     @cached_property
     def image_ids(self) -> frozenset[int]:
@@ -74,7 +75,7 @@ class GroundTruth:
         return found
 
 
-def read_ground_truth(annotations: str | Path | dict[str, Any]) -> GroundTruth:
+def read_ground_truth(annotations: str | Path | Mapping[str, Any]) -> GroundTruth:
     """Read COCO annotations for evaluation.
 
     Args:
@@ -89,15 +90,15 @@ def read_ground_truth(annotations: str | Path | dict[str, Any]) -> GroundTruth:
         DataError: If it is not COCO JSON, an image, category or annotation id repeats, an annotation names an
             unknown image or category or has no finite box, or the boxes are corners instead of corner and size.
     """
-    if isinstance(annotations, dict):
+    if isinstance(annotations, Mapping):
         source, content = "the annotations", annotations
     else:
         source, content = str(annotations), _load(Path(annotations))
-    images = [
+    images: list[ImageRow] = [
         {"id": row["id"], "width": _side(row.get("width")), "height": _side(row.get("height"))}
         for row in _rows(content, "images", source)
     ]
-    categories = [
+    categories: list[CategoryRow] = [
         {"id": row["id"], "name": str(row.get("name", row["id"]))} for row in _rows(content, "categories", source)
     ]
     known_images, known_categories = {row["id"] for row in images}, {row["id"] for row in categories}
@@ -106,7 +107,9 @@ def read_ground_truth(annotations: str | Path | dict[str, Any]) -> GroundTruth:
         raise DataError(f"{source} has no list 'annotations'; a test file without boxes cannot be evaluated against.")
     _refuse_repeated(rows, source)
     checked = [_annotation(row, k, known_images, known_categories, source) for k, row in enumerate(rows)]
-    truth = GroundTruth(source, _by_id(images), _by_id(categories), checked)
+    images.sort(key=lambda row: row["id"])
+    categories.sort(key=lambda row: row["id"])
+    truth = GroundTruth(source, images, categories, checked)
     _refuse_corners(truth)
     return truth
 
@@ -127,11 +130,7 @@ def _refuse_corners(truth: GroundTruth) -> None:
         )
 
 
-def _by_id(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return sorted(rows, key=lambda row: row["id"])
-
-
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise MissingFileError(f"No annotation file '{path}'.")
     try:
@@ -143,7 +142,7 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _rows(content: dict[str, Any], key: str, source: str) -> list[dict[str, Any]]:
+def _rows(content: Mapping[str, Any], key: str, source: str) -> list[Mapping[str, Any]]:
     """Rows of a section whose ids must be distinct integers."""
     rows = content.get(key)
     if not isinstance(rows, list):
@@ -173,7 +172,7 @@ def _refuse_repeated(rows: list[Any], source: str) -> None:
         seen.add(number)
 
 
-def _annotation(row: Any, index: int, images: set[int], categories: set[int], source: str) -> dict[str, Any]:
+def _annotation(row: Any, index: int, images: set[int], categories: set[int], source: str) -> AnnotationRow:
     """One annotation with the fields the scorers read, and its new id."""
     where = f"{source}: annotations[{index}]"
     if not isinstance(row, dict):

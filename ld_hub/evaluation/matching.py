@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from ld_hub.errors import EvaluationError
-from ld_hub.evaluation.backends import Rows
 from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.ground_truth import GroundTruth
+from ld_hub.structures import AnnotationRow
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -228,7 +228,7 @@ def precision_at(levels: Floats, correct: Flags, boxes: int) -> Floats:
     return np.append(precision, 0.0)[reached]
 
 
-def _column(boxes: Rows, name: str) -> Ints:
+def _column(boxes: Sequence[AnnotationRow], name: Literal["image_id", "category_id"]) -> Ints:
     return np.array([row[name] for row in boxes], dtype=np.int64)
 
 

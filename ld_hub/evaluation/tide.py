@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -40,15 +39,6 @@ class TideErrors:
     main: Mapping[str, float]
     special: Mapping[str, float]
     counts: Mapping[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything as plain JSON values."""
-        return {
-            "ap50": self.ap50,
-            "main": dict(self.main),
-            "special": dict(self.special),
-            "counts": dict(self.counts),
-        }
 
 
 def tide_errors(

@@ -27,6 +27,7 @@ import numpy.typing as npt
 from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.ground_truth import GroundTruth
 from ld_hub.evaluation.matching import best_pairs, overlaps
+from ld_hub.structures import AnnotationRow
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -63,7 +64,7 @@ def voc_average_precision(truth: GroundTruth, found: Found, category_ids: Sequen
 def _without_crowds(truth: GroundTruth, category_ids: Sequence[int]) -> GroundTruth:
     """Crowds of these categories as difficult boxes, and without others, which no detection can lie on."""
     known = set(category_ids)
-    marked = [
+    marked: list[AnnotationRow] = [
         {**row, "iscrowd": 0, "ignore": 1} if row["iscrowd"] else row
         for row in truth.annotations
         if row["category_id"] in known or not row["iscrowd"]

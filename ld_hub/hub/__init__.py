@@ -6,8 +6,9 @@ want neither.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ld_hub.lazy import lazy_names
 
 if TYPE_CHECKING:
     from ld_hub.hub.config_file import CONFIG_NAME, MODEL_TYPE, no_model, read_config, write_json
@@ -69,10 +70,4 @@ __all__ = [
     "write_json",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _FILE_OF:
-        raise AttributeError(f"module 'ld_hub.hub' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"ld_hub.hub.{_FILE_OF[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _FILE_OF)

@@ -79,7 +79,6 @@ def card_metadata(
         evaluations: Evaluation artefacts of this model.
     """
     results = [result for each in evaluations for result in eval_results(each)]
-    measured: dict[str, Any] = {"model_name": name, "eval_results": results} if results else {}
     data = ModelCardData(
         library_name="ld_hub",
         pipeline_tag="object-detection",
@@ -87,7 +86,8 @@ def card_metadata(
         datasets=[*dict.fromkeys(slug(each) for each in datasets)] or None,
         base_model=base_model,
         tags=[*dict.fromkeys(tags)] or None,
-        **measured,
+        model_name=name if results else None,
+        eval_results=results or None,
     )
     return str(data.to_yaml())
 
@@ -279,7 +279,7 @@ class _PlainLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _merge(old: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(old: Mapping[str, Any], fresh: Mapping[str, Any]) -> Mapping[str, Any]:
     merged = {key: value for key, value in old.items() if key not in _OWN_FIELDS or key in fresh}
     for key, value in fresh.items():
         merged[key] = value

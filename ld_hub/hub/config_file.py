@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _whose(config: dict[str, Any]) -> str:
+def _whose(config: Mapping[str, Any]) -> str:
     """Name the library a foreign configuration seems to belong to."""
     model_type = config.get("model_type")
     if isinstance(model_type, str):

@@ -25,13 +25,14 @@ from huggingface_hub import snapshot_download
 
 from ld_hub.checked import Scalar, Source, read_fields, shorten
 from ld_hub.errors import CheckpointError, EvaluationError, HubError, MissingFileError
-from ld_hub.hub.config_file import parse_json
+from ld_hub.hub.config_file import CONFIG_NAME, parse_json
 from ld_hub.hub.downloads import TRANSPORT_ERROR, download, first_line, leaks, secrets_in_use
 from ld_hub.hub.fetch import offline
 
 FORMAT = "ld_hub.evaluation"
 FORMAT_VERSION = 1
 EVAL_DIRECTORY = "eval"  # of a model directory or repository: where artefacts and their detections lie
+TRAINING_DIRECTORY = "training"  # of a repository: settings of the run that made the model
 MAX_BYTES = 8_000_000
 STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 VOC_NAMES = ("AP", *(f"AP{percent}" for percent in range(50, 100, 5)))
@@ -309,7 +310,7 @@ def find_evidence(directory: str | Path) -> dict[Path, Evidence]:
 
 
 def download_evidence(repo_id: str, revision: str | None = None, *, token: str | bool | None = None) -> Path:
-    """Fetch a model with its card and its evaluations into the cache.
+    """Fetch a model with its card, its evaluations and the settings of its run into the cache.
 
     Args:
         repo_id: ``org/name``.
@@ -327,7 +328,7 @@ def download_evidence(repo_id: str, revision: str | None = None, *, token: str |
         snapshot_download(
             repo_id,
             revision=directory.name,
-            allow_patterns=["README.md", f"{EVAL_DIRECTORY}/*.json"],
+            allow_patterns=["README.md", f"{EVAL_DIRECTORY}/*.json", f"{TRAINING_DIRECTORY}/{CONFIG_NAME}"],
             token=token,
             library_name="ld_hub",
             local_files_only=bool(offline()),

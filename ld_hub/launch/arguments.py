@@ -166,8 +166,8 @@ class TeacherArguments:
         teacher_epochs: Passes over the training images, instead of teacher_steps.
         teacher_lr: Learning rate, as lr.
         teacher_backbone: Another backbone than the teacher's name says.
-        teacher_pretrained_backbone: Start from timm's weights of the backbone, unless there are published weights of
-            the teacher or teacher_checkpoint.
+        teacher_pretrained_backbone: Start from published weights of the teacher or, where there are none, from timm's
+            weights of its backbone; false starts from random numbers, and nothing is fetched.
         teacher_backbone_checkpoint: Local safetensors file with the backbone's weights under timm's names.
     """
 

@@ -100,7 +100,7 @@ def distill(argv: Sequence[str]) -> int:
 
     from ld_hub.engine.checkpoint import RunDirectory
     from ld_hub.engine.trainer import DistillationTrainer
-    from ld_hub.launch.start import STRUCTURE, build_model, load_data, skeleton
+    from ld_hub.launch.start import build_model, load_data, skeleton, structure_of
     from ld_hub.launch.teachers import Pupil, TeacherWanted, find_teacher, train_teacher
 
     flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
@@ -110,7 +110,7 @@ def distill(argv: Sequence[str]) -> int:
     if flags.train_teacher:
         found = [train_teacher(wanted[0], structure, training, evaluation, config, _say, lambda: _seed(config))]
     else:
-        shape = {key: getattr(structure, key) for key in STRUCTURE}
+        shape = structure_of(structure)
         pupil = Pupil(skeleton(parsed.name, label_names=training.label_names, **shape), recipe, training)
         found = [find_teacher(one, pupil) for one in wanted]
     teachers = _by_name(found)

@@ -12,8 +12,9 @@ import textwrap
 from argparse import ArgumentError
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, TypedDict, TypeVar, get_args, get_origin
 
+from ld_hub.checked import Scalar
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.fields import ConfigField, config_fields
@@ -82,6 +83,15 @@ class RecipeFlags:
     terms: tuple[TermFlags, ...]
 
 
+class _Typed(TypedDict, total=False):
+    """Keywords of `argparse.ArgumentParser.add_argument` that say what values a flag takes."""
+
+    type: Any
+    nargs: str | int
+    const: bool
+    default: Any
+
+
 @dataclass(frozen=True)
 class Parsed:
     """A parsed command line.
@@ -96,7 +106,7 @@ class Parsed:
     name: str
     values: dict[str, Any]
     yaml: str
-    terms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    terms: Mapping[str, Mapping[str, Scalar]] = field(default_factory=dict)
 
     def of(self, kind: type[Arguments], **changes: Any) -> Arguments:
         """The flags that are fields of a dataclass, as that dataclass."""
@@ -180,7 +190,7 @@ def _add_fields(
         group.add_argument(f"--{prefix}{each.name}", help=text, **_typed(each.hint, each.default))
 
 
-def _typed(hint: Any, default: Any) -> dict[str, Any]:
+def _typed(hint: Any, default: Any) -> _Typed:
     """How a field's type is written on a command line."""
     inner = [part for part in get_args(hint) if part is not type(None)]
     tuples = [part for part in (hint, *inner) if get_origin(part) is tuple]

@@ -35,10 +35,9 @@ def recipe_flags(recipe: str, family: str, reference: str | None = None) -> Reci
         return RecipeFlags(recipe, tuple(TermFlags(name, *rest) for name, rest in terms.items()))
     require_recipe(recipe)
     values = catalog.recipes()[recipe].terms_for(family, reference)
-    return RecipeFlags(
-        recipe,
-        tuple(TermFlags(name, term["kind"], catalog.term_fields(term["kind"], term)) for name, term in values.items()),
-    )
+    kinds = {name: str(term["kind"]) for name, term in values.items()}
+    flags = (TermFlags(name, kind, catalog.term_fields(kind, values[name])) for name, kind in kinds.items())
+    return RecipeFlags(recipe, tuple(flags))
 
 
 def require_recipe(recipe: str) -> None:

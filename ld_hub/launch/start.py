@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -24,8 +24,31 @@ from ld_hub.models.factory import create_model
 from ld_hub.structures import DetectorSpec
 
 Say = Callable[[str], None]
-STRUCTURE = ("backbone", "reg_max", "anchor_scale", "fpn_channels", "head_width", "head_depth")
-SCRATCH = {"frozen_stages": 0, "norm_eval": False}  # random weights must not stay as they are
+
+
+class Structure(TypedDict, total=False):
+    """Fields of a family's configuration that the flags may change; None leaves one as it is."""
+
+    backbone: str | None
+    reg_max: int | None
+    anchor_scale: float | None
+    fpn_channels: int | None
+    head_width: int | None
+    head_depth: int | None
+    frozen_stages: int
+    norm_eval: bool
+
+
+def structure_of(arguments: ModelArguments) -> Structure:
+    """The structure that the flags ask for."""
+    return {
+        "backbone": arguments.backbone,
+        "reg_max": arguments.reg_max,
+        "anchor_scale": arguments.anchor_scale,
+        "fpn_channels": arguments.fpn_channels,
+        "head_width": arguments.head_width,
+        "head_depth": arguments.head_depth,
+    }
 
 
 def load_data(arguments: DataArguments) -> tuple[DetectionSet, DetectionSet | None]:
@@ -73,11 +96,11 @@ def build_model(
         UnknownNameError: If there is no such model.
         CheckpointError: If weights cannot be had or do not fit; names the flags that help.
     """
-    options: dict[str, Any] = {key: getattr(arguments, key) for key in STRUCTURE}
+    structure = structure_of(arguments)
     whole, fetch = arguments.checkpoint is not None, arguments.pretrained_backbone
     arguments.require_one_start()
     if not whole and not fetch and arguments.backbone_checkpoint is None:
-        options |= SCRATCH
+        structure |= {"frozen_stages": 0, "norm_eval": False}  # random weights must not stay as they are
         say(f"{name}: the backbone starts from random numbers, so all its stages and batch norms are trained.")
     try:
         model = create_model(
@@ -86,7 +109,7 @@ def build_model(
             category_ids=dataset.category_ids,
             pretrained_backbone=fetch and not whole and not resuming,
             backbone_checkpoint=None if resuming else arguments.backbone_checkpoint,
-            **options,
+            **structure,
         )
     except CheckpointError as error:
         if not fetch or arguments.backbone_checkpoint is not None:

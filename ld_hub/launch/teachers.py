@@ -170,6 +170,7 @@ def train_teacher(
     Raises:
         ConfigError: If the teacher is given as a directory, or what was trained there is another teacher, of another
             structure, or with other settings or data.
+        HubError: If there are published weights of it that cannot be had; names the flags that help.
     """
     if wanted.is_directory:
         raise ConfigError(
@@ -184,7 +185,13 @@ def train_teacher(
     seed()
     resuming = finished or run.resumes(settings.resume)
     speak: Say = (lambda _: None) if finished else say  # it is built once more, only to be compared
-    model = build_model(wanted.name, _teacher_model(wanted, student), train, speak, resuming=resuming)
+    try:
+        model = build_model(wanted.name, _teacher_model(wanted, student), train, speak, resuming=resuming)
+    except HubError as error:
+        raise HubError(
+            f"{error} For --train_teacher: --teacher_checkpoint FILE, --teacher_backbone_checkpoint FILE, or "
+            "--teacher_pretrained_backbone false, which starts the teacher from random numbers."
+        ) from None
     trainer = DetectionTrainer(model, train_dataset=train, eval_dataset=evaluation, config=settings)
     if finished:
         trainer.require_same(run)
@@ -213,6 +220,7 @@ def _teacher_model(wanted: TeacherWanted, student: ModelArguments) -> ModelArgum
     training, start = wanted.training, wanted.distill.teacher_checkpoint
     published = get_pretrained_cfg(wanted.name)
     plain = training.teacher_backbone is None and training.teacher_backbone_checkpoint is None
+    plain = plain and training.teacher_pretrained_backbone
     if start is None and plain and published is not None and available(published):
         start = wanted.name
     return ModelArguments(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ld_hub.assigners import ATSSAssigner
+from ld_hub.checked import Scalar
 from ld_hub.layers.coders import DeltaCoder, DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
@@ -124,7 +125,7 @@ class ATSS(DenseDetector):
 
 def _register() -> None:
     resnet = {"frozen_stages": 1, "norm_eval": True}  # as all published configurations
-    architectures: dict[str, dict[str, Any]] = {"atss": {}}
+    architectures: dict[str, dict[str, Scalar]] = {"atss": {}}
     for backbone in ("r18", "r50", "r101"):
         architectures[f"atss_{backbone}"] = {"backbone": backbone, **resnet}
         architectures[f"atss_{backbone}_bins"] = {"backbone": backbone, "boxes": "bins", **resnet}

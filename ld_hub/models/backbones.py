@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -89,7 +89,8 @@ class Backbone(nn.Module):
         self.norms = nn.ModuleList(map(nn.LayerNorm, self.channels)) if style.output_norms else None
         described = timm.get_pretrained_cfg(self.timm_name)  # None for timm's deprecated names
         self.pretrained_cfg: dict[str, Any] = dict(described.to_dict()) if described is not None else {}
-        self.size_multiple = _size_multiple(self.body, in_chans, self.pretrained_cfg)
+        trained_at = self.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
+        self.size_multiple = _size_multiple(self.body, in_chans, int(trained_at))
         self.initialized_from: str | None = "pretrained" if pretrained else None
         if checkpoint is not None:
             self._load(Path(checkpoint))
@@ -163,7 +164,7 @@ class Backbone(nn.Module):
     def _stages(self, count: int) -> Iterator[nn.Module]:
         """Top modules of the stem and the first `count` stages, in the order of the forward pass."""
         reduction = 2 ** (count + 1)
-        ends = [i["module"] for i in _feature_info(self.timm_name) if i["reduction"] == reduction]
+        ends = [stage.module for stage in _feature_info(self.timm_name) if stage.reduction == reduction]
         if not ends:
             raise ConfigError(f"frozen_stages: backbone '{self.name}' has no stage that ends at stride {reduction}.")
         last = _flat(ends[-1])
@@ -217,19 +218,20 @@ def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:
 def _create_body(style: ShortName, in_chans: int, pretrained: bool, cache_dir: str | Path | None) -> Any:
     """The timm feature extractor; errors name what would fit."""
     full_name = style.timm
-    reductions = [info["reduction"] for info in _feature_info(full_name)]
+    reductions = [stage.reduction for stage in _feature_info(full_name)]
     wanted = [max((i for i, r in enumerate(reductions) if r == s), default=-1) for s in REDUCTIONS]
     if -1 in wanted:
         raise ConfigError(
             f"backbone '{full_name}' has features at strides {reductions}, expected {list(REDUCTIONS)} among them. "
             "Fitting models: resnet*, resnext*, convnext*, efficientnet*, mobilenetv*, swin*, regnet*."
         )
-    options: dict[str, Any] = {"features_only": True, "in_chans": in_chans, "out_indices": tuple(wanted)}
-    options |= style.options
     try:
-        if pretrained:
-            options |= {"pretrained": True, "cache_dir": cache_dir, **_without_asking(full_name, cache_dir)}
-        return _with_any_input_size(full_name, options)
+        build = partial(_with_any_input_size, full_name, in_chans=in_chans, out_indices=tuple(wanted), **style.options)
+        if not pretrained:
+            return build()
+        if offline():  # timm itself would ask the Hub
+            build = partial(build, pretrained_cfg_overlay={"file": _fetched_before(full_name, cache_dir)})
+        return build(pretrained=True, cache_dir=cache_dir)
     except (OSError, RuntimeError, ValueError) as error:
         if not pretrained:
             raise
@@ -240,35 +242,32 @@ def _create_body(style: ShortName, in_chans: int, pretrained: bool, cache_dir: s
         ) from error
 
 
-def _without_asking(full_name: str, cache_dir: str | Path | None) -> dict[str, Any]:
-    """With LD_HUB_OFFLINE=1, the file of the weights that was fetched before: timm itself would ask the Hub for it."""
-    if not offline():
-        return {}
+def _fetched_before(full_name: str, cache_dir: str | Path | None) -> str:
+    """The file of a backbone's weights, for use without the network."""
     cfg = timm.get_pretrained_cfg(full_name)
     repo = cfg.hf_hub_id if cfg is not None else None
     file = try_to_load_from_cache(repo, WEIGHTS_NAME, cache_dir=cache_dir) if repo else None
     if not isinstance(file, str):
         raise OSError(f"{offline()} forbids the network, and they were not fetched before.")
-    return {"pretrained_cfg_overlay": {"file": file}}
+    return file
 
 
-def _with_any_input_size(full_name: str, options: dict[str, Any]) -> Any:
-    """Create the model with its fixed input size lifted where it has one (Swin, ViT)."""
+def _with_any_input_size(full_name: str, **options: Any) -> Any:
+    """Create the feature extractor with its fixed input size lifted where it has one (Swin, ViT)."""
     for lift in ({"strict_img_size": False}, {"dynamic_img_size": True}, {}):
         try:
-            return timm.create_model(full_name, **options, **lift)
+            return timm.create_model(full_name, features_only=True, **options, **lift)
         except TypeError:
             continue
     raise ConfigError(f"timm cannot build '{full_name}' as a feature extractor.")
 
 
-def _size_multiple(body: nn.Module, in_chans: int, pretrained_cfg: dict[str, Any]) -> int:
+def _size_multiple(body: nn.Module, in_chans: int, trained_at: int) -> int:
     """What the sides of an image have to be multiples of: 1 where every stage rounds up, as in ResNets.
 
     Patches (ConvNeXt, Swin) cut or refuse a rest; windows of a fixed number of cells (MaxViT) refuse all but
     multiples of the size they were trained at. Found by asking, on the smallest images that tell.
     """
-    trained_at = int(pretrained_cfg.get("input_size", (3, 224, 224))[-1])
     was_training = body.training
     body.eval()
     try:
@@ -308,13 +307,21 @@ def _flat_key(name: str) -> str:
     return re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)
 
 
+class _Stage(NamedTuple):
+    """A map that a timm model gives: after which module, and its stride in px."""
+
+    module: str
+    reduction: int
+
+
 @lru_cache(maxsize=64)
-def _feature_info(full_name: str) -> tuple[dict[str, Any], ...]:
+def _feature_info(full_name: str) -> tuple[_Stage, ...]:
     """Table of all feature maps, read from a model without weights."""
     for device in ("meta", "cpu"):  # a few models compute with values while they are built
         try:
             with torch.device(device):
-                return tuple(timm.create_model(full_name, features_only=True).feature_info.get_dicts())
+                stages = timm.create_model(full_name, features_only=True).feature_info.get_dicts()
+            return tuple(_Stage(stage["module"], stage["reduction"]) for stage in stages)
         except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
             reason = f"{type(error).__name__}: {error}"
     raise ConfigError(

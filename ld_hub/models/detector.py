@@ -210,7 +210,7 @@ class DenseDetector(TimmMethods):
     def build_priors(self, shapes: LevelShapes, device: torch.device, dtype: torch.dtype) -> Priors:
         """A new grid of levels of these heights and widths in cells, from `config` alone; each family says which."""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Copies and pickles leave the cached grids behind."""
         return {**self.__dict__, "_priors": {}}
 

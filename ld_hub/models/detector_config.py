@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args, get_origin, get_type_hints
 
 from ld_hub.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ld_hub.layers.postprocess import PostprocessConfig
+    from ld_hub.preprocessing import DataConfig
 
 STRIDES = (8, 16, 32, 64, 128)
 LevelShapes = tuple[tuple[int, int], ...]  # height and width in cells of each level
@@ -69,6 +76,19 @@ class DetectorConfig:
     def field_names(cls) -> tuple[str, ...]:
         """Names of all fields."""
         return tuple(f.name for f in fields(cls))
+
+
+class BuildOptions(TypedDict, total=False):
+    """Keywords of a family's class beside its configuration; `ld_hub.models.detector.DenseDetector` describes them."""
+
+    name: str
+    label_names: Sequence[str] | None
+    category_ids: Sequence[int] | None
+    data_config: DataConfig
+    postprocess_config: PostprocessConfig
+    pretrained_backbone: bool
+    backbone_checkpoint: str | Path | None
+    cache_dir: str | Path | None
 
 
 def whole_number(name: str, value: Any, least: int, most: int) -> int:

@@ -13,6 +13,7 @@ from ld_hub.models.checkpoints.convert import load_checkpoint
 from ld_hub.models.checkpoints.pretrained import load_pretrained, make_config
 from ld_hub.models.checkpoints.published import model_directory, tag_config, tag_options
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.detector_config import BuildOptions
 from ld_hub.models.names import find, get_pretrained_cfg, parse_source, saved_directory, split_tag
 from ld_hub.registry import MODELS, PretrainedCfg
 
@@ -64,7 +65,7 @@ def create_model(
     """
     overrides = {name: value for name, value in config_overrides.items() if value is not None}
     classes = _count_classes(num_classes, label_names, category_ids)
-    options: dict[str, Any] = {"label_names": label_names, "category_ids": category_ids, "cache_dir": cache_dir}
+    options: BuildOptions = {"label_names": label_names, "category_ids": category_ids, "cache_dir": cache_dir}
     if checkpoint_path is None:  # else full weights follow: the backbone's own are not needed
         options |= {"pretrained_backbone": pretrained_backbone, "backbone_checkpoint": backbone_checkpoint}
     place, weights = _locate(model_name, pretrained and checkpoint_path is None, cache_dir, token)
@@ -142,13 +143,11 @@ def _locate(
     return _published(model_name, cfg, cache_dir, token), True
 
 
-def _fresh(
-    model_name: str, classes: int | None, overrides: Mapping[str, Any], options: Mapping[str, Any]
-) -> DenseDetector:
+def _fresh(model_name: str, classes: int | None, overrides: Mapping[str, Any], options: BuildOptions) -> DenseDetector:
     """A registered architecture with new weights; a tag brings the classes and settings of its weights."""
     name, tag = split_tag(model_name)
     entry = find(name)
-    config, own = dict(overrides), dict(options)
+    config, own = dict(overrides), options.copy()
     if classes is not None:
         config["num_classes"] = classes
     if tag:

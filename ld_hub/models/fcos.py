@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ld_hub.assigners import FCOSAssigner
+from ld_hub.checked import Scalar
 from ld_hub.errors import ConfigError
 from ld_hub.layers.coders import DistanceCoder, DistributionCoder
 from ld_hub.layers.fpn import FPN
@@ -148,7 +149,7 @@ class FCOS(DenseDetector):
 
 def _register() -> None:
     resnet = {"frozen_stages": 1, "norm_eval": True}  # as all published configurations
-    architectures: dict[str, dict[str, Any]] = {
+    architectures: dict[str, dict[str, Scalar]] = {
         "fcos": {},
         "fcos_r50_caffe": {"backbone": "r50_caffe", "tower_bias": True, **resnet},
         "fcos_r101_caffe": {"backbone": "r101_caffe", **resnet},

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ld_hub.assigners import ATSSAssigner
+from ld_hub.checked import Scalar
 from ld_hub.errors import ConfigError
 from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.fpn import FPN
@@ -248,9 +249,9 @@ class GFocal(DenseDetector):
 def _register() -> None:
     resnet = {"frozen_stages": 1, "norm_eval": True}  # as all published configurations with ResNets and ResNeXts
     small = {"fpn_channels": 64, "head_width": 64, "anchor_scale": 4.0}  # half-scale anchors: small images
-    second = {"quality": "distribution"}
+    second: dict[str, Scalar] = {"quality": "distribution"}
     deep = ("r50", "r101", "r101_dcn", "x101_32x4d", "x101_32x4d_dcn")
-    architectures: dict[str, dict[str, Any]] = {
+    architectures: dict[str, dict[str, Scalar]] = {
         "gfocal": {},
         "gfocalv2": second,
         **{f"gfocal_{b}": {"backbone": b, **resnet} for b in ("r18", "r34", *deep)},

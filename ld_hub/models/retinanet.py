@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ld_hub.assigners import MaxIoUAssigner
+from ld_hub.checked import Scalar
 from ld_hub.errors import ConfigError
 from ld_hub.layers.coders import DeltaCoder, DistributionCoder
 from ld_hub.layers.fpn import FPN
@@ -167,7 +168,7 @@ class RetinaNet(DenseDetector):
 
 def _register() -> None:
     resnet = {"frozen_stages": 1, "norm_eval": True}  # as all published configurations
-    architectures: dict[str, dict[str, Any]] = {"retinanet": {"box_loss": "l1"}}
+    architectures: dict[str, dict[str, Scalar]] = {"retinanet": {"box_loss": "l1"}}
     for backbone in ("r18", "r50", "r101"):
         architectures[f"retinanet_{backbone}"] = {"backbone": backbone, "box_loss": "l1", **resnet}
         architectures[f"retinanet_{backbone}_bins"] = {"backbone": backbone, "boxes": "bins", **resnet}

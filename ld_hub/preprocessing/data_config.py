@@ -72,7 +72,7 @@ class DataConfig:
                 gets the average of theirs: what a grey image, or a channel of unknown meaning, is best taken for.
             **overrides: Fields of `DataConfig` that are set directly.
         """
-        values: dict[str, Any] = {}
+        values: dict[str, tuple[float, ...]] = {}
         for name in ("mean", "std"):
             known = getattr(cls, name)
             if pretrained_cfg.get(name) is not None:

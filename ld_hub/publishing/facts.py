@@ -28,6 +28,7 @@ from ld_hub.registry import MODELS, PretrainedCfg
 
 TABLE_SIZE = (800, 1280)  # height, width at which papers count multiply-adds
 _MAX_BYTES = 2_000_000
+_WHAT = "what a run writes"
 
 
 @dataclass(frozen=True)
@@ -145,14 +146,14 @@ def read_run(path: Path | None) -> Run:
     if path is None:
         return Run()
     text, typed = (_text(path / name) for name in ("arguments.yaml", "command.txt"))
-    settings, speed = _json(path / "config.json"), _json(path / "benchmark.json")
+    config, benchmark = path / "config.json", path / "benchmark.json"
     return Run(
         path=path,
-        settings=None if settings is None else RunSettings.from_dict(settings, f"'{path / 'config.json'}'"),
+        settings=RunSettings.from_dict(parse_json(config, _WHAT), f"'{config}'") if _small(config) else None,
         arguments=RunArguments.of(text, f"'{path / 'arguments.yaml'}'") if text else RunArguments(),
         text=text,
         commands=tuple(typed.splitlines()),
-        speed=None if speed is None else Figures.from_dict(speed, f"'{path / 'benchmark.json'}'"),
+        speed=Figures.from_dict(parse_json(benchmark, _WHAT), f"'{benchmark}'") if _small(benchmark) else None,
     )
 
 
@@ -289,7 +290,3 @@ def without_home(text: str) -> str:
     """A text with the home directory of this account written as ``~``."""
     home = f"{Path.home()}/"
     return text.replace(home, "~/") if len(home) > 2 else text
-
-
-def _json(file: Path) -> dict[str, Any] | None:
-    return parse_json(file, "what a run writes") if _small(file) else None

@@ -18,7 +18,7 @@ import torch
 import ld_hub.models
 from ld_hub import catalog
 from ld_hub.benchmark.profile import facts_of
-from ld_hub.catalog import ModelFacts
+from ld_hub.catalog import ModelFacts, RecipeEntry
 from ld_hub.distillation import REGIONS, TERMS, Recipe, get_recipe, list_recipes
 from ld_hub.distillation.needs import needs
 from ld_hub.fields import config_fields, hint_text
@@ -40,7 +40,7 @@ def snapshot(models: dict[str, ModelEntry], recipes: dict[str, Recipe]) -> dict[
     return {
         "models": {name: entry.to_dict() for name, entry in models.items()},
         "facts": {name: asdict(facts) for name, facts in all_facts(models).items()},
-        "recipes": {name: recipe_content(recipe, families) for name, recipe in recipes.items()},
+        "recipes": {name: recipe_entry(recipe, families).to_dict() for name, recipe in recipes.items()},
         "terms": {
             kind: {
                 each.name: {"hint": hint_text(each.hint), "text": each.text}
@@ -92,7 +92,7 @@ def built_facts(full_name: str) -> ModelFacts:
         return facts_of(create_model(full_name))
 
 
-def recipe_content(recipe: Recipe, families: list[str]) -> dict[str, Any]:
+def recipe_entry(recipe: Recipe, families: list[str]) -> RecipeEntry:
     """A recipe as the catalogue holds it.
 
     Args:
@@ -112,8 +112,7 @@ def recipe_content(recipe: Recipe, families: list[str]) -> dict[str, Any]:
             }
             if differs:
                 variants[catalog.variant(family, reference)] = differs
-    head = {"summary": recipe.summary, "paper": recipe.paper, "needs": list(needs(recipe))}
-    return {**head, "terms": plain, "variants": variants}
+    return RecipeEntry(recipe.name, recipe.summary, recipe.paper, needs(recipe), plain, variants)
 
 
 def main() -> int:

@@ -8,27 +8,30 @@ the last digits of floats, so for the recomputed numbers there are tolerances (`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ld_hub.data import DetectionSet, load_data
+from ld_hub.engine import identity
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.engine.identity import weights_digest
+from ld_hub.engine.records import RunSettings
 from ld_hub.errors import ConfigError, EvaluationError, LdHubError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.evaluation.agreement import Tolerance, differences, read_detections, score_detections, unmatched
 from ld_hub.evaluation.artefact import Circumstances, artefact
-from ld_hub.hub import WEIGHTS_NAME, sha256_of
+from ld_hub.hub import CONFIG_NAME, WEIGHTS_NAME, sha256_of
 from ld_hub.hub.card_file import ap_cells, eval_results, generated_block, read_metadata
-from ld_hub.hub.evidence import Evidence, JudgedModel, find_evidence, read_evidence
+from ld_hub.hub.config_file import parse_json
+from ld_hub.hub.evidence import TRAINING_DIRECTORY, Evidence, JudgedModel, find_evidence, read_evidence
 from ld_hub.hub.upload import CARD_NAME
 from ld_hub.models.checkpoints.pretrained import load_pretrained
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.hardware import hardware
 from ld_hub.publishing.evaluations import Given, named, of_this_data, read_parts
+from ld_hub.structures import ResultRow
 
 EXACT = 1e-6  # of numbers that the same scorer computes of the same detections
 SHOWN = 5  # differences that a check names
@@ -156,7 +159,7 @@ def describe_evaluation(
         metrics,
         model=judged,
         weights=weights,
-        tensors=weights_digest(model),
+        tensors=identity.weights_digest(model),
         data=data,
         split=split,
         annotations=dataset.annotation_file,
@@ -213,17 +216,17 @@ def verify(
     checked, model = of_this_data(wanted, own, parts), model.to(device)
     for path, content in found.items():
         title = path.relative_to(place).as_posix() if path.is_relative_to(place) else str(path)
-        split = content.data.split
         if path not in checked:
-            report.skipped.append(f"{title}: of {content.data.name}, {split}")
+            report.skipped.append(f"{title}: of {content.data.name}, {content.data.split}")
             continue
-        dataset = _check_files(report, title, path, content, parts[split], digest if path in own else None)
+        dataset = _check_files(report, title, path, content, parts[content.data.split], digest if path in own else None)
         if dataset is None:
             continue
         rows = _check_recorded(report, title, path, content, dataset)
         if path in own:
             _recompute(report, title, content, rows, model, dataset, allowed, (batch_size, workers))
     _check_card(report, place / CARD_NAME, list(own.values()), list(found.values()))
+    _check_training(report, place / TRAINING_DIRECTORY / CONFIG_NAME, model)
     return report
 
 
@@ -275,7 +278,7 @@ def _hashes(name: str, told: str, found: str) -> list[str]:
 
 def _check_recorded(
     report: Report, title: str, path: Path, content: Evidence, dataset: DetectionSet
-) -> list[dict[str, Any]] | None:
+) -> list[ResultRow] | None:
     """Score the detections file anew; returns its rows, None if there are none to be had."""
     file = path.with_name(content.detections_file.file)
     if not file.is_file():
@@ -297,7 +300,7 @@ def _recompute(
     report: Report,
     title: str,
     content: Evidence,
-    rows: Sequence[Mapping[str, Any]] | None,
+    rows: Sequence[ResultRow] | None,
     model: DenseDetector,
     dataset: DetectionSet,
     allowed: Tolerance,
@@ -344,6 +347,29 @@ def _check_card(report: Report, file: Path, own: Sequence[Evidence], every: Sequ
     shown = [each for each in every if each.comparable in {one.comparable for one in own}]
     missing = [" ".join(ap_cells(content)) for content in shown if not any(_shows(row, content) for row in rows)]
     report.add(f"{CARD_NAME}: table of AP", [f"no row of the table has the artefact's {cells}" for cells in missing])
+
+
+def _check_training(report: Report, file: Path, model: DenseDetector) -> None:
+    """Compare network, classes and teaching with those of the run, where its settings were published."""
+    if not file.is_file():
+        return
+    name = f"{TRAINING_DIRECTORY}/{file.name}: the model is of this run"
+    try:
+        then = RunSettings.from_dict(parse_json(file, "the settings of a run"), f"'{file}'").identity
+    except LdHubError as error:
+        report.add(name, [str(error)])
+        return
+    now = replace(
+        then,
+        model=model.name,
+        model_config=asdict(model.config),
+        data_config=model.data_config,
+        label_names=model.label_names,
+        category_ids=model.category_ids,
+        teaching=None if model.teaching is None else replace(model.teaching, origins={}),
+    )
+    changed = identity.differences(then.to_dict(), now.to_dict())
+    report.add(name, [f"{key}: the run has {old}, the model {new}" for key, (old, new) in changed.items()])
 
 
 def _shows(row: str, content: Evidence) -> bool:

@@ -4,6 +4,16 @@ Shape letters: N images, A locations x anchors of all levels, C classes, G padde
 R = reg_max (R+1 bins per box side), L pyramid levels, K rows or detections, F channels.
 """
 
+from ld_hub.structures.coco_rows import (
+    AnnotationRow,
+    CategoryRow,
+    ImageFileRow,
+    ImageRow,
+    ObjectRow,
+    PipelineRow,
+    ReadImageRow,
+    ResultRow,
+)
 from ld_hub.structures.detections import Detections
 from ld_hub.structures.outputs import BoxCoder, DenseOutput, DetectorSpec, HeadMaps, Towers
 from ld_hub.structures.parts import Assigner, Criterion
@@ -13,17 +23,25 @@ from ld_hub.structures.targets import Assignment, ImageBatch, ScoredTargets, Ste
 from ld_hub.structures.teaching import Balance, Teaching, Unlabeled
 
 __all__ = [
+    "AnnotationRow",
     "Assigner",
     "Assignment",
     "Balance",
     "BoxCoder",
+    "CategoryRow",
     "Criterion",
     "DenseOutput",
     "Detections",
     "DetectorSpec",
     "HeadMaps",
     "ImageBatch",
+    "ImageFileRow",
+    "ImageRow",
+    "ObjectRow",
+    "PipelineRow",
     "Priors",
+    "ReadImageRow",
+    "ResultRow",
     "Rows",
     "ScoredTargets",
     "StepCounts",

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ld_hub.drawing import draw_detections, save_picture
 from ld_hub.errors import ConfigError
+from ld_hub.structures.coco_rows import PipelineRow, ResultRow
 
 SHOWN_ROWS = 12  # rows that printing shows; the rest is counted
 
@@ -123,21 +124,20 @@ class Detections:
         """Return the detections whose score is above `threshold`."""
         return self[self.scores > threshold]
 
-    def to_list(self) -> list[dict[str, Any]]:
+    def to_list(self) -> list[PipelineRow]:
         """Return what the Hugging Face object-detection pipeline returns.
 
         Returns:
             ``{"score": float, "label": str, "box": {"xmin": int, "ymin": int, "xmax": int, "ymax": int}}`` per object,
             in the order of the detections; box sides are cut to whole px, as the pipeline does.
         """
-        sides = ("xmin", "ymin", "xmax", "ymax")
-        boxes, scores = self.boxes.int().tolist(), self.scores.tolist()
+        rows = zip(self.scores.tolist(), self.names, self.boxes.int().tolist(), strict=True)
         return [
-            {"score": score, "label": name, "box": dict(zip(sides, box, strict=True))}
-            for score, name, box in zip(scores, self.names, boxes, strict=True)
+            {"score": score, "label": name, "box": {"xmin": x1, "ymin": y1, "xmax": x2, "ymax": y2}}
+            for score, name, (x1, y1, x2, y2) in rows
         ]
 
-    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int) -> list[ResultRow]:
         """Return the rows of a COCO results file.
 
         Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class _Moves:
 
     def to(self: _Self, device: torch.device | str, non_blocking: bool = False) -> _Self:
         """Return a copy with all tensors on `device`."""
-        changes: dict[str, Any] = {}
+        changes = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, (Tensor, _Moves)):
@@ -33,7 +33,7 @@ class _Moves:
 
     def pin_memory(self: _Self) -> _Self:
         """Return a copy in page-locked memory (called by `torch.utils.data.DataLoader`)."""
-        changes: dict[str, Any] = {}
+        changes = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
             if isinstance(value, (Tensor, _Moves)):

@@ -96,7 +96,7 @@ def test_numbers_are_those_of_the_evaluation(made, scenes):
         seen = overlaps(evaluator.truth, Found.of(rows), ids)
         assert len(rows) > 50
         assert found["metrics"] == metrics.to_dict()
-        assert found["tide"] == tide_errors(seen).to_dict()
+        assert found["tide"] == dataclasses.asdict(tide_errors(seen))
         assert found["precision_recall"] == precision_recall(seen, names).to_dict()
         assert found["confusion"] == confusion(seen, names, score=0.2).to_dict()
         assert found["calibration"] == calibration(seen).to_dict()

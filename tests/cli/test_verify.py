@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from ld_hub.cli.main import main
+from ld_hub.data import load_data
+from ld_hub.distillation import make_teaching
+from ld_hub.engine import TrainConfig
+from ld_hub.engine.identity import Identity
+from ld_hub.engine.records import RunSettings
 from ld_hub.errors import EvaluationError
 from ld_hub.evaluation.agreement import Tolerance, read_detections, score_detections, unmatched
 from ld_hub.hub import load_safetensors, save_safetensors, sha256_of
@@ -210,6 +216,28 @@ def test_a_repository(hub, published, tmp_path, capsys):
     assert not hub.unknown
     code, _, out = verify(capsys, "org/nothing", data)
     assert code == 2 and "No Hub repository" in out
+
+
+def test_a_model_that_is_not_of_the_run_beside_it(hub, published, capsys, tmp_path):
+    """The settings of the run are published with the model: network and teaching have to be the same in both."""
+    model, data = published
+    detector = load_pretrained(model)
+    detector.teaching = make_teaching("vlr", class_map={"cat": "felis"})
+    detector.teaching = replace(detector.teaching, teachers=("gfocal_r50",), origins={"gfocal_r50": "org/r50@0123"})
+    made = Identity.of(detector, load_data(data, "val"), (), detector.teaching)
+    settings = RunSettings(TrainConfig(steps=3), made, 3, 2, 0.01, "instances_train.json")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(settings.to_dict()))
+    detector.push_to_hub("org/taught", eval_results=model / "eval", run=run)
+    code, failed, out = verify(capsys, "org/taught", data)
+    assert (code, failed) == (0, []) and "training/config.json: the model is of this run" in out
+
+    detector.teaching = replace(detector.teaching, terms={**detector.teaching.terms, "ld": {"weight": 9.0}})
+    detector.push_to_hub("org/taught", eval_results=model / "eval", run=run)
+    code, failed, out = verify(capsys, "org/taught", data)
+    assert (code, failed) == (1, ["training/config.json: the model is of this run"]), out
+    assert "recipe.terms.ld.weight: the run has 0.25, the model 9.0" in out
 
 
 def test_counterparts():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -180,4 +181,4 @@ def test_bad_input():
         errors_of([[*BOX, 0]], [[7, 1, 0, 0, 5, 5, 0.5]])
     with pytest.raises(EvaluationError, match="category id 9"):
         errors_of([[*BOX, 0]], [[1, 9, 0, 0, 5, 5, 0.5]])
-    assert json.loads(json.dumps(errors_of([[*BOX, 0]], []).to_dict()))["ap50"] == 0.0
+    assert json.loads(json.dumps(asdict(errors_of([[*BOX, 0]], []))))["ap50"] == 0.0

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from ld_hub.data import load_coco
 from ld_hub.distillation import Committee, Distiller
+from ld_hub.engine import TrainConfig
 from ld_hub.engine.tasks import DistillationTask
-from ld_hub.errors import ConfigError
+from ld_hub.errors import ConfigError, HubError
+from ld_hub.launch.arguments import DataArguments, DistillArguments, ModelArguments, TeacherArguments
+from ld_hub.launch.teachers import TeacherWanted, _teacher_model, train_teacher
 from ld_hub.models.factory import create_model
-from tests.engine.runs import IDS, SMALL, detector, distance, distil, records
+from tests.engine.runs import IDS, QUICK, SMALL, detector, distance, distil, records
 from tests.engine.test_tasks import batch
 
 
@@ -55,6 +59,29 @@ def test_several_teachers_are_kept_with_the_run(data: Path, tmp_path: Path) -> N
         with pytest.raises(ConfigError, match=message):
             distil(data, tmp_path / "run", resume=True, **{**settings, **changes})
     distil(data, tmp_path / "run", detector(seed=3), resume=True, **settings)
+
+
+def test_a_teacher_may_start_from_random_numbers_although_its_weights_are_published() -> None:
+    def start(**training: object) -> ModelArguments:
+        flags = TeacherArguments(**training)  # type: ignore[arg-type]
+        wanted = TeacherWanted("gfocal_r18", "gfocal_r101", DistillArguments(), flags, DataArguments())
+        return _teacher_model(wanted, ModelArguments())
+
+    assert start().checkpoint == "gfocal_r101"
+    scratch = start(teacher_pretrained_backbone=False)
+    assert scratch.checkpoint is None and not scratch.pretrained_backbone
+    assert start(teacher_backbone="r50").checkpoint is None
+
+
+def test_the_way_out_is_told_where_published_weights_of_a_teacher_cannot_be_had(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_HUB_OFFLINE", "1")
+    monkeypatch.setenv("LD_HUB_CACHE", str(tmp_path / "cache"))
+    wanted = TeacherWanted("gfocal_r18", "gfocal_r50", DistillArguments(), TeacherArguments(), DataArguments())
+    config = TrainConfig(output_dir=str(tmp_path / "run"), **QUICK)
+    with pytest.raises(HubError, match="--teacher_pretrained_backbone false"):
+        train_teacher(wanted, ModelArguments(), load_coco(data, "train"), None, config, print, lambda: None)
 
 
 def _plan(trainer):

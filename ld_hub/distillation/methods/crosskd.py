@@ -7,12 +7,13 @@ never meet on one output. Shapes: N images, B rows of the teacher, P cells of a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ld_hub.checked import Scalar
 from ld_hub.distillation import plain
 from ld_hub.distillation.classes import binary_divergence
 from ld_hub.distillation.features import moments, rows_of
@@ -36,7 +37,7 @@ PAPER = register_paper(
     )
 )
 # What the published configurations set differently from GFocal's
-FAMILIES: dict[str, dict[str, dict[str, Any]]] = {
+FAMILIES: dict[str, dict[str, dict[str, Scalar]]] = {
     "atss": {"cross_box": {"quality_weight": 1.0}, "cross_pkd": {"weight": 1.0}},
     "fcos": {
         "cross_cls": {"weight": 0.4},

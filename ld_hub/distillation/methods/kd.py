@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from ld_hub.checked import Scalar
 from ld_hub.distillation import plain
 from ld_hub.distillation.classes import ClassTerm
 from ld_hub.distillation.correspondence import common_classes
@@ -27,7 +28,7 @@ PAPER = register_paper(
         2015,
     )
 )
-RETINANET = {"kd": {"temperature": 8.0}}  # LD's configuration of it (reference SPEC 8)
+RETINANET: dict[str, dict[str, Scalar]] = {"kd": {"temperature": 8.0}}  # LD's configuration of it (reference SPEC 8)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from ld_hub.checked import Scalar
 from ld_hub.distillation import plain
 from ld_hub.distillation.inputs import TermInputs
 from ld_hub.distillation.methods import kd
@@ -31,7 +32,7 @@ PAPER = register_paper(
 )
 # What the published configurations set differently from GFocal's (reference SPEC 4 and 8). RetinaNet's weights are for
 # the mean over 68 joint entries; a KL of one edge divided by 272 = 16 x 17 is as strong.
-FAMILIES: dict[str, dict[str, dict[str, Any]]] = {
+FAMILIES: dict[str, dict[str, dict[str, Scalar]]] = {
     "atss": {"ld_vlr": {"weight": 0.0375}},
     "fcos": {"ld_vlr": {"region": "inside_gt", "exclude_positives": True}},
     "retinanet": {

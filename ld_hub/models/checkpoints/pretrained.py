@@ -27,6 +27,7 @@ from ld_hub.hub import (
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.models.checkpoints.differences import LoadReport, compare
 from ld_hub.models.checkpoints.saved import SavedModel, read_saved
+from ld_hub.models.detector_config import BuildOptions
 from ld_hub.models.names import close_field
 from ld_hub.preprocessing import DataConfig
 from ld_hub.registry import ModelEntry
@@ -227,22 +228,25 @@ def _structure(
     label_names: Sequence[str] | None,
     category_ids: Sequence[int] | None,
     overrides: Mapping[str, Any],
-) -> tuple[Any, dict[str, Any]]:
+) -> tuple[Any, BuildOptions]:
     """The configuration to build, and the saved options that still go with it."""
     have = len(saved.label_names)
     told = have if label_names is None else len(label_names)
     classes = {"num_classes": told if num_classes is None else num_classes}
     config = make_config(saved.entry, {**saved.config, **classes, **overrides})
-    options: dict[str, Any] = {"name": saved.architecture, "postprocess_config": saved.postprocess_config}
-    options |= {"label_names": label_names, "category_ids": category_ids}
-    if config.num_classes == have:
-        options |= {"label_names": label_names or saved.label_names, "category_ids": category_ids or saved.category_ids}
+    same = config.num_classes == have
+    options: BuildOptions = {
+        "name": saved.architecture,
+        "postprocess_config": saved.postprocess_config,
+        "label_names": label_names or saved.label_names if same else label_names,
+        "category_ids": category_ids or saved.category_ids if same else category_ids,
+    }
     if config.in_chans == saved.config.get("in_chans", config.in_chans):
         options["data_config"] = saved.data_config
     return config, options
 
 
-def _with_weights(saved: SavedModel, config: Any, options: dict[str, Any]) -> Any:
+def _with_weights(saved: SavedModel, config: Any, options: BuildOptions) -> Any:
     """The model with the directory's weights, in eval mode.
 
     The file's header is compared with the model on the meta device first, before memory is spent on either.

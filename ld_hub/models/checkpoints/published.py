@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ld_hub.checked import Scalar
 from ld_hub.errors import CheckpointError
 from ld_hub.hub import (
     CONFIG_NAME,
@@ -25,6 +26,7 @@ from ld_hub.hub import (
 from ld_hub.models.checkpoints.convert import load_checkpoint
 from ld_hub.models.checkpoints.pretrained import make_config, save_pretrained
 from ld_hub.models.checkpoints.weights import OPENMMLAB
+from ld_hub.models.detector_config import BuildOptions
 from ld_hub.preprocessing import DataConfig
 from ld_hub.registry import ModelEntry, PretrainedCfg
 from ld_hub.version import __version__
@@ -82,7 +84,7 @@ def model_directory(entry: ModelEntry, cfg: PretrainedCfg, cache_dir: str | Path
     return directory
 
 
-def tag_config(cfg: PretrainedCfg) -> dict[str, Any]:
+def tag_config(cfg: PretrainedCfg) -> Mapping[str, Scalar]:
     """Fields of the family's configuration that weights bring with them.
 
     Args:
@@ -91,13 +93,13 @@ def tag_config(cfg: PretrainedCfg) -> dict[str, Any]:
     return {"num_classes": cfg.num_classes, **cfg.config}
 
 
-def tag_options(cfg: PretrainedCfg) -> dict[str, Any]:
+def tag_options(cfg: PretrainedCfg) -> BuildOptions:
     """Labels and preprocessing that weights bring with them, as keywords of the family's class.
 
     Args:
         cfg: Any weights.
     """
-    options: dict[str, Any] = {"label_names": cfg.label_names} if cfg.label_names else {}
+    options: BuildOptions = {"label_names": cfg.label_names} if cfg.label_names else {}
     if cfg.data_config:
         options["data_config"] = DataConfig.from_dict(dict(cfg.data_config))
     return options
@@ -111,7 +113,7 @@ def _make(entry: ModelEntry, cfg: PretrainedCfg, file: Path, directory: Path) ->
     laid_by_hand = file.is_file()
     try:
         digest = _checked(file, cfg.sha256) if laid_by_hand else fetch_file(address(cfg), file, sha256=cfg.sha256)
-        record = {
+        record: dict[str, Scalar] = {
             "url": address(cfg),
             "sha256": digest,
             "size": file.stat().st_size,
@@ -140,7 +142,7 @@ def _checked(file: Path, expected: str) -> str:
     return found
 
 
-def _convert(entry: ModelEntry, cfg: PretrainedCfg, file: Path, directory: Path, record: dict[str, Any]) -> None:
+def _convert(entry: ModelEntry, cfg: PretrainedCfg, file: Path, directory: Path, record: Mapping[str, Scalar]) -> None:
     with torch.device("meta"):  # without drawing random weights: all of them come from the file
         model = entry.build(make_config(entry, tag_config(cfg)), name=entry.name, **tag_options(cfg))
     model.to_empty(device="cpu")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ld_hub.checked import shorten
+from ld_hub.checked import Scalar, shorten
 from ld_hub.errors import CheckpointError, LdHubError
 from ld_hub.hub import CONFIG_NAME, read_config
 from ld_hub.layers.postprocess import PostprocessConfig
@@ -17,7 +17,7 @@ from ld_hub.registry import MODELS, ModelEntry
 from ld_hub.structures import Teaching
 from ld_hub.version import __version__
 
-Settings = TypeVar("Settings")
+Settings = TypeVar("Settings", DataConfig, PostprocessConfig)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class SavedModel:
     directory: Path
     architecture: str
     family: str
-    config: dict[str, Any]
+    config: Mapping[str, Scalar]
     label_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     data_config: DataConfig
@@ -99,7 +99,7 @@ def read_saved(directory: str | Path) -> SavedModel:
     )
 
 
-def _known_config(where: str, config: dict[str, Any], architecture: str, family: str) -> dict[str, Any]:
+def _known_config(where: str, config: Mapping[str, Any], architecture: str, family: str) -> Mapping[str, Scalar]:
     """Drop fields of other versions, and refuse a backbone that is anything but a plain name."""
     entry = next((MODELS[name] for name in (architecture, family) if name in MODELS), None)
     if entry is not None:
@@ -115,11 +115,11 @@ def _known_config(where: str, config: dict[str, Any], architecture: str, family:
     return config
 
 
-def _settings(where: str, kind: type[Settings], values: dict[str, Any]) -> Settings:
+def _settings(where: str, kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     """A settings dataclass from saved values; types are those of the defaults."""
-    defaults: dict[str, Any] = {item.name: item.default for item in fields(kind)}  # type: ignore[arg-type]  # any dataclass
+    defaults = vars(kind())
     _warn_unknown(f"{where}: {kind.__name__}", values, set(defaults))
-    kept: dict[str, Any] = {}
+    kept = {}
     for name, value in values.items():
         if name not in defaults:
             continue
@@ -139,14 +139,14 @@ def _settings(where: str, kind: type[Settings], values: dict[str, Any]) -> Setti
         raise CheckpointError(f"{where}: {error}") from None
 
 
-def _object(where: str, content: dict[str, Any], key: str) -> dict[str, Any]:
+def _object(where: str, content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = content.get(key, {})
     if not isinstance(value, dict):
         raise CheckpointError(f"{where}: '{key}' is {shorten(value)}; expected an object.")
     return value
 
 
-def _listed(where: str, content: dict[str, Any], key: str, kind: type[Any]) -> tuple[Any, ...]:
+def _listed(where: str, content: Mapping[str, Any], key: str, kind: type[Any]) -> tuple[Any, ...]:
     value = content.get(key)
     if not isinstance(value, list) or not value or not all(type(item) is kind for item in value):
         raise CheckpointError(f"{where}: '{key}' is {shorten(value)}; expected a list of {kind.__name__}.")

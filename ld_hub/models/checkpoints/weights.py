@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 from ld_hub.registry import PretrainedCfg
 from ld_hub.structures.class_names import VOC_LABELS
@@ -86,19 +87,16 @@ _OPENMMLAB = {
     ),
 }  # fmt: skip
 
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "atss_r101.mmdet_1x_coco": {"note": PARTS_NOT_RUN},
-    "retinanet_r101.mmdet_2x_coco": {"note": PARTS_NOT_RUN},
+_SETTINGS = {
+    "atss_r101.mmdet_1x_coco": PretrainedCfg(note=PARTS_NOT_RUN),
+    "retinanet_r101.mmdet_2x_coco": PretrainedCfg(note=PARTS_NOT_RUN),
     # The paper's first version: distances by exp, whole boxes as positives, centerness on the class tower; and Caffe
     # means that differ from those of the other Caffe-style files.
-    "fcos_r101_caffe.mmdet_ms2x_coco": {
-        "config": {"boxes": "exp", "center_radius": 0.0, "centerness_on": "cls"},
-        "data_config": {
-            "mean": (102.9801, 115.9465, 122.7717),
-            "std": (1.0, 1.0, 1.0),
-            "channel_order": "bgr",
-        },
-    },
+    "fcos_r101_caffe.mmdet_ms2x_coco": PretrainedCfg(
+        note=NOT_RUN,
+        config={"boxes": "exp", "center_radius": 0.0, "centerness_on": "cls"},
+        data_config={"mean": (102.9801, 115.9465, 122.7717), "std": (1.0, 1.0, 1.0), "channel_order": "bgr"},
+    ),
 }
 
 _VOC_METRIC = "VOC07 test AP (mean of the 11-point AP at IoU .50:.05:.95)"
@@ -168,26 +166,26 @@ def every_tag() -> Iterator[tuple[str, str, PretrainedCfg]]:
         yield (
             name,
             tag,
-            PretrainedCfg(
+            replace(
+                _SETTINGS.get(full, PretrainedCfg(note=NOT_RUN)),
                 url=OPENMMLAB + address,
                 sha256=_digits(address),
                 ap=ap,
                 source="OpenMMLab model zoo",
                 paper=paper,
                 license="Apache-2.0",
-                **{"note": NOT_RUN, **_SETTINGS.get(full, {})},
             ),
         )
-    authors: dict[str, Any] = {"source": "LD repository", "paper": _LD, "note": NO_ADDRESS}
+    authors = partial(PretrainedCfg, source="LD repository", paper=_LD, note=NO_ADDRESS)
     for name, ap in _LD_COCO.items():
-        yield name, "ld_1x_coco", PretrainedCfg(ap=ap, **authors)
-    yield "gfocalv2_r101_vlr_r101_dcn", "ld_2x_coco", PretrainedCfg(ap=47.1, metric="COCO test-dev AP", **authors)
+        yield name, "ld_1x_coco", authors(ap=ap)
+    yield "gfocalv2_r101_vlr_r101_dcn", "ld_2x_coco", authors(ap=47.1, metric="COCO test-dev AP")
     for name, ap in _BCKD_COCO.items():
         yield name, "bckd_1x_coco", PretrainedCfg(ap=ap, source="BCKD repository", paper=_BCKD, note=NO_ADDRESS)
-    voc: dict[str, Any] = {"num_classes": len(VOC_LABELS), "label_names": VOC_LABELS, "metric": _VOC_METRIC}
+    voc = partial(authors, num_classes=len(VOC_LABELS), label_names=VOC_LABELS, metric=_VOC_METRIC)
     for name, ap in {**_LD_VOC, **_VOC_ROWS}.items():
-        facts = {**authors, "note": NO_FILE} if name in _VOC_ROWS else authors
-        yield name, "ld_4e_voc0712", PretrainedCfg(ap=ap, config={"box_loss": "ciou"}, **voc, **facts)
+        note = NO_FILE if name in _VOC_ROWS else NO_ADDRESS
+        yield name, "ld_4e_voc0712", voc(ap=ap, config={"box_loss": "ciou"}, note=note)
     for paper, rows in _ROWS.items():
         for name, (tag, ap) in rows.items():
             yield name, tag, PretrainedCfg(ap=ap, source=f"{_AUTHORS[paper]} paper", paper=paper, note=NO_FILE)
