@@ -89,6 +89,21 @@ class Looker:
             labels[theirs] = mine
         self.labels = labels
 
+    def describe(self, images: int) -> str:
+        """What counts, for the user.
+
+        Args:
+            images: Number of images without labels.
+        """
+        pairs = dict.fromkeys(zip(self.thresholds.sure, self.thresholds.unsure, strict=True))
+        if len(pairs) > 1:
+            names = zip(self.student.label_names, self.thresholds.sure, self.thresholds.unsure, strict=True)
+            shown = ", ".join(f"{name} {sure:g} (unsure {unsure:g})" for name, sure, unsure in names)
+        else:
+            ((sure, unsure),) = pairs
+            shown = f"{sure:g}; from {unsure:g} on they are unsure, and neither targets nor background"
+        return f"{images} images without labels. Boxes of '{self.teacher.name}' are targets from a score of {shown}."
+
     @torch.no_grad()
     def targets(self, output: DenseOutput, image_sizes: Tensor) -> ScoredTargets:
         """The teacher's detections on a batch.

@@ -132,7 +132,9 @@ class Reporter:
             self._show(record)
 
     def _show(self, record: Mapping[str, Any]) -> None:
-        losses = "  ".join(f"{name} {record[name]:.3g}" for name in record if name.startswith(("loss", "distill_")))
+        losses = "  ".join(
+            f"{name} {record[name]:.3g}" for name in record if name.startswith(("loss", "distill_", "unlabeled_"))
+        )
         shares = "  ".join(
             f"{name} {record[name]:.2g}" for name in record if name.startswith("share/") and record[name]
         )
@@ -154,6 +156,15 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
     pairs = list(rows)
     width = max(len(name) for name, _ in pairs)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in pairs)
+
+
+def describe_network(model: nn.Module) -> str:
+    """Name and size of a detector."""
+    every = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    what = "frozen" if not trained else f"{trained / 1e6:.2f} M trained"
+    backbone = f" ({model.config.backbone})" if isinstance(model, DenseDetector) else ""
+    return f"{getattr(model, 'name', '')}{backbone}: {every / 1e6:.2f} M parameters, {what}"
 
 
 def _clock(seconds: float) -> str:

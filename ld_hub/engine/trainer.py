@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from torch import nn
 
 from ld_hub.data import DetectionSet
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
@@ -22,7 +21,7 @@ from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_rando
 from ld_hub.engine.lessons import DEFAULT, Looker, choose_thresholds
 from ld_hub.engine.loop import Loop
 from ld_hub.engine.records import RunSettings
-from ld_hub.engine.reporter import table
+from ld_hub.engine.reporter import describe_network, table
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.tasks import DetectionTask, DistillationTask, make_distiller
 from ld_hub.engine.train_config import TrainConfig, changed_fields
@@ -366,6 +365,8 @@ class DistillationTrainer(Trainer):
         if self.task.balance is not None:
             shares = ", ".join(f"{name} {share:g}" for name, share in self.task.distiller.shares(SHARE).items())
             parts.append(f"Balance: weights as the gradients say, as shares of the detection loss's: {shares}.")
+        if self.task.looker is not None and self.unlabeled_dataset is not None:
+            parts.append(self.task.looker.describe(len(self.unlabeled_dataset)))
         return "\n\n".join([*parts, *self.task.remarks])
 
     def _prepare(self, accelerator: Accelerator) -> None:
@@ -393,15 +394,6 @@ class DistillationTrainer(Trainer):
 
     def _has_optional_parameters(self) -> bool:
         return any(parameter.requires_grad for parameter in self.task.distiller.parameters())
-
-
-def describe_network(model: nn.Module) -> str:
-    """Name and size of a detector."""
-    every = sum(parameter.numel() for parameter in model.parameters())
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    what = "frozen" if not trained else f"{trained / 1e6:.2f} M trained"
-    backbone = f" ({model.config.backbone})" if isinstance(model, DenseDetector) else ""
-    return f"{getattr(model, 'name', '')}{backbone}: {every / 1e6:.2f} M parameters, {what}"
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from ld_hub.data.discovery import require_places
-from ld_hub.errors import ConfigError
+from ld_hub.errors import ConfigError, MissingFileError
 from ld_hub.hub import offline
+
+if TYPE_CHECKING:
+    from ld_hub.structures import Unlabeled
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,79 @@ class TeacherArguments:
     teacher_backbone: str | None = None
     teacher_pretrained_backbone: bool = True
     teacher_backbone_checkpoint: str | None = None
+
+
+@dataclass(frozen=True)
+class UnlabeledArguments:
+    """Images without labels: the teacher's detections on them are targets, weighted by their scores.
+
+    Attributes:
+        unlabeled: The images: a directory (with subdirectories), a .txt file with a path on each line, or a data set,
+            of which only the training images' pixels are used.
+        unlabeled_batch: Images without labels per process and micro-step; batch_size where not given.
+        unlabeled_weight: Factor of their losses, which are logged as unlabeled_....
+        unlabeled_ramp: Share of the run over which the factor rises from 0.
+        unlabeled_threshold: Least score of a detection that is a target; the score of best F1 on the labelled images
+            where not given, 0.45 where there are none.
+        unlabeled_unsure: Detections between this score and the threshold are neither targets nor background; half the
+            threshold where not given.
+        unlabeled_per_class: Find a threshold for each class, instead of one for all.
+        unlabeled_targets: Train on the teacher's detections; false leaves the recipe's terms alone.
+        unlabeled_terms: Apply the recipe's terms to these images, too.
+        unlabeled_regions: Where these terms look: around the teacher's detections, or at its confident cells.
+        train_labels: false takes no image with labels: data is only evaluated on.
+        skip_broken: Leave out images without labels that cannot be read, and count them, instead of stopping.
+    """
+
+    unlabeled: str | None = None
+    unlabeled_batch: int | None = None
+    unlabeled_weight: float = 1.0
+    unlabeled_ramp: float = 0.0
+    unlabeled_threshold: float | None = None
+    unlabeled_unsure: float | None = None
+    unlabeled_per_class: bool = False
+    unlabeled_targets: bool = True
+    unlabeled_terms: bool = True
+    unlabeled_regions: Literal["targets", "confident"] = "targets"
+    train_labels: bool = True
+    skip_broken: bool = False
+
+    def require(self) -> None:
+        """Refuse images that are not there, or are missed.
+
+        Raises:
+            MissingFileError: If there is no such place.
+            ConfigError: If there is nothing to train on.
+        """
+        if self.unlabeled is not None and not Path(self.unlabeled).expanduser().exists():
+            raise MissingFileError(f"--unlabeled: there is no directory, list or data set '{self.unlabeled}'.")
+        if self.unlabeled is None and not self.train_labels:
+            raise ConfigError("--train_labels false leaves nothing to train on: give images, --unlabeled DIR.")
+
+    def wanted(self, batch_size: int) -> Unlabeled | None:
+        """How the images take part; None where there are none.
+
+        Args:
+            batch_size: Of the images with labels.
+
+        Raises:
+            ConfigError: If a value is out of range.
+        """
+        from ld_hub.structures import Unlabeled
+
+        if self.unlabeled is None:
+            return None
+        return Unlabeled(
+            batch=batch_size if self.unlabeled_batch is None else self.unlabeled_batch,
+            weight=self.unlabeled_weight,
+            ramp=self.unlabeled_ramp,
+            threshold=self.unlabeled_threshold,
+            unsure=self.unlabeled_unsure,
+            per_class=self.unlabeled_per_class,
+            targets=self.unlabeled_targets,
+            terms=self.unlabeled_terms,
+            regions=self.unlabeled_regions,
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from ld_hub import catalog
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError, LdHubError, MissingFileError
-from ld_hub.launch.arguments import DataArguments, DistillArguments, HubArguments, ModelArguments, TeacherArguments
+from ld_hub.launch.arguments import (
+    DataArguments,
+    DistillArguments,
+    HubArguments,
+    ModelArguments,
+    TeacherArguments,
+    UnlabeledArguments,
+)
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
 from ld_hub.launch.recipe_files import find_recipe, recipe_flags
 from ld_hub.models.names import find, require_model, split_tag
@@ -20,7 +27,7 @@ if TYPE_CHECKING:
     from ld_hub.distillation import Recipe
     from ld_hub.engine.trainer import RunResult
     from ld_hub.models.detector import DenseDetector
-    from ld_hub.structures import Teaching
+    from ld_hub.structures import Teaching, Unlabeled
 
 TRAIN = Command(
     program="ld_hub.train",
@@ -46,7 +53,15 @@ DISTILL = Command(
         "Distilled model (gfocal_r18_ld_r101: student gfocal_r18, recipe ld, teacher gfocal_r101), or any model, "
         "with --teacher and --recipe. `ld-hub list` shows all."
     ),
-    groups=(DataArguments, ModelArguments, DistillArguments, TeacherArguments, TrainConfig, HubArguments),
+    groups=(
+        DataArguments,
+        ModelArguments,
+        DistillArguments,
+        UnlabeledArguments,
+        TeacherArguments,
+        TrainConfig,
+        HubArguments,
+    ),
     examples="""examples:
   accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data coco/ \\
       --teacher runs/gfocal_r101/model
@@ -55,6 +70,7 @@ DISTILL = Command(
   ... --recipe vlr --terms.ld.weight 2        another recipe, changed
   ... --recipe mine.yaml --balance gradient   a recipe of your own, balanced
   ... --teacher runs/a/model,runs/b/model     two teachers
+  ... --data mine/ --unlabeled photos/        few labels, and many photographs
   ... --config arguments.yaml --resume        flags from a file that a run wrote""",
     more={"recipe": f"Registered: {', '.join(catalog.recipes())}; `ld-hub recipes` says what they are."},
 )
@@ -100,27 +116,33 @@ def distill(argv: Sequence[str]) -> int:
 
     from ld_hub.engine.checkpoint import RunDirectory
     from ld_hub.engine.trainer import DistillationTrainer
-    from ld_hub.launch.start import build_model, load_data, skeleton, structure_of
+    from ld_hub.launch.start import build_model, load_images, load_parts, require_known, skeleton, structure_of
     from ld_hub.launch.teachers import Pupil, TeacherWanted, find_teacher, train_teacher
 
     flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
     names = _teacher_names(typed.teacher, flags)
     wanted = [TeacherWanted(parsed.name, name, flags, parsed.of(TeacherArguments), data) for name in names]
-    training, evaluation = load_data(data)
+    without = parsed.of(UnlabeledArguments)
+    training, evaluation = load_parts(data, labels=without.train_labels)
+    images = load_images(without)
+    known = require_known(training, evaluation)
     if flags.train_teacher:
+        if training is None:
+            raise ConfigError("--train_teacher needs images with labels: leave --train_labels false out.")
         found = [train_teacher(wanted[0], structure, training, evaluation, config, _say, lambda: _seed(config))]
     else:
         shape = structure_of(structure)
-        pupil = Pupil(skeleton(parsed.name, label_names=training.label_names, **shape), recipe, training)
+        pupil = Pupil(skeleton(parsed.name, label_names=known.label_names, **shape), recipe, known)
         found = [find_teacher(one, pupil) for one in wanted]
     teachers = _by_name(found)
     _seed(config)
     resuming = RunDirectory(config.output_dir).resumes(config.resume)
-    student = build_model(parsed.name, structure, training, _say, resuming=resuming)
+    student = build_model(parsed.name, structure, known, _say, resuming=resuming)
     trainer = DistillationTrainer(
         student,
         found[0] if len(found) == 1 else teachers,
-        teaching=_teaching(recipe, flags, list(teachers)),
+        teaching=_teaching(recipe, flags, list(teachers), without.wanted(config.batch_size)),
+        unlabeled_dataset=images,
         train_dataset=training,
         eval_dataset=evaluation,
         config=config,
@@ -129,7 +151,9 @@ def distill(argv: Sequence[str]) -> int:
     return _finish(trainer.train(), parsed)
 
 
-def _teaching(recipe: Recipe, flags: DistillArguments, teachers: Sequence[str]) -> Teaching:
+def _teaching(
+    recipe: Recipe, flags: DistillArguments, teachers: Sequence[str], unlabeled: Unlabeled | None
+) -> Teaching:
     """What the flags say about the distillation; `reference` is in the recipe already."""
     from ld_hub.distillation import make_teaching
 
@@ -140,6 +164,7 @@ def _teaching(recipe: Recipe, flags: DistillArguments, teachers: Sequence[str]) 
         teacher_scale=flags.teacher_scale,
         class_map=flags.classes(),
         teacher_weights=flags.weights(teachers),
+        unlabeled=unlabeled,
     )
 
 
@@ -178,6 +203,7 @@ class TypedDistillation:
         """
         flags = self.parsed.of(DistillArguments)
         require_start(self.parsed)
+        self.parsed.of(UnlabeledArguments).require()
         flags.classes()
         for name in _teacher_names(self.teacher, flags):
             require_model(name)

@@ -18,7 +18,14 @@ from ld_hub.checked import Scalar
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.fields import ConfigField, config_fields
-from ld_hub.launch.arguments import DataArguments, DistillArguments, HubArguments, ModelArguments, TeacherArguments
+from ld_hub.launch.arguments import (
+    DataArguments,
+    DistillArguments,
+    HubArguments,
+    ModelArguments,
+    TeacherArguments,
+    UnlabeledArguments,
+)
 
 Arguments = TypeVar("Arguments")
 WIDTH = 78  # columns of texts in --help
@@ -28,6 +35,7 @@ GROUPS: dict[type[Any], str] = {
     ModelArguments: "model",
     DistillArguments: "distillation",
     TeacherArguments: "teacher's training (with --train_teacher)",
+    UnlabeledArguments: "images without labels",
     TrainConfig: "training",
     HubArguments: "publishing",
 }

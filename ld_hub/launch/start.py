@@ -12,10 +12,11 @@ import torch
 
 from ld_hub.data import DetectionSet
 from ld_hub.data import load_data as read_split
+from ld_hub.data.unlabeled import load_unlabeled
 from ld_hub.engine.labels import require_order
 from ld_hub.errors import CheckpointError
 from ld_hub.hub import CONFIG_NAME
-from ld_hub.launch.arguments import DataArguments, ModelArguments
+from ld_hub.launch.arguments import DataArguments, ModelArguments, UnlabeledArguments
 from ld_hub.models.checkpoints.convert import load_checkpoint
 from ld_hub.models.checkpoints.differences import LoadReport, compare
 from ld_hub.models.checkpoints.pretrained import load_matched
@@ -64,6 +65,32 @@ def load_data(arguments: DataArguments) -> tuple[DetectionSet, DetectionSet | No
         given.data, "train", images=given.train_images, annotations=given.train_annotations, on_bad_box=bad
     )
     return train, load_evaluation(given)
+
+
+def load_parts(arguments: DataArguments, *, labels: bool) -> tuple[DetectionSet | None, DetectionSet | None]:
+    """As `load_data`, or without labels to train on, only the images to evaluate on."""
+    if labels:
+        return load_data(arguments)
+    return None, load_evaluation(arguments)
+
+
+def load_images(arguments: UnlabeledArguments) -> DetectionSet | None:
+    """Read the images without labels, if there are any; raises what `load_unlabeled` raises."""
+    if arguments.unlabeled is None:
+        return None
+    return load_unlabeled(arguments.unlabeled, skip_broken=arguments.skip_broken)
+
+
+def require_known(training: DetectionSet | None, evaluation: DetectionSet | None) -> DetectionSet:
+    """The data set that says what the classes are.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    known = evaluation if training is None else training
+    if known is None:
+        raise ConfigError("Nothing says what the classes are: give images to evaluate on, --data DIR.")
+    return known
 
 
 def load_evaluation(arguments: DataArguments) -> DetectionSet | None:
