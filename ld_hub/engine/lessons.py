@@ -25,7 +25,7 @@ from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.ground_truth import read_ground_truth
 from ld_hub.evaluation.matching import Overlaps, overlaps
 from ld_hub.models.detector import DenseDetector
-from ld_hub.structures import Assignment, DenseOutput, ImageBatch, ScoredTargets, Unlabeled
+from ld_hub.structures import Assignment, DenseOutput, ImageBatch, ScoredTargets, StepCounts, Unlabeled
 
 PREFIX = "unlabeled_"  # of the names of their losses
 MOST = 300  # labelled images on which thresholds are looked for
@@ -41,12 +41,16 @@ class Lesson:
         targets: The first teacher's detections.
         assignment: Of the student's rows to them, weighted by scores.
         taught: Each teacher's predictions, by its name.
+        counts: Normalisers of such images in the whole optimizer step; None takes this batch over all ranks.
+        factor: Of their losses.
     """
 
     batch: ImageBatch
     targets: ScoredTargets
     assignment: Assignment
     taught: Mapping[str, DenseOutput]
+    counts: StepCounts | None = None
+    factor: float = 1.0
 
 
 def losses_name(name: str) -> str:
@@ -115,6 +119,11 @@ class Looker:
         factors = torch.full_like(image_sizes, self.scale, dtype=torch.float32)
         found = self.teacher.postprocess(output, image_sizes * self.scale, factors)
         return scored_targets(found, self.labels.to(image_sizes.device), self.thresholds, image_sizes)
+
+
+def default_thresholds(student: DenseDetector) -> Thresholds:
+    """The same score for all classes, where nothing is known of the teacher's."""
+    return Thresholds.same(DEFAULT, student.config.num_classes)
 
 
 def choose_thresholds(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from accelerate import Accelerator
@@ -32,7 +32,7 @@ from ld_hub.evaluation import DetectionMetrics
 from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import TrainTransform
-from ld_hub.structures import Assignment, ImageBatch, StepCounts
+from ld_hub.structures import ImageBatch
 
 Stream: TypeAlias = Generator[ImageBatch | None, None, None]  # micro-batches of this rank; None: no such images
 
@@ -158,13 +158,14 @@ class Loop:
         logged = self.plan.logs_after(step + 1)
         batches = [next(labelled) for _ in range(parts)]
         assignments = [None if batch is None else self.task.assign(batch) for batch in batches]
-        counts = self._counts(assignments)  # of the whole optimizer step, before the first backward pass
+        found = [each for each in assignments if each is not None]
+        counts = step_counts(found) if found else None  # of the whole optimizer step, before the first backward pass
         lessons = self._lessons([next(unlabeled) for _ in range(parts)])
         notes: dict[str, Tensor] = {}
         for index, (batch, assignment, lesson) in enumerate(zip(batches, assignments, lessons, strict=True)):
-            last = index == parts - 1
+            last, extra = index == parts - 1, {} if lesson is None else {"lesson": lesson}
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.wrapped):
-                losses = self.wrapped(batch, assignment, counts, step, shares=logged and index == 0, **lesson)
+                losses = self.wrapped(batch, assignment, counts, step, shares=logged and index == 0, **extra)
                 notes.update({name: value for name, value in losses.items() if name.startswith(NOTES)})
                 self._watch.add({name: value for name, value in losses.items() if not name.startswith(NOTES)})
                 if last:
@@ -176,24 +177,16 @@ class Loop:
         if logged:
             self._report(rate, norm, notes)
 
-    def _counts(self, assignments: Sequence[Assignment | None]) -> StepCounts | None:
-        found = [each for each in assignments if each is not None]
-        return step_counts(found) if found else None
-
-    def _lessons(self, batches: Sequence[ImageBatch | None]) -> list[dict[str, Any]]:
-        """What the task gets of images without labels, for each micro-batch; nothing where there are none."""
-        found: list[Lesson] = []
-        for batch in batches:
-            if batch is not None and isinstance(self.task, DistillationTask):
-                with self.accelerator.autocast():
-                    found.append(self.task.look(batch))
-        if not found or not isinstance(self.task, DistillationTask) or self.task.unlabeled is None:
-            return [{} for _ in batches]
-        shared = {
-            "lesson_counts": self._counts([lesson.assignment for lesson in found]),
-            "lesson_factor": self.task.unlabeled.factor(self.step, self.plan.steps),
-        }
-        return [{"lesson": lesson, **shared} for lesson in found]
+    def _lessons(self, batches: Sequence[ImageBatch | None]) -> list[Lesson | None]:
+        """What the teachers say to the images without labels of each micro-batch; None where there are none."""
+        task = self.task
+        if not isinstance(task, DistillationTask) or task.unlabeled is None:
+            return [None for _ in batches]
+        with self.accelerator.autocast():
+            found = [task.look(batch) for batch in batches if batch is not None]
+        counts = step_counts([lesson.assignment for lesson in found])
+        factor = task.unlabeled.factor(self.step, self.plan.steps)
+        return [replace(lesson, counts=counts, factor=factor) for lesson in found]
 
     def _clip(self, logged: bool) -> Tensor | None:
         """Norm of the gradient before clipping, where it is needed."""

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.records import Times
+from ld_hub.models.detector import DenseDetector
 
 Log = Callable[[dict[str, float], int], None]  # Accelerator.log
 
@@ -158,13 +159,12 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in pairs)
 
 
-def describe_network(model: nn.Module) -> str:
+def describe_network(model: DenseDetector) -> str:
     """Name and size of a detector."""
     every = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     what = "frozen" if not trained else f"{trained / 1e6:.2f} M trained"
-    backbone = f" ({model.config.backbone})" if isinstance(model, DenseDetector) else ""
-    return f"{getattr(model, 'name', '')}{backbone}: {every / 1e6:.2f} M parameters, {what}"
+    return f"{model.name} ({model.config.backbone}): {every / 1e6:.2f} M parameters, {what}"
 
 
 def _clock(seconds: float) -> str:

@@ -249,8 +249,6 @@ class DistillationTask(DetectionTask):
         shares: bool = False,
         taught: Mapping[str, DenseOutput] | None = None,
         lesson: Lesson | None = None,
-        lesson_counts: StepCounts | None = None,
-        lesson_factor: float = 1.0,
     ) -> dict[str, Tensor]:
         """Compute the losses and terms of a batch; see `DetectionTask.forward`.
 
@@ -262,9 +260,6 @@ class DistillationTask(DetectionTask):
             shares: See there; with `balance` also ``scale/TERM`` entries.
             taught: Of `teach` for this batch, where several students share a teacher; None asks the teachers here.
             lesson: Of `look`: images without labels; their losses are called ``unlabeled_...``.
-            lesson_counts: Of `step_counts` for these images in the whole optimizer step; None takes these over all
-                ranks.
-            lesson_factor: Factor of their losses.
         """
         losses: dict[str, Tensor] = {}
         if batch is not None:
@@ -281,8 +276,7 @@ class DistillationTask(DetectionTask):
                     notes = {} if self.balance is None else self.balance.notes()
                     losses |= gradient_shares(student, losses) | notes
         if lesson is not None:
-            counts = step_counts([lesson.assignment]) if lesson_counts is None else lesson_counts
-            losses |= self._lesson_losses(lesson, counts, step, lesson_factor)
+            losses |= self._lesson_losses(lesson, step)
         return losses
 
     def _predict(self, batch: ImageBatch) -> DenseOutput:
@@ -322,9 +316,10 @@ class DistillationTask(DetectionTask):
         )
         return losses, terms
 
-    def _lesson_losses(self, lesson: Lesson, counts: StepCounts, step: int, factor: float) -> dict[str, Tensor]:
+    def _lesson_losses(self, lesson: Lesson, step: int) -> dict[str, Tensor]:
         """Losses of images without labels, as far as they are wanted."""
         wanted = self.unlabeled or Unlabeled()
+        counts = step_counts([lesson.assignment]) if lesson.counts is None else lesson.counts
         student = self._predict(lesson.batch)
         with full_precision(lesson.batch.images.device):
             losses, terms = self._losses(student, lesson.targets, lesson.assignment, counts, lesson.taught, step)
@@ -333,7 +328,7 @@ class DistillationTask(DetectionTask):
                 terms = {name: scales[name] * value for name, value in terms.items()}
             chosen = (losses if wanted.targets else {}) | (terms if wanted.terms else {})
             unused = 0 * student.cls_logits.sum() + 0 * student.box.sum()  # every weight has a gradient on every rank
-            return {losses_name(name): factor * value + unused for name, value in chosen.items()}
+            return {losses_name(name): lesson.factor * value + unused for name, value in chosen.items()}
 
     def after_step(self) -> None:
         """See `DetectionTask.after_step`."""

@@ -12,13 +12,12 @@ from accelerate import Accelerator
 from ld_hub.data import DetectionSet
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
-from ld_hub.distillation.scored_targets import Thresholds
 from ld_hub.engine.balance import SHARE
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.devices import make_accelerator
 from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_random_frozen_stages
-from ld_hub.engine.lessons import DEFAULT, Looker, choose_thresholds
+from ld_hub.engine.lessons import Looker, choose_thresholds, default_thresholds
 from ld_hub.engine.loop import Loop
 from ld_hub.engine.records import RunSettings
 from ld_hub.engine.reporter import describe_network, table
@@ -376,11 +375,11 @@ class DistillationTrainer(Trainer):
             return
         name, teacher = next(iter(self.task.teachers.items()))
         teacher.to(accelerator.device)
-        options = self.task.distillers[name].teacher_scale, self.task.distillers[name].class_map
-        any_score = Thresholds.same(DEFAULT, self.model.config.num_classes)
-        looker = Looker(teacher, self.model, any_score, *options)
+        scale, class_map = self.task.distillers[name].teacher_scale, self.task.distillers[name].class_map
+        looker = Looker(teacher, self.model, default_thresholds(self.model), scale, class_map)
+        config = self.config
         looker.thresholds = choose_thresholds(
-            looker, self.train_dataset, wanted, batch_size=self.config.eval_batch_size, workers=self.config.workers
+            looker, self.train_dataset, wanted, batch_size=config.eval_batch_size, workers=config.workers
         )
         self.task.looker = looker
 

@@ -14,7 +14,7 @@ from ld_hub.data import DetectionSet
 from ld_hub.data import load_data as read_split
 from ld_hub.data.unlabeled import load_unlabeled
 from ld_hub.engine.labels import require_order
-from ld_hub.errors import CheckpointError
+from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.hub import CONFIG_NAME
 from ld_hub.launch.arguments import DataArguments, ModelArguments, UnlabeledArguments
 from ld_hub.models.checkpoints.convert import load_checkpoint

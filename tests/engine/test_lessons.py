@@ -175,7 +175,7 @@ def test_confident_cells_replace_regions_around_targets():
     one, other = (made(None, lesson=lesson) for made in (around, confident))
     assert one["unlabeled_ld"] > 0
     # an untrained teacher is confident nowhere
-    assert float(other["unlabeled_ld"]) == 0.0 == float(other["unlabeled_ld_vlr"])
+    assert other["unlabeled_ld"].item() == 0.0 == other["unlabeled_ld_vlr"].item()
     assert around(batch())["distill_ld"] == confident(batch())["distill_ld"]  # labelled images keep their regions
 
 
@@ -185,8 +185,8 @@ def test_the_factor_rises():
     assert Unlabeled(weight=0.3).factor(0, 10) == 0.3
     made, lesson = task(), None
     lesson = made.look(images())
-    whole, half = made(None, lesson=lesson), made(None, lesson=lesson, lesson_factor=0.5)
-    assert all(float(half[name]) == pytest.approx(float(whole[name]) / 2) for name in whole)
+    whole, half = made(None, lesson=lesson), made(None, lesson=replace(lesson, factor=0.5))
+    assert all(half[name].item() == pytest.approx(whole[name].item() / 2) for name in whole)
 
 
 def test_splitting_a_step_does_not_change_its_losses():
@@ -199,12 +199,12 @@ def test_splitting_a_step_does_not_change_its_losses():
     ]  # fmt: skip
     lessons = [made.look(half) for half in halves]
     counts = step_counts([lesson.assignment for lesson in lessons])
-    parts = [made(None, lesson=lesson, lesson_counts=counts) for lesson in lessons]
+    parts = [made(None, lesson=replace(lesson, counts=counts)) for lesson in lessons]
     for name in whole:
         if name in {"unlabeled_bbox", "unlabeled_dfl"}:
             continue  # divided by the scores of the micro-step, as those of labelled images
-        mean = sum(float(part[name]) for part in parts) / 2
-        assert mean == pytest.approx(float(whole[name]), rel=1e-5), name
+        mean = sum(part[name].item() for part in parts) / 2
+        assert mean == pytest.approx(whole[name].item(), rel=1e-5), name
 
 
 def run(data: Path, out: Path, unlabeled: object, labelled: bool = True, **options: object) -> DistillationTrainer:
