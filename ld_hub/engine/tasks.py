@@ -14,7 +14,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs, make_teaching, recipe_of
+from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs, make_teaching
 from ld_hub.engine.asking import ask, head_of, maps_of
 from ld_hub.engine.balance import SHARE, GradientBalance
 from ld_hub.engine.lessons import Lesson, Looker, losses_name
@@ -360,27 +360,3 @@ def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Losses are float32 whatever the networks run in."""
     return torch.autocast(device_type=device.type, enabled=False)
-
-
-def make_distiller(teacher: DenseDetector | Mapping[str, DenseDetector], teaching: Teaching) -> Distiller | Committee:
-    """The terms of a teaching, for one teacher or for several.
-
-    Args:
-        teacher: A trained detector, or several by name.
-        teaching: What is taught.
-
-    Raises:
-        ConfigError: If there are weights for a single teacher, or `class_map` names a class that no teacher has.
-    """
-    recipe, scale = recipe_of(teaching), teaching.teacher_scale
-    if not isinstance(teacher, Mapping):
-        if teaching.teacher_weights:
-            raise ConfigError("teacher_weights are for several teachers: teacher={'a': ..., 'b': ...}.")
-        return Distiller(recipe, teacher_scale=scale, class_map=teaching.class_map)
-    known = {name for one in teacher.values() for name in one.label_names}
-    distillers = {}
-    for name, one in teacher.items():
-        # an entry that no teacher has stays, for the first one's distiller to refuse
-        own = {m: t for m, t in teaching.class_map.items() if t in one.label_names or t not in known}
-        distillers[name] = Distiller(recipe, teacher_scale=scale, class_map=own)
-    return Committee(distillers, teaching.teacher_weights)

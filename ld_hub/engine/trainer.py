@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from ld_hub.data import DetectionSet
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
+from ld_hub.engine.assembly import make_task, settle
 from ld_hub.engine.balance import SHARE
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.devices import make_accelerator
@@ -22,9 +23,9 @@ from ld_hub.engine.loop import Loop
 from ld_hub.engine.records import RunSettings
 from ld_hub.engine.reporter import describe_network, table
 from ld_hub.engine.schedule import Plan
-from ld_hub.engine.tasks import DetectionTask, DistillationTask, make_distiller
+from ld_hub.engine.tasks import DetectionTask, DistillationTask
 from ld_hub.engine.train_config import TrainConfig, changed_fields
-from ld_hub.errors import ConfigError, DataError
+from ld_hub.errors import DataError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
@@ -319,30 +320,11 @@ class DistillationTrainer(Trainer):
             teacher_weights=teacher_weights,
             unlabeled=unlabeled,
         )
-        if teaching is None:
-            teaching = given
-        elif given != make_teaching():
-            raise ConfigError("teaching says everything about what is taught: leave recipe and its options out.")
-        if unlabeled_dataset is not None:
-            teaching = replace(teaching, unlabeled=teaching.unlabeled or Unlabeled())
-        elif teaching.unlabeled is not None:
-            raise ConfigError("unlabeled says how images without labels take part: give them, unlabeled_dataset=.")
-        known = train_dataset or eval_dataset
+        teaching = settle(teaching, given, unlabeled=unlabeled_dataset is not None)
+        known = eval_dataset if train_dataset is None else train_dataset
         if known is not None:
             fit_labels(student, known)
-        if teaching.reference is not None:  # also of a recipe that was made by `Recipe.published`
-            student.criterion = student.criterion.published(
-                student.coder, teaching.reference, distilling=True, box_loss=student.criterion.box_loss
-            )
-        distiller = make_distiller(teacher, teaching)
-        task = DistillationTask(
-            student,
-            teacher,
-            distiller,
-            individual_ld=teaching.individual_ld,
-            balance=teaching.balance,
-            unlabeled=teaching.unlabeled,
-        )
+        task = make_task(student, teacher, teaching)
         if train_dataset is None and teaching.unlabeled is not None:
             config = replace(config or TrainConfig(), batch_size=teaching.unlabeled.batch)
         super().__init__(

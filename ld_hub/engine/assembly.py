@@ -1,0 +1,85 @@
+"""A teaching put to work: its terms, and the task of a student and its teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ld_hub.distillation import Committee, Distiller, make_teaching, recipe_of
+from ld_hub.engine.tasks import DistillationTask
+from ld_hub.errors import ConfigError
+from ld_hub.models.detector import DenseDetector
+from ld_hub.structures import Teaching, Unlabeled
+
+
+def settle(teaching: Teaching | None, given: Teaching, *, unlabeled: bool) -> Teaching:
+    """The one teaching of a trainer that was given one, or the arguments of one.
+
+    Args:
+        teaching: As a whole, or None.
+        given: Of the arguments.
+        unlabeled: Whether there are images without labels.
+
+    Raises:
+        ConfigError: If both say something, or images without labels are spoken of and not there.
+    """
+    if teaching is None:
+        teaching = given
+    elif given != make_teaching():
+        raise ConfigError("teaching says everything about what is taught: leave recipe and its options out.")
+    if unlabeled:
+        return replace(teaching, unlabeled=teaching.unlabeled or Unlabeled())
+    if teaching.unlabeled is not None:
+        raise ConfigError("unlabeled says how images without labels take part: give them, unlabeled_dataset=.")
+    return teaching
+
+
+def make_task(
+    student: DenseDetector, teacher: DenseDetector | Mapping[str, DenseDetector], teaching: Teaching
+) -> DistillationTask:
+    """The task of a student, whose losses become those of the teaching's code base, if it follows one.
+
+    Args:
+        student: The detector to be trained.
+        teacher: A trained detector, or several by name.
+        teaching: What is taught.
+
+    Raises:
+        ConfigError: As `DistillationTask` and `make_distiller`.
+    """
+    if teaching.reference is not None:  # also of a recipe that was made by `Recipe.published`
+        student.criterion = student.criterion.published(
+            student.coder, teaching.reference, distilling=True, box_loss=student.criterion.box_loss
+        )
+    return DistillationTask(
+        student,
+        teacher,
+        make_distiller(teacher, teaching),
+        individual_ld=teaching.individual_ld,
+        balance=teaching.balance,
+        unlabeled=teaching.unlabeled,
+    )
+
+
+def make_distiller(teacher: DenseDetector | Mapping[str, DenseDetector], teaching: Teaching) -> Distiller | Committee:
+    """The terms of a teaching, for one teacher or for several.
+
+    Args:
+        teacher: A trained detector, or several by name.
+        teaching: What is taught.
+
+    Raises:
+        ConfigError: If there are weights for a single teacher, or `class_map` names a class that no teacher has.
+    """
+    recipe, scale = recipe_of(teaching), teaching.teacher_scale
+    if not isinstance(teacher, Mapping):
+        if teaching.teacher_weights:
+            raise ConfigError("teacher_weights are for several teachers: teacher={'a': ..., 'b': ...}.")
+        return Distiller(recipe, teacher_scale=scale, class_map=teaching.class_map)
+    known = {name for one in teacher.values() for name in one.label_names}
+    distillers = {}
+    for name, one in teacher.items():
+        # an entry that no teacher has stays, for the first one's distiller to refuse
+        own = {m: t for m, t in teaching.class_map.items() if t in one.label_names or t not in known}
+        distillers[name] = Distiller(recipe, teacher_scale=scale, class_map=own)
+    return Committee(distillers, teaching.teacher_weights)
