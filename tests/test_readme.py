@@ -144,7 +144,13 @@ def place(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory with what the pages take for given: data sets, the demo's results, two teachers."""
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
-    links = {"ld_hub_demo": demo, "coco": demo / "data", "photos": demo / "data/val", "examples": ROOT / "examples"}
+    links = {
+        "ld_hub_demo": demo,
+        "coco": demo / "data",
+        "photos": demo / "data/val",
+        "pool": demo / "data/train",
+        "examples": ROOT / "examples",
+    }
     for name, target in links.items():
         (tmp_path / name).symlink_to(target)
     person_data(demo / "data", tmp_path / "mine")
