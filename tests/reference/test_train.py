@@ -162,7 +162,8 @@ def test_losses_gradients_and_update(case: str) -> None:
     deviations = _compare(gradients, {name: info["grads"][key] for key, name in ours.items()})
     tolerance = 1e-5
     if max(deviations.values()) > tolerance:  # another processor than the recording's turns other ReLUs at zero
-        tolerance = 3 * _rounding(case, info, gradients, deviations)
+        # (RetinaNet: one of them, worth 1.2e-5 between two threads and one, 1.34e-5 on a core with AVX-512)
+        tolerance = max(2e-5, 3 * _rounding(case, info, gradients, deviations))
         assert tolerance < 1e-2, "float32 itself is too far off on this machine to compare anything"
     assert max(deviations.values()) <= tolerance, deviations
     updates = {name: info["sgd_update_abs_sum"][key] for key, name in ours.items()}
