@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,15 @@ from torch import Tensor, distributed, nn
 
 import ld_hub
 from ld_hub.distillation import Distiller, get_recipe, list_recipes
+from ld_hub.distillation.scored_targets import Thresholds
+from ld_hub.engine.lessons import Looker
 from ld_hub.engine.tasks import DistillationTask, step_counts
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import leave, sum_over_ranks, world_size
-from ld_hub.structures import ImageBatch, Targets
+from ld_hub.structures import ImageBatch, Targets, Unlabeled
 
 PAIRS = {"gfocal": "gfocal", "fcos": "retinanet"}  # bins; points without bins, taught by nine anchors per cell
+LESSON = "unlabeled"
 SPLIT = {1: [[0, 1, 2, 3]], 2: [[0, 2], [3, 1]], 4: [[2], [0], [3], [1]]}
 
 
@@ -65,11 +69,29 @@ def tasks() -> dict[str, DistillationTask]:
     return made
 
 
+def without_labels() -> dict[str, DistillationTask]:
+    """Tasks that learn from images without labels: scored targets, and terms on these images."""
+    made = {}
+    for student, teacher, recipe in (("gfocal", "gfocal", "vlr"), ("fcos", "retinanet", "bckd")):
+        task = DistillationTask(
+            detector(student, 1, 8), detector(teacher, 2, 8), Distiller(recipe), unlabeled=Unlabeled()
+        ).double().train()  # fmt: skip
+        task.looker = Looker(task.teacher, task.student, Thresholds((0.8,) * 3, (0.6,) * 3))
+        made[f"{LESSON} {student} {recipe}"] = task
+    return made
+
+
 def gradient(task: DistillationTask, images: ImageBatch) -> Tensor:
-    """Of the terms alone, and as DDP averages it: the mean over ranks."""
-    counts = step_counts([task.assign(images)])
-    losses = task(images, counts=counts)
-    loss = torch.stack([value for name, value in losses.items() if name.startswith("distill_")]).sum()
+    """Of the terms alone, or of images without labels, and as DDP averages it: the mean over ranks."""
+    if task.looker is None:
+        counts = step_counts([task.assign(images)])
+        losses = task(images, counts=counts)
+        loss = torch.stack([value for name, value in losses.items() if name.startswith("distill_")]).sum()
+    else:
+        lesson = task.look(images)
+        losses = task(None, lesson=replace(lesson, counts=step_counts([lesson.assignment])))
+        assert all(name.startswith("unlabeled_") for name in losses)
+        loss = torch.stack(list(losses.values())).sum()
     parameters = [p for p in task.parameters() if p.requires_grad]
     found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
     return sum_over_ranks(torch.cat([g.flatten() for g in found])) / world_size()
@@ -77,7 +99,7 @@ def gradient(task: DistillationTask, images: ImageBatch) -> Tensor:
 
 def _rank(index: int, out: Path) -> None:
     torch.set_num_threads(1)
-    whole, of_recipe = batch(), tasks()
+    whole, of_recipe = batch(), tasks() | without_labels()
     alone = {name: gradient(task, whole) for name, task in of_recipe.items()} if index == 0 else {}
     errors: dict[str, list[float]] = {name: [] for name in of_recipe}
     for size in (4, 2):
@@ -98,6 +120,7 @@ def _rank(index: int, out: Path) -> None:
 def test_the_gradient_does_not_depend_on_the_number_of_ranks(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_rank, (tmp_path,), nprocs=4)  # forked ranks would inherit thread pools, and hang
     errors = json.loads((tmp_path / "errors.json").read_text())
-    assert {name.split()[1] for name in errors} == set(list_recipes())
+    assert {name.split()[1] for name in errors if not name.startswith(LESSON)} == set(list_recipes())
+    assert sum(name.startswith(LESSON) for name in errors) == 2
     for name, found in errors.items():
         assert len(found) == 2 and max(found) < 1e-9, (name, found)
