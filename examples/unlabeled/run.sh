@@ -34,7 +34,7 @@ teach="--teacher $out/teacher/model"
 pool="--unlabeled $out/few/unlabeled.txt --unlabeled_batch 8"
 for seed in ${SEEDS:-0 1 2}; do
   run alone $seed 200 ld_hub.train
-  run targets $seed 200 ld_hub.distill $teach --recipe ld --terms.ld.weight 0 $pool --unlabeled_terms false
+  run targets $seed 200 ld_hub.distill $teach --recipe vlr $pool --unlabeled_terms false --labeled_terms false
   run targets.vlr $seed 200 ld_hub.distill $teach --recipe vlr $pool
   run targets.crosskd $seed 200 ld_hub.distill $teach --recipe crosskd $pool
   run alone.twice $seed 400 ld_hub.train

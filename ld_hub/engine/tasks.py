@@ -265,18 +265,33 @@ class DistillationTask(DetectionTask):
         if batch is not None:
             assignment = self.assign(batch) if assignment is None else assignment
             counts = step_counts([assignment]) if counts is None else counts
-            taught = self.teach(batch) if taught is None else taught
-            student = self._predict(batch)
-            with full_precision(batch.images.device):
-                losses, terms = self._losses(student, targets_of(batch), assignment, counts, taught, step)
-                if self.balance is not None:
-                    terms = self.balance(student, losses, terms, self.distiller.factors, step)
-                losses = losses | terms
-                if shares:
-                    notes = {} if self.balance is None else self.balance.notes()
-                    losses |= gradient_shares(student, losses) | notes
+            if self.unlabeled is not None and not self.unlabeled.labeled_terms:
+                losses = super().forward(batch, assignment, counts, step)
+            else:
+                losses = self._labelled(batch, assignment, counts, step, shares, taught)
         if lesson is not None:
             losses |= self._lesson_losses(lesson, step)
+        return losses
+
+    def _labelled(
+        self,
+        batch: ImageBatch,
+        assignment: Assignment,
+        counts: StepCounts,
+        step: int,
+        shares: bool,
+        taught: Mapping[str, DenseOutput] | None,
+    ) -> dict[str, Tensor]:
+        """Losses and terms of images with labels; see `forward`."""
+        taught = self.teach(batch) if taught is None else taught
+        student = self._predict(batch)
+        with full_precision(batch.images.device):
+            losses, terms = self._losses(student, targets_of(batch), assignment, counts, taught, step)
+            if self.balance is not None:
+                terms = self.balance(student, losses, terms, self.distiller.factors, step)
+            losses = losses | terms
+            if shares:
+                losses |= gradient_shares(student, losses) | ({} if self.balance is None else self.balance.notes())
         return losses
 
     def _predict(self, batch: ImageBatch) -> DenseOutput:
@@ -294,8 +309,8 @@ class DistillationTask(DetectionTask):
         step: int,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses against targets, and terms, by name."""
-        confident = isinstance(targets, ScoredTargets) and self.unlabeled is not None
-        confident = confident and self.unlabeled is not None and self.unlabeled.regions == "confident"
+        regions = "targets" if self.unlabeled is None else self.unlabeled.regions
+        confident = isinstance(targets, ScoredTargets) and regions == "confident"
         inputs = {
             name: TermInputs(
                 student,

@@ -200,6 +200,7 @@ class UnlabeledArguments:
         unlabeled_per_class: Find a threshold for each class, instead of one for all.
         unlabeled_targets: Train on the teacher's detections; false leaves the recipe's terms alone.
         unlabeled_terms: Apply the recipe's terms to these images, too.
+        labeled_terms: Apply them to the images with labels; with neither the teacher teaches by its detections alone.
         unlabeled_regions: Where these terms look: around the teacher's detections, or at its confident cells.
         train_labels: false takes no image with labels: data is only evaluated on.
         skip_broken: Leave out images without labels that cannot be read, and count them, instead of stopping.
@@ -214,6 +215,7 @@ class UnlabeledArguments:
     unlabeled_per_class: bool = False
     unlabeled_targets: bool = True
     unlabeled_terms: bool = True
+    labeled_terms: bool = True
     unlabeled_regions: Literal["targets", "confident"] = "targets"
     train_labels: bool = True
     skip_broken: bool = False
@@ -252,6 +254,7 @@ class UnlabeledArguments:
             per_class=self.unlabeled_per_class,
             targets=self.unlabeled_targets,
             terms=self.unlabeled_terms,
+            labeled_terms=self.labeled_terms,
             regions=self.unlabeled_regions,
         )
 

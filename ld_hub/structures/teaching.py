@@ -28,6 +28,8 @@ class Unlabeled:
         per_class: Look for a threshold for each class, instead of one for all.
         targets: Train on the teacher's detections (scored targets).
         terms: Apply the recipe's terms to these images, too.
+        labeled_terms: Apply the recipe's terms to the images with labels; with neither terms the teacher teaches by
+            its detections alone.
         regions: Where terms look: around the scored ``"targets"``, or at the teacher's ``"confident"`` cells.
 
     Raises:
@@ -42,6 +44,7 @@ class Unlabeled:
     per_class: bool = False
     targets: bool = True
     terms: bool = True
+    labeled_terms: bool = True
     regions: Literal["targets", "confident"] = "targets"
 
     def __post_init__(self) -> None:

@@ -169,6 +169,15 @@ def test_targets_and_terms_can_be_left_out(switch, names):
     assert all(p.grad is not None for p in made.parameters() if p.requires_grad)
 
 
+def test_the_teacher_may_teach_by_its_detections_alone():
+    made, data = task(terms=False, labeled_terms=False), batch()
+    losses = made(data, lesson=made.look(images()))
+    assert losses.keys() == {f"{part}_{name}" for part, names in (("loss", ("cls", "bbox", "dfl")),
+                             ("unlabeled", ("cls", "bbox", "dfl"))) for name in names}  # fmt: skip
+    with_terms = task()(data)
+    assert all(torch.equal(losses[name], with_terms[name]) for name in losses if name.startswith("loss_"))
+
+
 def test_confident_cells_replace_regions_around_targets():
     around, confident = task(targets=False), task(targets=False, regions="confident")
     lesson = around.look(images())
