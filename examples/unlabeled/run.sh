@@ -42,4 +42,4 @@ for seed in ${SEEDS:-0 1 2}; do
   run terms.vlr $seed 200 ld_hub.distill $teach --recipe vlr $pool --unlabeled_targets false
   run targets.bckd $seed 200 ld_hub.distill $teach --recipe bckd $pool
 done
-python "$here/table.py" "$out"
+(cd "$here/../.." && python -m examples.unlabeled.table "$(realpath "$out")")
