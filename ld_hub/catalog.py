@@ -162,6 +162,22 @@ def term_fields(kind: str, values: Mapping[str, Any]) -> tuple[ConfigField, ...]
     )
 
 
+def moment(value: float | None) -> str:
+    """A step of a term's schedule as text: its number, or a share of the run in percent."""
+    if value is None or (isinstance(value, float) and value == 1):
+        return "end"
+    return f"{100 * value:.3g}%" if isinstance(value, float) else str(value)
+
+
+def _steps(term: Mapping[str, Any]) -> str:
+    """When a term counts, e.g. ``30%-end fading``."""
+    text = f"{moment(term['first_step'])}-{moment(term['last_step'])}"
+    if term["decay"] == "none":
+        return text
+    begin = term.get("decay_from")
+    return f"{text} fading" + ("" if begin is None else f" from {moment(begin)}")
+
+
 def recipe_table(name: str, summary: str, terms: Mapping[str, Mapping[str, Any]], reference: str | None = None) -> str:
     """A recipe as a text table of at most 80 columns.
 
@@ -175,10 +191,9 @@ def recipe_table(name: str, summary: str, terms: Mapping[str, Mapping[str, Any]]
     for title, term in terms.items():
         region = f"vlr({term['criterion']}, {term['gamma']:g})" if term["region"] == "vlr" else term["region"]
         region += " w/o positives" if term["exclude_positives"] else ""
-        last = "end" if term["last_step"] is None else str(term["last_step"])
         temperature = term.get("temperature")
         cells = (title, term["kind"], f"{term['weight']:g}", "-" if temperature is None else f"{temperature:g}", region)
-        rows.append((*cells, f"{term['first_step']}-{last}" + (" fading" if term["decay"] == "cosine" else "")))
+        rows.append((*cells, _steps(term)))
     shares = [term["share"] for term in terms.values()]
     if any(share is not None for share in shares):  # used where gradients are balanced
         texts = ["share", *("-" if share is None else f"{share:g}" for share in shares)]

@@ -59,17 +59,17 @@ def field_texts(kind: type[Any]) -> dict[str, str]:
 
 
 def hint_text(hint: Any) -> str:
-    """A simple type as text, e.g. ``"float | None"``; the inverse of `parse_hint`.
+    """A simple type as text, e.g. ``"int | float | None"``; the inverse of `parse_hint`.
 
     Raises:
-        TypeError: If it is no bool, int, float, str, Literal of such values, or one of these or None.
+        TypeError: If it is no bool, int, float, str or None, no union of these, and no Literal of such values.
     """
     if get_origin(hint) is Literal:
         return f"Literal{list(get_args(hint))!r}"
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     names = {known: name for name, known in _SIMPLE.items()}
     if any(part not in names for part in parts):
-        raise TypeError(f"{hint} is no simple type; expected {', '.join(_SIMPLE)}, a Literal, or one of them or None.")
+        raise TypeError(f"{hint} is no simple type; expected {', '.join(_SIMPLE)}, a union of these, or a Literal.")
     return " | ".join(names[part] for part in parts)
 
 

@@ -176,6 +176,7 @@ def time_training(
     distiller = None if teacher is None or recipe is None else Distiller(recipe)
     if distiller is not None and teacher is not None:
         distiller.setup(student.spec, teacher.spec)
+        distiller.begin(work.repeats + 1)
         distiller.to(device)
         teacher.eval().requires_grad_(False)
     batch = synthetic_batch(work, student.data_config, student.config.num_classes).to(device)

@@ -48,7 +48,7 @@ class Distiller(nn.Module):
         self._follow(recipe if reference is None else recipe.published(reference))
 
     def _follow(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+        self.recipe, self._schedules = recipe, recipe.terms
         self.terms = nn.ModuleDict({name: TERMS[c.kind](c) for name, c in recipe.terms.items()})
 
     @property
@@ -84,9 +84,32 @@ class Distiller(nn.Module):
         terms = self.recipe.terms.items()
         return {f"distill_{name}": default if config.share is None else config.share for name, config in terms}
 
+    def begin(self, steps: int) -> None:
+        """Tell the length of the run, of which terms may count for a share only; after `setup`.
+
+        `recipe` stays as it was given.
+
+        Args:
+            steps: Optimizer steps.
+
+        Raises:
+            ConfigError: If a term's steps do not fit in; names the term.
+        """
+        schedules = {}
+        for name, config in self.recipe.terms.items():
+            try:
+                schedules[name] = config.at_length(steps)
+            except ConfigError as error:
+                raise ConfigError(f"Term '{name}': {error}") from None
+        self._schedules = schedules
+
     def factors(self, step: int) -> dict[str, float]:
-        """How much of each term counts at an optimizer step, from 0 to 1, by name of its loss."""
-        return {f"distill_{name}": config.factor(step) for name, config in self.recipe.terms.items()}
+        """How much of each term counts at an optimizer step, from 0 to 1, by name of its loss.
+
+        Raises:
+            ConfigError: If a term counts for a share of a run whose length was not told (`begin`).
+        """
+        return {f"distill_{name}": config.factor(step) for name, config in self._schedules.items()}
 
     def _named(self) -> list[tuple[str, Term[Any]]]:
         return list(cast("Iterable[tuple[str, Term[Any]]]", self.terms.items()))  # to mypy they are modules
@@ -162,6 +185,11 @@ class Committee(nn.Module):
             for name, distiller in self._named()
             for loss, share in distiller.shares(default).items()
         }
+
+    def begin(self, steps: int) -> None:
+        """See `Distiller.begin`."""
+        for _, distiller in self._named():
+            distiller.begin(steps)
 
     def factors(self, step: int) -> dict[str, float]:
         """See `Distiller.factors`."""

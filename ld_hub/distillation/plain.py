@@ -194,6 +194,12 @@ def correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
     return sum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True)) / math.sqrt(power)
 
 
+def cosine(a: Sequence[float], b: Sequence[float]) -> float:
+    """Cosine of the angle between two vectors; one shorter than 1e-6 counts as that long."""
+    long, wide = (max(math.sqrt(sum(x**2 for x in side)), 1e-6) for side in (a, b))
+    return sum(x * y for x, y in zip(a, b, strict=True)) / (long * wide)
+
+
 def linear(values: Sequence[float], weight: Sequence[Sequence[float]], bias: Sequence[float]) -> Numbers:
     """``W x + b``."""
     return [sum(w * x for w, x in zip(row, values, strict=True)) + b for row, b in zip(weight, bias, strict=True)]

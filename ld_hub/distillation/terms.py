@@ -24,6 +24,7 @@ from ld_hub.registry import Registry
 from ld_hub.structures import DetectorSpec
 
 CONFIG = TypeVar("CONFIG", bound="TermConfig")
+MOMENTS = ("first_step", "last_step", "decay_from")  # fields of a term's schedule
 _SAMPLES = TypeVar("_SAMPLES", bound="SampleMeanConfig")
 
 
@@ -35,47 +36,118 @@ class TermConfig(RegionConfig):
         weight: Factor of the term in the loss.
         share: Where terms are balanced by their gradients: size of this term's gradient as a share of the detection
             loss's. None takes the trainer's one number for all terms. Without balance it has no effect.
-        first_step: First optimizer step at which the term counts, 0-based.
-        last_step: Last such step; None means to the end.
-        decay: ``"cosine"`` lets the term fade from its whole strength at first_step to 0 at last_step.
+        first_step: First optimizer step at which the term counts, 0-based. A float is a share of the run's length, here
+            and in the two below: with 0.3 the first 30 % of the run are without the term.
+        last_step: Last such step; None means to the end. With 0.7 the term ends with the first 70 % of the run, 1.0 is
+            the end itself.
+        decay: ``"cosine"`` lets the term fade to 0 at last_step.
+        decay_from: Up to this step the term has its whole strength; None means first_step. With decay_from 0.667 and
+            last_step 1.0 it fades over the last third of a run of any length.
     """
 
     kind: ClassVar[str] = ""
     weight: float = 1.0
     share: float | None = None
-    first_step: int = 0
-    last_step: int | None = None
+    first_step: int | float = 0
+    last_step: int | float | None = None
     decay: Literal["none", "cosine"] = "none"
+    decay_from: int | float | None = None
 
     def __post_init__(self) -> None:
         for name in ("weight", "share"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):
                 raise ConfigError(f"{name} is {value!r}; expected a finite number of at least 0.")
-        if self.first_step < 0 or (self.last_step is not None and self.last_step < self.first_step):
-            raise ConfigError(
-                f"first_step is {self.first_step} and last_step {self.last_step}; both are at least 0, in this order."
-            )
-        if self.decay not in {"none", "cosine"}:
-            raise ConfigError(f"decay is {self.decay!r}; expected 'none' or 'cosine'.")
-        if self.decay == "cosine" and (self.last_step is None or self.last_step == self.first_step):
-            raise ConfigError(
-                f"decay is 'cosine' and last_step {self.last_step}; expected a step after first_step "
-                f"({self.first_step}), at which the term has faded out, e.g. the run's last."
-            )
+        require_schedule(self)
         super().__post_init__()
 
+    def at_length(self: CONFIG, steps: int) -> CONFIG:
+        """The same term in a run of so many optimizer steps: shares become steps.
+
+        Args:
+            steps: Length of the run; where it is too short for a share to hold a step, that share holds one.
+
+        Raises:
+            ConfigError: If first_step, decay_from and last_step are not in this order then.
+        """
+
+        def start(moment: int | float) -> int:
+            return min(round(moment * steps), steps - 1) if isinstance(moment, float) else moment
+
+        first, last, fades, decay = start(self.first_step), self.last_step, self.decay_from, self.decay
+        if isinstance(last, float):
+            last = max(round(last * steps) - 1, first)
+            if last == first:
+                fades, decay = None, "none"  # one step: nothing to fade over
+        if isinstance(fades, float) and last is not None:
+            fades = max(min(start(fades), last - 1), first)
+        try:
+            return replace(self, first_step=first, last_step=last, decay=decay, decay_from=fades)
+        except ConfigError as error:
+            raise ConfigError(f"In a run of {steps} steps {error}") from None
+
     def factor(self, step: int) -> float:
-        """How much of the term counts at an optimizer step, from 0 to 1."""
-        if step < self.first_step or (self.last_step is not None and step > self.last_step):
+        """How much of the term counts at an optimizer step, from 0 to 1.
+
+        Raises:
+            ConfigError: If the term has shares of a run whose length was not told.
+        """
+        first, last, fades = self.first_step, self.last_step, self.decay_from
+        for name in MOMENTS:
+            if isinstance(getattr(self, name), float):
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}, a share of a run whose length is not known here. Trainers "
+                    "tell it; beside them call Distiller.begin(steps), or TermConfig.at_length(steps), first."
+                )
+        if step < first or (last is not None and step > last):
             return 0.0
-        if self.decay == "none" or self.last_step is None:
+        fades = first if fades is None else fades
+        if self.decay == "none" or last is None or step <= fades:
             return 1.0
-        return (1 + math.cos(math.pi * (step - self.first_step) / (self.last_step - self.first_step))) / 2
+        return (1 + math.cos(math.pi * (step - fades) / (last - fades))) / 2
 
     def published(self: CONFIG, reference: str, family: str) -> CONFIG:
         """The same term as a code base (``"ld"`` or ``"bckd"``) computes it for a family of detectors."""
         return self
+
+
+def require_schedule(config: TermConfig) -> None:
+    """Refuse steps that cannot be.
+
+    Steps and shares of a run are only compared with their like: `TermConfig.at_length` comes here again.
+
+    Raises:
+        ConfigError: With the field, what it is and what it should be.
+    """
+    for name in MOMENTS:
+        value, ends = getattr(config, name), name == "last_step"
+        if isinstance(value, float) and not (0 < value < 1 or (ends and value == 1)):
+            raise ConfigError(
+                f"{name} is {value!r}; expected int{'' if name == 'first_step' else ' or None'}, or as a share of the "
+                f"run's length a float above 0 and {'up to' if ends else 'below'} 1."
+            )
+    first, fades, last = config.first_step, config.decay_from, config.last_step
+    if first < 0 or _after(first, last):
+        raise ConfigError(f"first_step is {first} and last_step {last}; both are at least 0, in this order.")
+    if config.decay not in {"none", "cosine"}:
+        raise ConfigError(f"decay is {config.decay!r}; expected 'none' or 'cosine'.")
+    begin, name = (first, "first_step") if fades is None else (fades, "decay_from")
+    if config.decay == "cosine" and (last is None or _after(begin, last, or_same=True)):
+        raise ConfigError(
+            f"decay is 'cosine' and last_step {last}; expected a step after {name} ({begin}), at which the term has "
+            "faded out, e.g. the run's last (1.0)."
+        )
+    if fades is not None and (config.decay == "none" or fades < 0 or _after(first, fades)):
+        raise ConfigError(
+            f"decay_from is {fades} and first_step {first}; expected a step from first_step on, with decay='cosine'."
+        )
+
+
+def _after(one: int | float, other: int | float | None, *, or_same: bool = False) -> bool:
+    """Whether a moment is later than another one of its kind, or the same."""
+    if other is None or isinstance(one, float) != isinstance(other, float):
+        return False
+    return one >= other if or_same else one > other
 
 
 @dataclass(frozen=True)

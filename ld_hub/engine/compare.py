@@ -93,6 +93,7 @@ class _Student:
     def __init__(self, task: DetectionTask, config: TrainConfig, images: int) -> None:
         self.task, self.config, self.course = task.train(), config.for_family(task.model.family), Course()
         self.plan = Plan.make(self.config, images)
+        task.begin(self.plan.steps)
         if config.channels_last:
             for network in (task, *task.outside):
                 network.to(memory_format=torch.channels_last)

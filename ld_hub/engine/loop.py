@@ -80,6 +80,7 @@ class Loop:
 
     def _prepare(self) -> None:
         """Put the networks in place; the optimizer sees the task's parameters only, so never the teacher's."""
+        self.task.begin(self.plan.steps)
         layout = torch.channels_last if self.config.channels_last else torch.preserve_format
         self.task.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]  # an overload torch lacks
         for frozen in self.task.outside:

@@ -88,6 +88,13 @@ class DetectionTask(nn.Module):
         with full_precision(batch.images.device):
             return self.detection_losses(output, targets_of(batch), assignment, counts)
 
+    def begin(self, steps: int) -> None:
+        """To be called once the length of the run is known, before its first step.
+
+        Args:
+            steps: Optimizer steps of the whole run, also of one that is continued.
+        """
+
     def after_step(self) -> None:
         """To be called after each optimizer step, on every rank."""
 
@@ -344,6 +351,10 @@ class DistillationTask(DetectionTask):
             chosen = (losses if wanted.targets else {}) | (terms if wanted.terms else {})
             unused = 0 * student.cls_logits.sum() + 0 * student.box.sum()  # every weight has a gradient on every rank
             return {losses_name(name): lesson.factor * value + unused for name, value in chosen.items()}
+
+    def begin(self, steps: int) -> None:
+        """See `DetectionTask.begin`; terms may count for a share of the run."""
+        self.distiller.begin(steps)
 
     def after_step(self) -> None:
         """See `DetectionTask.after_step`."""

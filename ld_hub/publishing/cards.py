@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ld_hub.catalog import moment
 from ld_hub.engine.records import RunSettings
 from ld_hub.hub.card_file import METRICS, ap_cells, card_metadata, escape, fence, render_card, table
 from ld_hub.hub.evidence import TITLES, Evidence
@@ -137,7 +138,7 @@ def recipe_section(teaching: Teaching | None, note: str = "") -> str:
         return ""
     rows = []
     for name, term in teaching.terms.items():
-        first = [_value(term.get(key)) if term.get(key) != 0 or key == "weight" else "" for key in _TERM_COLUMNS]
+        first = [_cell(key, term.get(key)) for key in _TERM_COLUMNS]
         others = [f"{key}={_value(value)}" for key, value in term.items() if _telling(key, value)]
         rows.append([code(name), *first, escape(", ".join(others))])
     head = ["term", "kind", "region", "weight", "temperature", "from step", "to step", "settings"]
@@ -375,6 +376,13 @@ def _some(names: Sequence[str]) -> str:
 def _telling(key: str, value: Any) -> bool:
     """Whether a field of a term goes into the column of settings: no other column has it, and it is not off."""
     return key not in _TERM_COLUMNS and value not in (None, False, "none", "all")
+
+
+def _cell(key: str, value: Any) -> str:
+    """A field of a term in its column; what begins with the run says nothing."""
+    if value == 0 and key != "weight":
+        return ""
+    return moment(value) if isinstance(value, float) and key.endswith("_step") else _value(value)
 
 
 def _value(value: Any) -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ld_hub.data import load_coco
-from ld_hub.distillation import Distiller
+from ld_hub.distillation import Distiller, get_recipe
 from ld_hub.engine import TrainConfig
 from ld_hub.engine.compare import train_together
 from ld_hub.engine.tasks import DetectionTask, DistillationTask
@@ -64,3 +64,10 @@ def test_models_of_different_input_are_refused(data: Path) -> None:
     other.data_config = type(other.data_config)(image_size=(32, 32))
     with pytest.raises(ConfigError, match="32, 32"):
         train_together({"a": DetectionTask(detector()), "b": DetectionTask(other)}, load_coco(data, "train"), config())
+
+
+def test_terms_may_count_for_a_share_of_the_run(data: Path) -> None:
+    recipe = get_recipe("ld").with_terms(ld={"first_step": 0.5})
+    task = DistillationTask(detector(), detector(seed=1), Distiller(recipe))
+    courses = train_together({"late": task}, load_coco(data, "train"), config(steps=2))
+    assert [record["distill_ld"] > 0 for record in courses["late"].losses] == [False, True]

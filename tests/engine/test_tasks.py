@@ -82,6 +82,18 @@ def test_a_term_waits_for_its_first_step():
     assert task(batch(), step=3)["distill_ld"] > 0
 
 
+def test_a_share_of_the_run_counts_once_its_length_is_known():
+    recipe = Distiller("ld").recipe.with_terms(ld={"first_step": 0.5})
+    task = DistillationTask(detector(), detector(seed=1), Distiller(recipe))
+    with pytest.raises(ConfigError, match=r"first_step is 0\.5, a share of a run"):
+        task(batch())
+    task.begin(6)
+    assert task(batch(), step=2)["distill_ld"] == 0
+    assert task(batch(), step=3)["distill_ld"] > 0
+    assert task.teaching.terms["ld"]["first_step"] == 0.5  # as it is stored with the student
+    DetectionTask(detector()).begin(6)
+
+
 def test_individual_ld_leaves_the_boxes_to_the_teacher():
     losses = distillation("ld", individual_ld=True)(batch())
     assert list(losses) == ["loss_cls", "distill_ld"]

@@ -406,3 +406,20 @@ def test_a_teaching_says_all_that_the_keywords_say(data, tmp_path):
     assert again.model.teaching == one.model.teaching  # a student's own, to teach another the same way
     with pytest.raises(ConfigError, match="teaching says everything"):
         DistillationTrainer(detector(), detector(seed=1), "kd", teaching=make_teaching("ld"), train_dataset=training)
+
+
+def test_shares_of_the_run_are_steps_of_it_and_stay_shares_in_the_files(data, tmp_path):
+    """The run with shares is the run with the steps that they are, also when it is continued."""
+    found, changes = {}, {"shares": {"last_step": 0.5}, "steps": {"last_step": 1}}
+    for name, terms in changes.items():
+        recipe = get_recipe("ld").with_terms(ld=terms)
+        found[name], _ = distil(data, tmp_path / name, recipe=recipe, steps=4, save_every=2)
+        assert [line["distill_ld"] > 0 for line in records(tmp_path / name)] == [True, True, False, False]
+        written = json.loads((tmp_path / name / "model/config.json").read_text())["recipe"]["terms"]["ld"]
+        assert written["last_step"] == terms["last_step"]
+    assert equal(dict(found["shares"].state_dict()), dict(found["steps"].state_dict()))
+    other, _ = distil(
+        data, tmp_path / "shares", recipe=get_recipe("ld").with_terms(ld={"last_step": 0.5}), steps=4, save_every=2,
+        resume=str(sorted((tmp_path / "shares/checkpoints").iterdir())[0]),
+    )  # fmt: skip
+    assert equal(dict(other.state_dict()), dict(found["steps"].state_dict()))

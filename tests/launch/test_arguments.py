@@ -88,16 +88,28 @@ def test_every_field_of_every_term_is_a_flag(term):
     values = {"weight": 7.5, "region": "all", "gamma": 0.5, "criterion": "diou", "first_step": 3, "last_step": 9,
               "temperature": 1.5, "normalizer": "none", "counts": "local", "kl_divisor": 5, "joint": True,
               "nearly": 0.7, "min_score": 0.3, "exclude_positives": True, "levels": "with_positives",
-              "rebin": True, "share": 0.4, "decay": "cosine"}  # fmt: skip
+              "rebin": True, "share": 0.4, "decay": "cosine", "decay_from": 4}  # fmt: skip
     for field in dataclasses.fields(config):
         for words in ([f"--terms.{term}.{field.name}", str(values[field.name])],
                       [f"--terms.{term}.{field.name}={values[field.name]}"]):  # fmt: skip
-            until = {"last_step": 9} if field.name == "decay" else {}  # a term fades out at its last step
+            fading = {"decay": {"last_step": 9}, "decay_from": {"last_step": 9, "decay": "cosine"}}
+            until = fading.get(field.name, {})  # a term fades out at its last step
             more = [f"--terms.{term}.{name}={value}" for name, value in until.items()]
             _, recipe, _ = distillation(["gfocal_r18_vlr_r101", *words, *more])
             changed = dataclasses.replace(config, **{field.name: values[field.name]}, **until)
             assert recipe == get_recipe("vlr").with_terms(**{term: vars(changed)})
             assert recipe != get_recipe("vlr")
+
+
+@pytest.mark.parametrize(("text", "value"), [("7", 7), ("0.7", 0.7), ("1.0", 1.0), ("1", 1)])
+def test_steps_are_numbers_and_shares_floats(tmp_path, text, value):
+    words = ["gfocal_tiny_vlr_r10t", "--data", "d", "--terms.ld.last_step", text]
+    first, recipe, _ = distillation(words)
+    found = recipe.terms["ld"].last_step
+    assert (found, type(found)) == (value, type(value))
+    (tmp_path / "run.yaml").write_text(first.yaml)
+    _, again, _ = distillation(["--config", str(tmp_path / "run.yaml")])
+    assert again == recipe and type(again.terms["ld"].last_step) is type(value)
 
 
 def test_a_recipe_is_the_students_familys_and_flags_win():

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ld_hub.checked import Scalar
 from ld_hub.distillation import plain
-from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.inputs import Pairs, TermInputs
 from ld_hub.distillation.methods import kd
 from ld_hub.distillation.recipes import Recipe, register_recipe
 from ld_hub.distillation.regions import select
@@ -91,19 +91,7 @@ class BoxBinsKL(Term[BoxBinsKLConfig]):
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
         """Both heads need bins, the same number of them."""
         remarks = super().setup(student, teacher)
-        for spec in (student, teacher):
-            if spec.reg_max is None:
-                raise ConfigError(
-                    f"Localization distillation compares bin distributions, and '{spec.name}' has none. "
-                    f"Take its form with bins (boxes='bins', e.g. '{spec.family}_r50_bins'), or the recipe 'kd' "
-                    "(classes only)."
-                )
-        if student.reg_max != teacher.reg_max and not self.config.rebin:
-            raise ConfigError(
-                f"reg_max is {student.reg_max} in student '{student.name}' and {teacher.reg_max} in teacher "
-                f"'{teacher.name}'. Build the student with reg_max={teacher.reg_max}, or let the term move the "
-                "teacher's distributions to the student's bins (rebin=True)."
-            )
+        require_bins(student, teacher, self.config.rebin)
         return remarks
 
     def forward(self, inputs: TermInputs) -> Tensor:
@@ -111,10 +99,7 @@ class BoxBinsKL(Term[BoxBinsKLConfig]):
         config = self.config
         region = select(inputs, config)
         pairs = inputs.pairs(region.rows)
-        student, teacher = pairs.outputs()
-        shift = pairs.edge_shifts()
-        if shift is not None or student.shape[-1] != teacher.shape[-1]:
-            teacher = config.temperature * rebin(teacher / config.temperature, student.shape[-1], shift)
+        student, teacher = edges(pairs, config.temperature)
         if config.joint:
             student, teacher = student.flatten(1).unsqueeze(1), teacher.flatten(1).unsqueeze(1)  # (K, 1, 4(R+1))
         kl = kl_divergence(student, teacher, config.temperature, config.kl_divisor)  # (K, 4), or (K, 1)
@@ -132,6 +117,46 @@ class BoxBinsKL(Term[BoxBinsKLConfig]):
                 total += row.importance * plain.kl(s, t, config.temperature) / (config.kl_divisor or len(s))
         scale = 1.0 if config.normalizer == "none" else 2 / len(inputs.student.box)
         return config.weight / 4 * total * scale
+
+
+def require_bins(student: DetectorSpec, teacher: DetectorSpec, rebin: bool) -> None:
+    """Refuse pairs whose box edges have no distributions that can be compared.
+
+    Args:
+        student: Its description.
+        teacher: Its description.
+        rebin: Whether the teacher's distributions may be moved to another number of bins.
+
+    Raises:
+        ConfigError: With the way out.
+    """
+    for spec in (student, teacher):
+        if spec.reg_max is None:
+            raise ConfigError(
+                f"Localization distillation compares bin distributions, and '{spec.name}' has none. "
+                f"Take its form with bins (boxes='bins', e.g. '{spec.family}_r50_bins'), or the recipe 'kd' "
+                "(classes only)."
+            )
+    if student.reg_max != teacher.reg_max and not rebin:
+        raise ConfigError(
+            f"reg_max is {student.reg_max} in student '{student.name}' and {teacher.reg_max} in teacher "
+            f"'{teacher.name}'. Build the student with reg_max={teacher.reg_max}, or let the term move the "
+            "teacher's distributions to the student's bins (rebin=True)."
+        )
+
+
+def edges(pairs: Pairs, temperature: float) -> tuple[Tensor, Tensor]:
+    """Bin logits ``(K, 4, R+1)`` of both, the teacher's in the student's bins and from its centres.
+
+    Args:
+        pairs: Rows of two heads with bins.
+        temperature: T at which they are compared, and moved where they have to be.
+    """
+    student, teacher = pairs.outputs()
+    shift = pairs.edge_shifts()
+    if shift is not None or student.shape[-1] != teacher.shape[-1]:
+        teacher = temperature * rebin(teacher / temperature, student.shape[-1], shift)
+    return student, teacher
 
 
 MAIN: dict[str, TermConfig] = {
