@@ -29,7 +29,7 @@ from ld_hub.structures import Assignment, DenseOutput, ImageBatch, ScoredTargets
 
 PREFIX = "unlabeled_"  # of the names of their losses
 MOST = 300  # labelled images on which thresholds are looked for
-DEFAULT = 0.45  # the threshold where there are no labelled images to find one on (DESIGN: trials on photographs)
+DEFAULT = 0.45  # threshold where there are no labelled images to find one on; it served on photographs
 
 
 @dataclass(frozen=True, eq=False)
