@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 from ld_hub.cli.main import main
 from ld_hub.cli.verb_card import every_card, published_card
 from ld_hub.data import load_coco
+from ld_hub.distillation import get_recipe, make_teaching
 from ld_hub.engine import DistillationTrainer, TrainConfig
 from ld_hub.engine.identity import weights_digest
 from ld_hub.errors import CheckpointError, EvaluationError
@@ -23,7 +24,7 @@ from ld_hub.hub.evidence import Evidence
 from ld_hub.models.factory import create_model
 from ld_hub.models.label_names import default_labels
 from ld_hub.models.names import available
-from ld_hub.publishing.cards import model_card
+from ld_hub.publishing.cards import model_card, recipe_section
 from ld_hub.publishing.citations import bibtex
 from ld_hub.publishing.facts import backbone_repo, saved_hash
 from ld_hub.publishing.tag_cards import registered_tags
@@ -268,3 +269,12 @@ def test_a_teacher_from_the_hub_is_named_with_its_commit(story):
     for strange in ("org/teacher", {"gfocal_tiny": None}):  # no card is reached with these
         with pytest.raises(CheckpointError, match="origins"):
             Teaching.from_dict({**model.teaching.to_dict(), "teacher_origin": strange})
+
+
+def test_shares_of_a_run_stand_in_percent():
+    recipe = get_recipe("ld").with_terms(
+        ld={"first_step": 0.25, "last_step": 1.0, "decay": "cosine", "decay_from": 0.5}
+    )
+    row = next(line for line in recipe_section(make_teaching(recipe)).splitlines() if line.startswith("| `ld` |"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[5:7] == ["25%", "end"] and r"decay=cosine, decay\_from=0.5" in cells[7]
