@@ -1,7 +1,6 @@
-"""The table of README.md from the runs' own files: python examples/unlabeled/table.py OUT [--write].
+"""The tables of README.md from the runs' own files: python -m examples.unlabeled.table [demo=OUT] [lmo=OUT] [--write].
 
---write also refreshes results.json beside this file and the table in README.md. Without runs at hand, the table is
-made from results.json.
+What is not given is taken from results.json beside this file; --write refreshes it and the tables in README.md.
 """
 
 from __future__ import annotations
@@ -14,11 +13,17 @@ from statistics import mean, stdev
 from examples.lmo.table import read_run, refresh, spread
 
 HERE = Path(__file__).parent
+DATA = {
+    "demo": "Generated images, 60 with labels and 1440 without",
+    "lmo": "Photographs, 30 with labels and 80 without",
+}
 ROWS = {
     "alone": "student alone",
     "alone.twice": "student alone, twice the steps",
     "vlr": "`vlr` on the labelled images",
+    "crosskd": "`crosskd` on the labelled images",
     "terms.vlr": "`vlr` on all images",
+    "terms.crosskd": "`crosskd` on all images",
     "targets": "scored targets",
     "targets.vlr": "scored targets, `vlr` on all images",
     "targets.bckd": "scored targets, `bckd` on all images",
@@ -39,14 +44,13 @@ def collect(out: Path) -> dict:
 
 def paired(found: dict, row: str) -> str:
     """AP above the student alone, seed by seed."""
-    seeds = [seed for seed in found[row] if seed in found["alone"]]
-    gains = [found[row][seed]["AP"] - found["alone"][seed]["AP"] for seed in seeds]
-    return f"{mean(gains):+.1f} ± {stdev(gains):.1f}" if len(gains) > 1 else f"{gains[0]:+.1f}"
+    gains = [run["AP"] - found["alone"][seed]["AP"] for seed, run in found[row].items() if seed in found["alone"]]
+    return f"{mean(gains):+.1f}" + (f" ± {stdev(gains):.1f}" if len(gains) > 1 else "")
 
 
-def tables(found: dict) -> str:
+def table(data: str, found: dict) -> str:
     lines = [
-        f"Teacher: AP {found['teacher']['AP']:.1f}.",
+        f"{DATA[data]}; teacher: AP {found['teacher']['AP']:.1f}.",
         "",
         "| training | seeds | steps | AP | AP50 | AP above the student alone | CPU seconds |",
         "|---|---|---|---|---|---|---|",
@@ -54,17 +58,23 @@ def tables(found: dict) -> str:
     for row, title in ROWS.items():
         runs = list(found.get(row, {}).values())
         if runs:
-            ap, ap50 = (spread([run[key] for run in runs]) for key in ("AP", "AP50"))
+            ap, ap50, seconds = (
+                spread([run[k] for run in runs], d) for k, d in (("AP", 1), ("AP50", 1), ("seconds", 0))
+            )
             gain = "" if row == "alone" else paired(found, row)
-            seconds = spread([run["seconds"] for run in runs], 0)
-            lines.append(f"| {title} | {len(runs)} | {runs[0]['steps']} | {ap} | {ap50} | {gain} | {seconds} |")
+            seeds = ", ".join(found[row])
+            lines.append(f"| {title} | {seeds} | {runs[0]['steps']} | {ap} | {ap50} | {gain} | {seconds} |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    words = [word for word in sys.argv[1:] if not word.startswith("--")]
-    found = collect(Path(words[0])) if words else json.loads((HERE / "results.json").read_text())
-    text = tables(found)
+    stored = HERE / "results.json"
+    found = json.loads(stored.read_text()) if stored.is_file() else {}
+    for word in sys.argv[1:]:
+        if not word.startswith("--"):
+            data, _, out = word.partition("=")
+            found[data] = collect(Path(out))
+    text = "\n\n".join(table(data, found[data]) for data in DATA if data in found)
     print(text)
     if "--write" in sys.argv:
         refresh(HERE, found, text)

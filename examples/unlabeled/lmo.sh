@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every run of the table in README.md. About an hour on one CPU core.
-#   examples/unlabeled/run.sh DATA BACKBONE OUT
+# Every run of the second table in README.md. About an hour on one CPU core.
+#   examples/unlabeled/lmo.sh DATA BACKBONE OUT
 # DATA      COCO directory of LM-O: train/ val/ annotations/instances_{train,val}.json
 # BACKBONE  safetensors file of timm's tf_efficientnet_lite0 (ImageNet weights), for the teacher
 # OUT       run directories go here; runs that are there already are not made again
@@ -42,4 +42,4 @@ for seed in ${SEEDS:-0 1 2}; do
   run terms.vlr $seed 200 ld_hub.distill $teach --recipe vlr $pool --unlabeled_targets false
   run targets.bckd $seed 200 ld_hub.distill $teach --recipe bckd $pool
 done
-(cd "$here/../.." && python -m examples.unlabeled.table "$(realpath "$out")")
+
