@@ -292,8 +292,9 @@ class DistillationTask(DetectionTask):
         """Losses and terms of images with labels; see `forward`."""
         taught = self.teach(batch) if taught is None else taught
         student = self._predict(batch)
+        inputs = self._inputs(student, targets_of(batch), assignment, counts, taught)
         with full_precision(batch.images.device):
-            losses, terms = self._losses(student, targets_of(batch), assignment, counts, taught, step)
+            losses, terms = self._losses(inputs, step)
             if self.balance is not None:
                 terms = self.balance(student, losses, terms, self.distiller.factors, step)
             losses = losses | terms
@@ -306,19 +307,18 @@ class DistillationTask(DetectionTask):
         output: DenseOutput = self.model(batch.images, **maps_of(needs))
         return output
 
-    def _losses(
+    def _inputs(
         self,
         student: DenseOutput,
         targets: Targets,
         assignment: Assignment,
         counts: StepCounts,
         taught: Mapping[str, DenseOutput],
-        step: int,
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses against targets, and terms, by name."""
+    ) -> dict[str, TermInputs]:
+        """What the terms of each teacher see; to be made in the precision that the networks run in (`head_of`)."""
         regions = "targets" if self.unlabeled is None else self.unlabeled.regions
         confident = isinstance(targets, ScoredTargets) and regions == "confident"
-        inputs = {
+        return {
             name: TermInputs(
                 student,
                 taught[name],
@@ -330,7 +330,12 @@ class DistillationTask(DetectionTask):
             )
             for name, teacher in self.teachers.items()
         }
-        losses = self.detection_losses(student, targets, assignment, counts)
+
+    def _losses(self, inputs: Mapping[str, TermInputs], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses against targets, and terms, by name."""
+        seen = next(iter(inputs.values()))
+        counts = seen.step_counts()
+        losses = self.detection_losses(seen.student, seen.targets, seen.assignment, counts)
         if self.individual_ld:
             losses = {name: value for name, value in losses.items() if name not in BOX_LOSSES}
         terms: dict[str, Tensor] = self.distiller(
@@ -343,8 +348,9 @@ class DistillationTask(DetectionTask):
         wanted = self.unlabeled or Unlabeled()
         counts = step_counts([lesson.assignment]) if lesson.counts is None else lesson.counts
         student = self._predict(lesson.batch)
+        inputs = self._inputs(student, lesson.targets, lesson.assignment, counts, lesson.taught)
         with full_precision(lesson.batch.images.device):
-            losses, terms = self._losses(student, lesson.targets, lesson.assignment, counts, lesson.taught, step)
+            losses, terms = self._losses(inputs, step)
             if self.balance is not None:
                 scales = dict(zip(self.balance.names, self.balance.scale.unbind(), strict=True))
                 terms = {name: scales[name] * value for name, value in terms.items()}

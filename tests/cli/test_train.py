@@ -274,11 +274,11 @@ def test_train_teacher_is_one_resumable_run(data, tmp_path, monkeypatch, capsys)
 
     step, made = Loop._train_step, []
 
-    def broken(self, stream):
+    def broken(self, *streams):
         made.append(1)
         if len(made) in (3, 6):  # in the teacher's third step; on resume in the student's second
             raise KeyboardInterrupt
-        return step(self, stream)
+        return step(self, *streams)
 
     monkeypatch.setattr(Loop, "_train_step", broken)
     assert run_distill(data, tmp_path / "run", *flags) == 130

@@ -65,7 +65,8 @@ def tasks() -> dict[str, DistillationTask]:
             try:
                 made[f"{student} {name}"] = DistillationTask(small, large, Distiller(recipe)).double().train()
             except ld_hub.errors.ConfigError:
-                assert student == "fcos" and name in {"ld", "vlr", "vlr_gi", "vlr_fine_grained", "fine_grained"}
+                bins_or_anchors = {"ld", "ddf", "vlr", "vlr_gi", "vlr_fine_grained", "fine_grained"}
+                assert student == "fcos" and name in bins_or_anchors
     return made
 
 

@@ -240,9 +240,9 @@ def _count_steps(monkeypatch):
 
     step, done = Loop._train_step, []
 
-    def counting(self, stream):
+    def counting(self, *streams):
         done.append(self.step)
-        return step(self, stream)
+        return step(self, *streams)
 
     monkeypatch.setattr(Loop, "_train_step", counting)
     return done
