@@ -121,6 +121,14 @@ class Looker:
         return scored_targets(found, self.labels.to(image_sizes.device), self.thresholds, image_sizes)
 
 
+def describe_parts(wanted: Unlabeled) -> str:
+    """Which parts of the recipe count, where not all do; else the empty string."""
+    parts = {"images with labels": wanted.labeled_terms, "images without": wanted.terms}
+    without = [images for images, taught in parts.items() if not taught]
+    said = f"The recipe's terms are not applied to {' and '.join(without)}." if without else ""
+    return said if wanted.targets else f"{said} The teacher's boxes are no targets.".lstrip()
+
+
 def default_thresholds(student: DenseDetector) -> Thresholds:
     """The same score for all classes, where nothing is known of the teacher's."""
     return Thresholds.same(DEFAULT, student.config.num_classes)

@@ -18,7 +18,7 @@ from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.devices import make_accelerator
 from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_random_frozen_stages
-from ld_hub.engine.lessons import Looker, choose_thresholds, default_thresholds
+from ld_hub.engine.lessons import Looker, choose_thresholds, default_thresholds, describe_parts
 from ld_hub.engine.loop import Loop
 from ld_hub.engine.records import RunSettings
 from ld_hub.engine.reporter import describe_network, table
@@ -348,6 +348,7 @@ class DistillationTrainer(Trainer):
             parts.append(f"Balance: weights as the gradients say, as shares of the detection loss's: {shares}.")
         if self.task.looker is not None and self.unlabeled_dataset is not None:
             parts.append(self.task.looker.describe(len(self.unlabeled_dataset)))
+            parts += filter(None, [describe_parts(self.task.unlabeled or Unlabeled())])
         return "\n\n".join([*parts, *self.task.remarks])
 
     def _prepare(self, accelerator: Accelerator) -> None:

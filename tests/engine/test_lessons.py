@@ -16,7 +16,7 @@ from ld_hub.data.unlabeled import load_unlabeled
 from ld_hub.distillation import Distiller
 from ld_hub.distillation.scored_targets import Thresholds
 from ld_hub.engine import DistillationTrainer, TrainConfig
-from ld_hub.engine.lessons import Looker, choose_thresholds
+from ld_hub.engine.lessons import Looker, choose_thresholds, describe_parts
 from ld_hub.engine.tasks import DistillationTask, step_counts
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.structures import ImageBatch, Unlabeled
@@ -176,6 +176,13 @@ def test_the_teacher_may_teach_by_its_detections_alone():
                              ("unlabeled", ("cls", "bbox", "dfl"))) for name in names}  # fmt: skip
     with_terms = task()(data)
     assert all(torch.equal(losses[name], with_terms[name]) for name in losses if name.startswith("loss_"))
+
+
+def test_what_is_left_out_is_told():
+    assert describe_parts(Unlabeled()) == ""
+    alone = describe_parts(Unlabeled(terms=False, labeled_terms=False))
+    assert alone == "The recipe's terms are not applied to images with labels and images without."
+    assert describe_parts(Unlabeled(targets=False)) == "The teacher's boxes are no targets."
 
 
 def test_confident_cells_replace_regions_around_targets():
