@@ -8,6 +8,7 @@ here=$(dirname "$0")
 labels=60
 fit="--image_size 128 128 --batch_size 16 --optimizer adamw --lr 0.003 --scale_lr false --lr_schedule cosine
   --clip_grad_norm 10 --channels_last --workers 1 --log_every 10 --pretrained_backbone false"
+student=gfocal_tiny
 export OMP_NUM_THREADS=1
 
 [ -d "$out/data" ] || ld-hub data demo "$out/data"
@@ -16,16 +17,7 @@ if [ ! -f "$out/teacher/result.json" ]; then  # somebody else's: it has seen all
   python -m ld_hub.train gfocal_r10t $fit --data "$out/data" --steps 800 --output_dir "$out/teacher"
 fi
 
-run() {  # run NAME SEED STEPS COMMAND...: one row's run of one seed; its seconds of CPU time go beside its result
-  local run=$out/$1-$2 seed=$2 steps=$3
-  shift 3
-  [ -f "$run/result.json" ] && return
-  local TIMEFORMAT=%U
-  { time python -m "$@" gfocal_tiny $fit --data "$out/few" --steps "$steps" --seed "$seed" --output_dir "$run" \
-    > "$run.log" 2>&1; } 2> "$run.cpu"
-  mv "$run.cpu" "$run/cpu_seconds"
-}
-
+. "$here/runs.sh"
 teach="--teacher $out/teacher/model"
 pool="--unlabeled $out/few/unlabeled.txt --unlabeled_batch 16"
 for seed in ${SEEDS:-0 1 2}; do

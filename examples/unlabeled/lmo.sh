@@ -20,16 +20,7 @@ if [ ! -f "$out/teacher/result.json" ]; then  # somebody else's: it has seen all
     --data "$data" --steps 300 --output_dir "$out/teacher"
 fi
 
-run() {  # run NAME SEED STEPS COMMAND...: one row's run of one seed; its seconds of CPU time go beside its result
-  local run=$out/$1-$2 seed=$2 steps=$3
-  shift 3
-  [ -f "$run/result.json" ] && return
-  local TIMEFORMAT=%U
-  { time python -m "$@" $student $fit --data "$out/few" --steps "$steps" --seed "$seed" --output_dir "$run" \
-    > "$run.log" 2>&1; } 2> "$run.cpu"
-  mv "$run.cpu" "$run/cpu_seconds"
-}
-
+. "$here/runs.sh"
 teach="--teacher $out/teacher/model"
 pool="--unlabeled $out/few/unlabeled.txt --unlabeled_batch 8"
 for seed in ${SEEDS:-0 1 2}; do

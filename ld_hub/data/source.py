@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,13 +17,15 @@ import numpy as np
 from ld_hub.data.annotations import Bools, CocoFile, parse_coco
 from ld_hub.data.checks import Problem, bad_boxes, clip_boxes, find_problems, image_rows, lookup, name_boxes
 from ld_hub.data.detection_set import DetectionSet, build_rows
-from ld_hub.errors import ConfigError, DataError, MissingFileError
+from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
 from ld_hub.hub import atomic_write, cache_root, disk_errors
+from ld_hub.preprocessing.loading import read_size
 from ld_hub.structures import CategoryRow, ObjectRow, ReadImageRow
 
 OnBadBox = Literal["drop", "error"]
 Item = TypeVar("Item")
 
+_THREADS = 8  # for headers of images, where a network disk answers slowly
 _MANY = 2000  # files that take long enough to read for a progress bar
 _HINT = "`ld-hub data doctor` lists all problems of a data directory."
 
@@ -199,6 +202,25 @@ def group_faults(root: Path, faults: Iterable[tuple[str, str]]) -> list[Problem]
         for kind, texts in kinds.items()
         for place in ["" if all(str(root) in text for text in texts[:3]) else f"{root}: "]
     ]
+
+
+def read_sizes(images: Sequence[str | Path], what: str) -> Iterator[tuple[int, int] | LdHubError]:
+    """Width and height in px of each image, in order, or why it has none.
+
+    Args:
+        images: Files.
+        what: What is being done, for `tracked`.
+    """
+
+    def size(image: str | Path) -> tuple[int, int] | LdHubError:
+        try:
+            return read_size(image)
+        except LdHubError as error:
+            return error
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _, found in zip(tracked(images, what), pool.map(size, images), strict=True):
+            yield found
 
 
 def tracked(items: Sequence[Item], what: str) -> Iterable[Item]:

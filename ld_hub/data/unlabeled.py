@@ -9,8 +9,7 @@ import hashlib
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,12 +19,10 @@ from ld_hub.data.checks import name_some
 from ld_hub.data.detection_set import DetectionSet, build_rows
 from ld_hub.data.discovery import data_root
 from ld_hub.data.layouts import load_data
-from ld_hub.data.source import tracked
+from ld_hub.data.source import read_sizes
 from ld_hub.data.text import read_lines
 from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
-from ld_hub.preprocessing.loading import IMAGE_SUFFIXES, read_size
-
-_THREADS = 16
+from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
 
 
 def load_unlabeled(place: str | Path, *, skip_broken: bool = False) -> DetectionSet:
@@ -45,7 +42,7 @@ def load_unlabeled(place: str | Path, *, skip_broken: bool = False) -> Detection
         DataError: If an image cannot be read, and `skip_broken` is False; names it.
     """
     paths = _listed(Path(place).expanduser())
-    sizes = _sizes(paths)
+    sizes = list(read_sizes(paths, "reading sizes"))
     broken = [str(found) for found in sizes if isinstance(found, LdHubError)]
     if broken and not skip_broken:
         raise DataError(
@@ -115,14 +112,15 @@ def _listed(place: Path) -> list[str]:
             f"'{place}' is a file; images without labels are a directory, a .txt file with a path on each line, or a "
             "data set."
         )
-    if place.is_dir():
-        try:
-            dataset = load_data(place, "train", check_files=False)
-        except LdHubError:  # no data set, or one that cannot be used: its images can
-            return _below(place)
-        return sorted(dataset.records.paths.to_pylist())
-    data_root(place, "train")
-    return sorted(load_data(place, "train", check_files=False).records.paths.to_pylist())
+    if not place.is_file():
+        data_root(place, "train")
+    try:
+        dataset = load_data(place, "train", check_files=False)
+    except LdHubError:
+        if place.is_file():
+            raise
+        return _below(place)  # no data set, or one that cannot be used: its images can
+    return sorted(dataset.records.paths.to_pylist())
 
 
 def _from_list(file: Path) -> list[str]:
@@ -149,21 +147,6 @@ def _below(place: Path) -> list[str]:
             f"There are no images in '{place}' or below; files ending in {' '.join(IMAGE_SUFFIXES)} are taken."
         )
     return sorted(found)
-
-
-def _sizes(paths: Sequence[str]) -> list[tuple[int, int] | LdHubError]:
-    """Width and height in px of each image, or why it cannot be read."""
-
-    def size(path: str) -> tuple[int, int] | LdHubError:
-        try:
-            return read_size(path)
-        except LdHubError as error:
-            return error
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        pairs: Iterable[tuple[str, tuple[int, int] | LdHubError]]
-        pairs = zip(tracked(paths, "reading sizes"), pool.map(size, paths), strict=True)
-        return [found for _, found in pairs]
 
 
 def _without_boxes(paths: Sequence[str], sizes: Sequence[tuple[int, int]], source: str) -> DetectionSet:

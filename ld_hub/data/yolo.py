@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 
 from ld_hub.data.checks import name_some
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import data_root
 from ld_hub.data.readers import Reader, register_reader
-from ld_hub.data.source import CocoRows, OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
+from ld_hub.data.source import (
+    CocoRows,
+    OnBadBox,
+    Source,
+    canonical_source,
+    group_faults,
+    make_dataset,
+    read_sizes,
+)
 from ld_hub.data.text import read_lines
 from ld_hub.data.yolo_parts import YAML_NAMES, below, find_part, find_yaml, folders
 from ld_hub.errors import DataError, LdHubError, MissingFileError
-from ld_hub.preprocessing.loading import read_size
 
-_THREADS = 8  # for headers of images, where a network disk answers slowly
 _ROUNDING = 1e-3  # by which tools that round go beyond the image, in fractions of it
 _DIGITS = 4  # of a pixel: what six digits of a normalised number are good for in an image of 100 px
 
@@ -75,7 +80,7 @@ def yolo_source(place: Path, split: str) -> Source:
     rows = CocoRows(categories=[{"id": k, "name": name} for k, name in enumerate(part.names, start=1)])
     faults: list[tuple[str, str]] = []
     polygons = 0
-    sizes = _sizes(part.images, f"reading {root.name} {split}")
+    sizes = read_sizes(part.images, f"reading {root.name} {split}")
     for image, file, exists, size in zip(part.images, labels, there, sizes, strict=True):
         if isinstance(size, LdHubError):
             kind = "missing images" if isinstance(size, MissingFileError) else "damaged images"
@@ -169,20 +174,6 @@ class _LabelFile:
         box = [(cx - w / 2) * width, (cy - h / 2) * height, w * width, h * height]
         rounded = [round(value, _DIGITS) + 0.0 for value in box]
         return [int(value) if value.is_integer() else value for value in rounded]
-
-
-def _sizes(images: Sequence[Path], what: str) -> Iterator[tuple[int, int] | LdHubError]:
-    """Width and height of each image, or why it has none."""
-
-    def size(image: Path) -> tuple[int, int] | LdHubError:
-        try:
-            return read_size(image)
-        except LdHubError as error:
-            return error
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for _, found in zip(tracked(images, what), pool.map(size, images), strict=True):
-            yield found
 
 
 register_reader(

@@ -57,9 +57,12 @@ class DetectionTask(nn.Module):
     @torch.no_grad()
     def assign(self, batch: ImageBatch) -> Assignment:
         """Match the ground truths of a batch to the rows of the head; needs no predictions."""
+        return self._assign(batch, targets_of(batch))
+
+    def _assign(self, batch: ImageBatch, targets: Targets) -> Assignment:
         height, width = batch.images.shape[-2:]
         priors = self.model.make_priors(height, width, batch.images.device, batch.images.dtype)
-        return self.model.assign(priors, targets_of(batch))
+        return self.model.assign(priors, targets)
 
     def forward(
         self,
@@ -243,9 +246,7 @@ class DistillationTask(DetectionTask):
         batch = replace(batch, targets=None)
         taught = self.teach(batch)
         targets = self.looker.targets(next(iter(taught.values())), batch.image_sizes)
-        height, width = batch.images.shape[-2:]
-        priors = self.model.make_priors(height, width, batch.images.device, batch.images.dtype)
-        return Lesson(batch, targets, self.model.assign(priors, targets).scored(targets), taught)
+        return Lesson(batch, targets, self._assign(batch, targets).scored(targets), taught)
 
     def forward(
         self,
