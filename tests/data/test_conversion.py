@@ -104,7 +104,7 @@ def test_hundredths_of_a_pixel_go_through_yolo_unchanged(data):
         (Path(place) / "b/images/train").mkdir(parents=True)
         for k in range(len(sizes)):
             (Path(place) / f"b/images/train/i{k}.jpg").touch()
-        with mock.patch("ld_hub.data.yolo.read_size", lambda path: sizes[int(path.stem[1:])]):  # too large to write
+        with mock.patch("ld_hub.data.source.read_size", lambda path: sizes[int(path.stem[1:])]):  # too large to write
             convert_data(Path(place) / "b", Path(place) / "c", "coco", splits=["train"], images="none")
         there, back = read_coco(root), read_coco(Path(place) / "c")
         assert (sorted(there[0]), *there[1:]) == (sorted(back[0]), *back[1:])
