@@ -31,6 +31,7 @@ class Sample:
         labels: ``(G,)`` int64 in 0..C-1, or None.
         crowd: ``(G,)`` bool, or None where no box is a crowd.
         image_id: Id in the dataset, or None.
+        mirrored: Whether `image` was flipped left to right.
     """
 
     image: Tensor
@@ -40,6 +41,7 @@ class Sample:
     labels: Tensor | None = None
     crowd: Tensor | None = None
     image_id: int | None = None
+    mirrored: bool = False
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -119,7 +121,9 @@ class TrainTransform:
             pixels, boxes = flip_image(pixels), flip_boxes(boxes, sample.image_size[1])
         if labels is None:
             labels = torch.zeros(len(boxes), dtype=torch.int64)
-        return replace(sample, image=pixels, boxes=boxes, labels=labels, crowd=crowd, image_id=key[1])
+        return replace(
+            sample, image=pixels, boxes=boxes, labels=labels, crowd=crowd, image_id=key[1], mirrored=mirrored
+        )
 
     def draw(self, key: tuple[int, int]) -> tuple[bool, int]:
         """What the image of this epoch gets: whether it is mirrored, and its short side in px."""
@@ -168,6 +172,7 @@ def collate_layout(samples: Sequence[Sample]) -> ImageBatch:
         original_sizes=original_sizes,
         targets=_collate_targets(samples, image_sizes),
         image_ids=tuple(s.image_id for s in samples if s.image_id is not None),
+        mirrored=torch.tensor([s.mirrored for s in samples]),
     )
 
 

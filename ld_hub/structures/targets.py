@@ -137,6 +137,7 @@ class ImageBatch(_Moves):
         original_sizes: ``(N, 2)`` height, width in px of the files.
         targets: Ground truths in px of the resized images, or None at inference.
         image_ids: N ids of the data set (empty at inference).
+        mirrored: ``(N,)`` bool, images that were flipped left to right; None where none can be.
     """
 
     images: Tensor
@@ -145,6 +146,7 @@ class ImageBatch(_Moves):
     original_sizes: Tensor
     targets: Targets | None = None
     image_ids: tuple[int, ...] = ()
+    mirrored: Tensor | None = None
 
     def __len__(self) -> int:
         return self.images.shape[0]
