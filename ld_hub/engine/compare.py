@@ -6,7 +6,7 @@ For small comparisons in one process; a real run is a trainer's business (`ld_hu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -46,6 +46,7 @@ def train_together(
     dataset: DetectionSet,
     config: TrainConfig,
     *,
+    unlabeled: DetectionSet | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Course]:
     """Train each task for the same steps on the same batches.
@@ -55,13 +56,15 @@ def train_together(
         dataset: Images to train on.
         config: Settings of all of them; of these, length, batch size, optimizer, learning rates, clipping, precision
             (``"bf16"`` or float32), channels_last, seed, augmentation, workers and log_every are used.
+        unlabeled: Images without labels, for the tasks that take such; their thresholds are found here.
         advance: Called after each step of each task.
 
     Returns:
         The course of each task; the models are left in eval mode.
 
     Raises:
-        ConfigError: If the tasks' models want their images differently.
+        ConfigError: If the tasks' models want their images differently, or images without labels are missing, of no
+            use, or wanted in different numbers.
         NonFiniteLossError: If a loss becomes NaN or infinite.
     """
     models = [task.model for task in tasks.values()]
@@ -71,21 +74,41 @@ def train_together(
             raise ConfigError(
                 f"'{model.name}' wants its images as {model.data_config}, '{models[0].name}' as {wanted}."
             )
-    transform = TrainTransform(wanted, flip=config.flip, short_sides=config.short_sides, seed=config.seed)
-    batches = iter(train_loader(dataset, transform, config.batch_size, seed=config.seed, workers=config.workers))
-    device = next(models[0].parameters()).device
+    takers = [task for task in tasks.values() if isinstance(task, DistillationTask) and task.unlabeled is not None]
+    if (unlabeled is None) != (not takers):
+        raise ConfigError("Images without labels and tasks that take them belong together: give both, or neither.")
+    for task in takers:
+        task.find_thresholds(dataset, batch_size=config.eval_batch_size, workers=config.workers)
+    labelled = _batches(dataset, config, models[0], config.batch_size)
+    without = iter(()) if unlabeled is None else _batches(unlabeled, config, models[0], _share(takers))
     students = {name: _Student(task, config, len(dataset)) for name, task in tasks.items()}
     for step in range(Plan.make(config, len(dataset)).steps):
-        batch: ImageBatch = next(batches).to(device)
-        if config.channels_last:
-            batch = replace(batch, images=batch.images.contiguous(memory_format=torch.channels_last))
-        lessons = Lessons(tasks.values())
+        asked = Asked(next(labelled), tasks.values())
+        others = None if unlabeled is None else Asked(next(without), takers)
         for student in students.values():
-            student.step(batch, step, lessons)
+            student.step(step, asked, others)
             advance()
     for model in models:
         model.eval()
     return {name: student.course for name, student in students.items()}
+
+
+def _batches(dataset: DetectionSet, config: TrainConfig, model: DenseDetector, size: int) -> Iterator[ImageBatch]:
+    """Batches without end, on the model's device."""
+    transform = TrainTransform(model.data_config, config.flip, config.short_sides, config.seed)
+    device = next(model.parameters()).device
+    layout = torch.channels_last if config.channels_last else torch.contiguous_format
+    for each in train_loader(dataset, transform, size, seed=config.seed, workers=config.workers):
+        batch = each.to(device)
+        yield replace(batch, images=batch.images.contiguous(memory_format=layout))
+
+
+def _share(takers: Sequence[DistillationTask]) -> int:
+    """Images without labels per batch, which all tasks that take such have to agree on."""
+    sizes = {task.unlabeled.batch for task in takers if task.unlabeled is not None}
+    if len(sizes) != 1:
+        raise ConfigError(f"The tasks take {', '.join(map(str, sorted(sizes)))} images without labels; expected one.")
+    return sizes.pop()
 
 
 class _Student:
@@ -99,13 +122,14 @@ class _Student:
             for network in (task, *task.outside):
                 network.to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(task, self.config)
-        self.watch = LossWatch(next(task.parameters()).device)
+        self.device = next(task.parameters()).device
+        self.watch = LossWatch(self.device)
 
-    def step(self, batch: ImageBatch, step: int, lessons: Lessons) -> None:
-        """One optimizer step; asks a teacher if no other student of this batch has."""
+    def step(self, step: int, labelled: Asked, others: Asked | None) -> None:
+        """One optimizer step; asks a teacher if no other student of these batches has."""
         start, logged = time.perf_counter(), self.plan.logs_after(step + 1)
-        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
-            losses, shared = self._losses(batch, step, logged, lessons)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bf16"):
+            losses, shared = self._losses(step, logged, labelled, others)
         self.watch.add(losses)
         self.watch.send()
         self.optimizer.zero_grad(set_to_none=True)
@@ -120,31 +144,42 @@ class _Student:
             self.course.losses.append({"step": step + 1, **values})
         self.course.seconds += time.perf_counter() - start + shared
 
-    def _losses(self, batch: ImageBatch, step: int, logged: bool, lessons: Lessons) -> tuple[dict[str, Tensor], float]:
-        """Losses of a batch, and the seconds of teachers' forward passes that another student has waited for."""
-        assignment = self.task.assign(batch)
+    def _losses(
+        self, step: int, logged: bool, labelled: Asked, others: Asked | None
+    ) -> tuple[dict[str, Tensor], float]:
+        """Losses of the batches, and the seconds of teachers' forward passes that another student has waited for."""
+        task, batch = self.task, labelled.batch
+        assignment = task.assign(batch)
         counts = step_counts([assignment])
-        if not isinstance(self.task, DistillationTask):
-            return self.task(batch, assignment, counts, step), 0.0
-        taught, seconds = lessons.of(self.task, batch)
-        return self.task(batch, assignment, counts, step, shares=logged, taught=taught), seconds
+        if not isinstance(task, DistillationTask):
+            return task(batch, assignment, counts, step), 0.0
+        taught, seconds = labelled.answers(task) if task.asks_labelled else ({}, 0.0)
+        lesson = None
+        if others is not None and task.unlabeled is not None:
+            said, more = others.answers(task)
+            lesson = replace(task.look(others.batch, said), factor=task.unlabeled.factor(step, self.plan.steps))
+            seconds += more
+        losses = task(batch, assignment, counts, step, shares=logged, taught=taught, lesson=lesson)
+        return losses, seconds
 
 
-class Lessons:
-    """What the teachers say to a batch, each asked once for all students.
+class Asked:
+    """A batch and what the teachers say to it, each asked once for all students.
 
     Args:
+        batch: On the students' device.
         tasks: Of all students; a teacher hands over the maps that any of them needs.
     """
 
-    def __init__(self, tasks: Iterable[DetectionTask]) -> None:
+    def __init__(self, batch: ImageBatch, tasks: Iterable[DetectionTask]) -> None:
+        self.batch = batch
         self._needs: dict[tuple[int, float], frozenset[str]] = {}
         self._said: dict[tuple[int, float], tuple[DenseOutput, float]] = {}
         for task in tasks:
             for key, _, needs in _wishes(task):
                 self._needs[key] = self._needs.get(key, frozenset()) | needs
 
-    def of(self, task: DistillationTask, batch: ImageBatch) -> tuple[dict[str, DenseOutput], float]:
+    def answers(self, task: DistillationTask) -> tuple[dict[str, DenseOutput], float]:
         """`DistillationTask.teach`, and the seconds of it that were another student's."""
         taught, shared = {}, 0.0
         for name, (key, teacher, _) in zip(task.teachers, _wishes(task), strict=True):
@@ -152,7 +187,7 @@ class Lessons:
                 shared += self._said[key][1]
             else:
                 asked = time.perf_counter()
-                output = ask(teacher, batch, task.model, key[1], self._needs[key])
+                output = ask(teacher, self.batch, task.model, key[1], self._needs[key])
                 self._said[key] = output, time.perf_counter() - asked
             taught[name] = self._said[key][0]
         return taught, shared

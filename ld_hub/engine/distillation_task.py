@@ -8,12 +8,13 @@ from typing import get_args
 
 from torch import Tensor
 
+from ld_hub.data import DetectionSet
 from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs, make_teaching
 from ld_hub.engine.asking import ask, head_of, maps_of
 from ld_hub.engine.balance import SHARE, GradientBalance
 from ld_hub.engine.detection_task import full_precision, targets_of
 from ld_hub.engine.lesson_task import LessonTask
-from ld_hub.engine.lessons import Lesson
+from ld_hub.engine.lessons import Lesson, Looker, choose_thresholds, default_thresholds
 from ld_hub.engine.losses import gradient_shares
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
@@ -146,6 +147,26 @@ class DistillationTask(LessonTask):
         """The trained detector, also called `model`."""
         return self.model
 
+    def find_thresholds(self, labelled: DetectionSet | None, *, batch_size: int, workers: int) -> None:
+        """Find out which of the first teacher's scores count on images without labels; on every rank.
+
+        Args:
+            labelled: Images with labels to look at, or None.
+            batch_size: Images per forward pass.
+            workers: Processes that load images.
+        """
+        name, teacher = next(iter(self.teachers.items()))
+        distiller, wanted = self.distillers[name], self.unlabeled or Unlabeled()
+        scale, class_map = distiller.teacher_scale, distiller.class_map
+        looker = Looker(teacher, self.model, default_thresholds(self.model), scale, class_map)
+        looker.thresholds = choose_thresholds(looker, labelled, wanted, batch_size=batch_size, workers=workers)
+        self.looker = looker
+
+    @property
+    def asks_labelled(self) -> bool:
+        """Whether the teachers are asked about images with labels."""
+        return self.unlabeled is None or self.unlabeled.labeled_terms
+
     def teach(self, batch: ImageBatch) -> dict[str, DenseOutput]:
         """Each teacher's predictions, by its name, for a batch that was normalised for the student."""
         return {
@@ -163,7 +184,7 @@ class DistillationTask(LessonTask):
         taught: Mapping[str, DenseOutput] | None,
     ) -> dict[str, Tensor]:
         """Losses and terms of images with labels; see `forward`."""
-        if self.unlabeled is not None and not self.unlabeled.labeled_terms:
+        if not self.asks_labelled:
             return super()._labelled(batch, assignment, counts, step, shares, taught)
         taught = self.teach(batch) if taught is None else taught
         student = self._predict(batch)

@@ -36,11 +36,12 @@ class LessonTask(DetectionTask):
         return {}
 
     @torch.no_grad()
-    def look(self, batch: ImageBatch) -> Lesson:
+    def look(self, batch: ImageBatch, taught: Mapping[str, DenseOutput] | None = None) -> Lesson:
         """What the teachers say to images without labels, and the student's rows that answer for it.
 
         Args:
             batch: Images, normalised for the student; targets in it are not looked at.
+            taught: Of `teach` for them, where several students share a teacher; None asks the teachers here.
 
         Raises:
             ConfigError: If nothing says which scores count (`looker`).
@@ -48,7 +49,7 @@ class LessonTask(DetectionTask):
         if self.looker is None:
             raise ConfigError("This task has no looker, which says from which score on a teacher's detections count.")
         batch = replace(batch, targets=None)
-        taught = self.teach(batch)
+        taught = self.teach(batch) if taught is None else taught
         targets = self.looker.targets(next(iter(taught.values())), batch.image_sizes)
         return Lesson(batch, targets, self._assign(batch, targets).scored(targets), taught)
 

@@ -20,7 +20,7 @@ from ld_hub.engine.devices import make_accelerator
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_random_frozen_stages
-from ld_hub.engine.lessons import Looker, choose_thresholds, default_thresholds, describe_parts
+from ld_hub.engine.lessons import describe_parts
 from ld_hub.engine.loop import Loop
 from ld_hub.engine.records import RunSettings
 from ld_hub.engine.reporter import describe_network, table
@@ -354,18 +354,11 @@ class DistillationTrainer(Trainer):
 
     def _prepare(self, accelerator: Accelerator) -> None:
         """Find out which scores count on images without labels."""
-        wanted = self.task.unlabeled
-        if wanted is None:
+        if self.task.unlabeled is None:
             return
-        name, teacher = next(iter(self.task.teachers.items()))
-        teacher.to(accelerator.device)
-        scale, class_map = self.task.distillers[name].teacher_scale, self.task.distillers[name].class_map
-        looker = Looker(teacher, self.model, default_thresholds(self.model), scale, class_map)
+        self.task.teacher.to(accelerator.device)
         config = self.config
-        looker.thresholds = choose_thresholds(
-            looker, self.train_dataset, wanted, batch_size=config.eval_batch_size, workers=config.workers
-        )
-        self.task.looker = looker
+        self.task.find_thresholds(self.train_dataset, batch_size=config.eval_batch_size, workers=config.workers)
 
     def _networks(self) -> list[tuple[str, str]]:
         teachers = [("teacher", describe_network(teacher)) for teacher in self.task.outside]
