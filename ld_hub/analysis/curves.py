@@ -9,8 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +16,11 @@ from typing import Any, TypeAlias
 
 from ld_hub.checked import Scalar, shorten
 from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.records import Record, read_records
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 from ld_hub.hub import atomic_write
+from ld_hub.spread import Spread
 
-Record: TypeAlias = Mapping[str, float]
 Fact: TypeAlias = Scalar | list[Scalar]  # a setting of a run
 
 SHOWN = ("eval/AP", "eval/AP50", "eval/AP75", "loss", "loss_", "distill_", "share/", "scale/", "grad_norm", "lr")
@@ -69,40 +68,6 @@ class Group:
     runs: tuple[Path, ...]
     records: tuple[tuple[Record, ...], ...]
     seeds: tuple[Any, ...] = ()
-
-
-def read_records(file: Path) -> list[dict[str, float]]:
-    """Read a metrics.jsonl.
-
-    Args:
-        file: As the trainer writes it, maybe still does: a last line without its end is left out.
-
-    Returns:
-        For each line its finite numbers by name, ``step`` always among them.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        CheckpointError: If another line is no record of a run; names it.
-    """
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        raise MissingFileError(f"No '{file}': a training run writes it as it goes.") from None
-    records = []
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            if not line.endswith("\n"):
-                break  # cut: the process was killed while it wrote, or writes just now
-            record = None
-        if not isinstance(record, dict) or type(record.get("step")) is not int:
-            raise CheckpointError(
-                f"'{file}', line {number}: {shorten(line.strip())} is no record of a run, expected a JSON object with "
-                "'step'. Remove the line, or restore the file."
-            )
-        records.append({name: value for name, value in record.items() if _is_finite(value)})
-    return records
 
 
 def group_runs(directories: Sequence[Path], named: Mapping[str, Sequence[Path]] | None = None) -> list[Group]:
@@ -280,17 +245,9 @@ def _curve(group: Group, name: str) -> Curve:
     """The mean of a quantity over a group's runs, at the steps that all of them have."""
     runs = [{int(r["step"]): r[name] for r in records if name in r} for records in group.records]
     steps = sorted(set.intersection(*(set(run) for run in runs)))
-    values = [[run[step] for run in runs] for step in steps]
-    spread = [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values]
-    return Curve(tuple(steps), tuple(map(statistics.fmean, values)), tuple(spread), len(runs))
+    found = [Spread.of([run[step] for run in runs]) for step in steps]
+    return Curve(tuple(steps), tuple(each.mean for each in found), tuple(each.std or 0.0 for each in found), len(runs))
 
 
 def _mean_std(values: Sequence[float]) -> str:
-    if not values:
-        return "–"
-    mean = f"{statistics.fmean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return Spread.of(values).text() if values else "–"
