@@ -9,16 +9,19 @@ from __future__ import annotations
 import csv
 import io
 import json
+import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ld_hub.checked import Scalar, shorten
 from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.comparison import TITLES, Comparison
 from ld_hub.engine.records import Record, read_records
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 from ld_hub.hub import atomic_write
+from ld_hub.hub.evidence import COMPARISON_NAME
 from ld_hub.spread import Spread
 
 Fact: TypeAlias = Scalar | list[Scalar]  # a setting of a run
@@ -110,6 +113,43 @@ def group_runs(directories: Sequence[Path], named: Mapping[str, Sequence[Path]] 
         )
         for name, paths in groups
     ]
+
+
+def comparisons(directories: Sequence[Path]) -> dict[str, list[Path]]:
+    """The groups of those runs that have a comparison.json: the distillation and its student alone, over the seeds.
+
+    Args:
+        directories: Runs; those without one are passed over.
+
+    Raises:
+        CheckpointError: If one cannot be read.
+    """
+    found = {run: Comparison.read(run / COMPARISON_NAME) for run in directories if (run / COMPARISON_NAME).is_file()}
+    return {
+        TITLES[training] if len(directories) == 1 else f"{run.name}: {TITLES[training]}": [
+            run / each.run for each in row.runs
+        ]
+        for run, comparison in found.items()
+        for training, row in comparison.rows.items()
+    }
+
+
+def with_one_end(group: Group) -> Group:
+    """A group whose runs end together: what one of another length logged last stands at the mean of the last steps.
+
+    Runs of equal seconds have about as many steps, and AP is often measured at the end alone.
+    """
+    ends = [max((int(record["step"]) for record in records), default=0) for records in group.records]
+    end = round(statistics.fmean(ends))
+    moved = (
+        tuple(
+            {**record, "step": end} if record["step"] == last else record
+            for record in records
+            if record["step"] < end or record["step"] == last
+        )
+        for records, last in zip(group.records, ends, strict=True)
+    )
+    return replace(group, records=tuple(moved))
 
 
 def course(name: str, records: Sequence[Record]) -> Group:
