@@ -22,6 +22,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = {
         "train_images": 24,
         "val_images": 12,
+        "labels": 8,
         "teacher_steps": 30,
         "student_steps": 30,
         "batch_size": 4,

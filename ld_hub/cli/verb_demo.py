@@ -8,9 +8,11 @@ from typing import Any
 
 _DESCRIPTION = """\
 Make a small detection data set (no download), train a teacher, a student alone
-and the same student with the recipes `ld` and `vlr` (same start, same images,
-same steps), evaluate all with pycocotools, and save every model, a table and
-pictures of detections side by side. Takes some minutes on two CPU cores.
+and the same student with the recipes `ld`, `vlr` and `auto` (same start, same
+images, same steps); alone once more, for as many seconds as `auto` took. Then
+the same with few labels, where `auto` also learns from the images that have
+none. All are evaluated with pycocotools; every model, a table and pictures of
+detections side by side are kept. About three minutes on two CPU cores.
 
 One run is one seed: look at examples/demo/ for what five seeds say."""
 
@@ -20,8 +22,8 @@ examples:
   ld-hub demo --out runs/demo --seed 7
 
 afterwards:
-  ld-hub predict ld_hub_demo/data/val --model ld_hub_demo/student_vlr
-  ld-hub eval ld_hub_demo/student_vlr --data ld_hub_demo/data"""
+  ld-hub predict ld_hub_demo/data/val --model ld_hub_demo/few_auto
+  ld-hub eval ld_hub_demo/few_auto --data ld_hub_demo/data"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -39,6 +41,7 @@ def add_parser(subparsers: Any) -> None:
     for name, text in (
         ("train_images", "images to train on (default: 1500)"),
         ("val_images", "images to evaluate on (default: 300)"),
+        ("labels", "images that keep their labels in the second half (default: 60)"),
         ("teacher_steps", "optimizer steps of the teacher (default: 400)"),
         ("student_steps", "optimizer steps of each student (default: 200)"),
         ("batch_size", "images per step (default: 16)"),
@@ -61,10 +64,10 @@ def run(args: argparse.Namespace) -> int:
         rows = demo.run()
     print(f"\n{format_table(rows)}\n")
     print(f"One seed ({demo.settings.seed}), so no verdict: examples/demo/ has five. Everything is in {out}/:")
-    print("  teacher/  student_alone/  student_ld/  student_vlr/   loadable models")
+    print("  teacher/  student_alone/ ... student_auto/  few_alone/ ... few_auto/   models")
     print("  pictures/all.png  results.json (losses included)  data/ (COCO format)")
-    print(f"Try:  ld-hub predict {out}/data/val/ --model {out}/student_vlr")
+    print(f"Try:  ld-hub predict {out}/data/val/ --model {out}/few_auto")
     return 0
 
 
-_FIELDS = ("seed", "train_images", "val_images", "teacher_steps", "student_steps", "batch_size", "workers")
+_FIELDS = ("seed", "train_images", "val_images", "labels", "teacher_steps", "student_steps", "batch_size", "workers")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -15,6 +16,7 @@ from ld_hub.analysis.curve_plots import plot_curves
 from ld_hub.analysis.curves import LOSSES, course, panels
 from ld_hub.benchmark.profile import params
 from ld_hub.data import DetectionSet, load_coco
+from ld_hub.data.unlabeled import without_annotations
 from ld_hub.demo.dataset import make_demo_dataset
 from ld_hub.distillation import Distiller
 from ld_hub.drawing import contact_sheet, draw_detections, save_picture
@@ -27,24 +29,28 @@ from ld_hub.engine.train_config import TrainConfig
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
+from ld_hub.structures import Unlabeled
 from ld_hub.version import __version__
 
 TEACHER, STUDENT = "gfocal_r10t", "gfocal_tiny"
-RECIPES = ("ld", "vlr")
-ALONE = "alone"
+ANCHOR_SCALE = 4.0  # the objects are small
+ALONE, LONGER, BEST = "alone", "alone_longer", "auto"
+RECIPES = ("ld", "vlr", BEST)  # with all labels; with few it is the last
+PICTURED = ("teacher", "student_alone", "student_vlr", "student_auto", "few_alone", "few_auto")
 
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Size of the demo; the defaults take some minutes on two CPU cores.
+    """Size of the demo; the defaults take about three minutes on two CPU cores.
 
     Attributes:
         train_images: Generated images to train on.
         val_images: Generated images to evaluate on.
+        labels: Training images that keep their labels in the second half of the demo, spread evenly over them.
         image_size: Side in px.
-        teacher_steps: Optimizer steps of the teacher.
-        student_steps: Optimizer steps of each student.
-        batch_size: Images per step.
+        teacher_steps: Optimizer steps of the teacher, which has all labels.
+        student_steps: Optimizer steps of each student, but for those that train as many seconds as another.
+        batch_size: Images per step, and as many without labels where there are such.
         lr: Of AdamW, falling to 0 by a cosine.
         seed: Of images, weights and order.
         workers: Processes that load images.
@@ -52,7 +58,8 @@ class DemoSettings:
 
     train_images: int = 1500
     val_images: int = 300
-    image_size: int = 128
+    labels: int = 60
+    image_size: int = 96
     teacher_steps: int = 400
     student_steps: int = 200
     batch_size: int = 16
@@ -66,23 +73,31 @@ class Row:
     """One line of the demo's table.
 
     Attributes:
-        name: ``teacher``, ``student alone``, ``student ld``, ``student vlr``.
+        name: ``teacher``, or of a student ``alone``, ``alone_longer`` or the recipe.
+        labels: Images with labels that it was trained on.
+        without: Images without.
+        directory: Of the model, in the demo's.
         model: Registered name.
         AP: Averaged over IoU 0.50:0.95, 0..100, as the next two.
         AP50: At IoU 0.50.
         AP75: At IoU 0.75.
         parameters: Of the detector.
         images_per_second: Forward pass and post-processing on the evaluated images, loading included.
+        steps: Optimizer steps.
         seconds: Of training, the teacher's forward passes included.
     """
 
     name: str
+    labels: int
+    without: int
+    directory: str
     model: str
     AP: float
     AP50: float
     AP75: float
     parameters: int
     images_per_second: float
+    steps: int
     seconds: float
 
 
@@ -108,7 +123,8 @@ class Demo:
         started = time.perf_counter()
         self._make_data()
         self._train_teacher()
-        self._train_students()
+        self._train_students(self.train_set, None, RECIPES)
+        self._train_students(*self._few_labels(), (BEST,))
         self._draw()
         self._write(time.perf_counter() - started)
         return self.rows
@@ -127,6 +143,14 @@ class Demo:
         )
         self.train_set, self.val_set = load_coco(directory, "train"), load_coco(directory, "val")
 
+    def _few_labels(self) -> tuple[DetectionSet, DetectionSet]:
+        """Some of the images with their labels, and the others without."""
+        images = len(self.train_set)
+        number = min(self.settings.labels, images - 1)
+        kept = np.arange(number) * images // number
+        others = np.setdiff1d(np.arange(images), kept)
+        return self.train_set.select(kept), without_annotations(self.train_set.select(others))
+
     def _config(self, steps: int) -> TrainConfig:
         s = self.settings
         return TrainConfig(
@@ -139,7 +163,9 @@ class Demo:
         """A fresh model; the same weights whenever it is called with the same name."""
         torch.manual_seed(self.settings.seed)
         labels, ids = self.train_set.label_names, self.train_set.category_ids
-        model = create_model(name, num_classes=len(labels), label_names=labels, category_ids=ids)
+        model = create_model(
+            name, num_classes=len(labels), label_names=labels, category_ids=ids, anchor_scale=ANCHOR_SCALE
+        )
         side = self.settings.image_size
         model.data_config = replace(model.data_config, image_size=(side, side))
         return model
@@ -147,43 +173,53 @@ class Demo:
     def _train_teacher(self) -> None:
         steps = self.settings.teacher_steps
         teacher = self._new_model(TEACHER)
-        tasks = {"teacher": DetectionTask(teacher)}
         advance = self.stage("train the teacher", steps)
-        self.courses |= train_together(tasks, self.train_set, self._config(steps), advance=advance)
-        self._finish("teacher", teacher)
+        courses = train_together({"": DetectionTask(teacher)}, self.train_set, self._config(steps), advance=advance)
+        self._finish("teacher", teacher, courses[""], len(self.train_set), 0)
 
-    def _train_students(self) -> None:
-        steps = self.settings.student_steps
+    def _train_students(self, labelled: DetectionSet, unlabeled: DetectionSet | None, recipes: Sequence[str]) -> None:
+        """The student alone and by each recipe, and alone once more for as many seconds as the last recipe took."""
+        steps, images = self.settings.student_steps, len(labelled)
         tasks: dict[str, DetectionTask] = {ALONE: DetectionTask(self._new_model(STUDENT))}
-        for recipe in RECIPES:
-            tasks[recipe] = DistillationTask(self._new_model(STUDENT), self.models["teacher"], Distiller(recipe))
-        advance = self.stage(f"train the student: {', '.join(tasks)}", steps * len(tasks))
-        self.courses |= train_together(tasks, self.train_set, self._config(steps), advance=advance)
+        for recipe in recipes:
+            wanted = None if unlabeled is None else Unlabeled(batch=self.settings.batch_size)
+            student, teacher = self._new_model(STUDENT), self.models["teacher"]
+            tasks[recipe] = DistillationTask(student, teacher, Distiller(recipe), unlabeled=wanted)
+        advance = self.stage(f"{images} labels: {', '.join(tasks)}", steps * len(tasks))
+        courses = train_together(tasks, labelled, self._config(steps), unlabeled=unlabeled, advance=advance)
+        longer = max(1, round(steps * courses[recipes[-1]].seconds / courses[ALONE].seconds))
+        tasks = {ALONE: tasks.pop(ALONE), LONGER: DetectionTask(self._new_model(STUDENT)), **tasks}
+        advance = self.stage(f"{images} labels: alone, for as long", longer)
+        courses |= train_together({LONGER: tasks[LONGER]}, labelled, self._config(longer), advance=advance)
         for name, task in tasks.items():
             if isinstance(task, DistillationTask):
                 task.model.name = f"{STUDENT}_{name}_{TEACHER.removeprefix('gfocal_')}"
                 task.model.teaching = task.teaching
-            self._finish(name, task.model)
+            others = 0 if unlabeled is None or not isinstance(task, DistillationTask) else len(unlabeled)
+            self._finish(name, task.model, courses[name], images, others)
 
-    def _finish(self, name: str, model: DenseDetector) -> None:
+    def _finish(self, name: str, model: DenseDetector, course: Course, labels: int, without: int) -> None:
         """Evaluate and save a model, and add its row."""
-        title = name if name == "teacher" else f"student {name}"
-        advance = self.stage(f"evaluate the {title}", 1)
+        few = labels < len(self.train_set)
+        directory = name if name == "teacher" else f"{'few' if few else 'student'}_{name}"
+        advance = self.stage(f"evaluate {directory}", 1)
         start = time.perf_counter()
         metrics, evaluator = evaluate(model, self.val_set, batch_size=32, workers=self.settings.workers, progress=False)
         detecting = time.perf_counter() - start
-        directory = self.out / title.replace(" ", "_")
-        model.save_pretrained(directory)
-        evaluator.save_detections(directory / "detections.json")
+        model.save_pretrained(self.out / directory)
+        evaluator.save_detections(self.out / directory / "detections.json")
         ap, ap50, ap75 = (100 * (metrics.stats[key] or 0.0) for key in ("AP", "AP50", "AP75"))
-        speed, cost = len(self.val_set) / detecting, self.courses[name].seconds
-        self.rows.append(Row(title, model.name, ap, ap50, ap75, params(model).total, speed, cost))
-        self.models[name] = model
+        speed, size, steps = len(self.val_set) / detecting, params(model).total, course.steps
+        self.rows.append(
+            Row(name, labels, without, directory, model.name, ap, ap50, ap75, size, speed, steps, course.seconds)
+        )
+        self.models[directory], self.courses[directory] = model, course
         advance()
 
     def _draw(self, number: int = 6, threshold: float = 0.3) -> None:
         """Pictures of what each model finds on the first images of the evaluation set that have objects."""
-        names = ["ground truth", *(row.name for row in self.rows)]
+        models = {name: self.models[name] for name in PICTURED}
+        names = ["ground truth", *(name.replace("_", " ") for name in models)]
         advance = self.stage("draw detections", number)
         rows: list[Image.Image] = []
         records = [r for r in self.val_set.rows.select(range(min(40, len(self.val_set)))) if len(r["boxes"]) > 1]
@@ -192,7 +228,7 @@ class Demo:
                 picture = opened.convert("RGB")
             labels = self.val_set.label_names
             row = [draw_detections(picture, record["boxes"], record["labels"], label_names=labels)]
-            for model in self.models.values():
+            for model in models.values():
                 found = model.predict(picture, threshold=threshold)
                 row.append(found.draw())  # type: ignore[union-attr]  # one picture, one answer
             save_picture(contact_sheet(row, names, columns=len(row)), self.out / "pictures" / f"{len(rows):02d}.png")
@@ -219,13 +255,24 @@ class Demo:
 
 def format_table(rows: Sequence[Row]) -> str:
     """The demo's table, at most 80 columns."""
-    lines = [f"{'':<14}{'AP':>7}{'AP50':>7}{'AP75':>7}{'params':>10}{'images/s':>11}{'train s':>10}"]
-    lines += [
-        f"{r.name:<14}{r.AP:>7.1f}{r.AP50:>7.1f}{r.AP75:>7.1f}{r.parameters / 1e6:>8.2f} M"
-        f"{r.images_per_second:>11.0f}{r.seconds:>10.1f}"
-        for r in rows
-    ]
-    return "\n".join(lines)
+    lines = [f"{'':<34}{'AP':>7}{'AP50':>7}{'AP75':>7}{'steps':>8}{'train s':>9}"]
+    labels = None
+    for r in rows:
+        if r.name != "teacher" and r.labels != labels:
+            labels = r.labels
+            lines.append(f"student, {labels} images with labels")
+        lines.append(f"{title(r):<34}{r.AP:>7.1f}{r.AP50:>7.1f}{r.AP75:>7.1f}{r.steps:>8}{r.seconds:>9.1f}")
+    teacher, student = rows[0], rows[1]
+    sizes = (f"{r.parameters / 1e6:.2f} M parameters, {r.images_per_second:.0f} images/s" for r in (teacher, student))
+    return "\n".join([*lines, f"teacher: {next(sizes)}; student: {next(sizes)}"])
+
+
+def title(row: Row) -> str:
+    """A row's name in the table."""
+    if row.name == "teacher":
+        return row.name
+    name = f"alone, as many seconds as {BEST}" if row.name == LONGER else row.name
+    return f"  {name}, and {row.without} without" if row.without else f"  {name}"
 
 
 def settings_from(values: Mapping[str, int | None]) -> DemoSettings:

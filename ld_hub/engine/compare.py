@@ -34,10 +34,12 @@ class Course:
     Attributes:
         seconds: Of its own forward and backward passes, and of its teacher's forward passes, which others may have
             shared; images are not counted.
+        steps: Optimizer steps.
         losses: One record of weighted losses for each logged step, ``step`` (1-based) and ``share/TERM`` included.
     """
 
     seconds: float = 0.0
+    steps: int = 0
     losses: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -142,6 +144,7 @@ class _Student:
         self.task.after_step()
         if logged:
             self.course.losses.append({"step": step + 1, **values})
+        self.course.steps += 1
         self.course.seconds += time.perf_counter() - start + shared
 
     def _losses(

@@ -270,7 +270,7 @@ def _register() -> None:
     distilled += [("gfocal", s, "ld", "r101_dcn") for s in ("r18", "r34", "r101")]
     distilled += [("gfocal", b, "ld", b) for b in ("r18", "r50", "x101_32x4d", "x101_32x4d_dcn")]  # self-distillation
     distilled += [("gfocalv2", "r50", "vlr", "r101"), ("gfocalv2", "r101", "vlr", "r101_dcn")]
-    distilled += [("gfocal", "tiny", r, "r10t") for r in ("ld", "vlr")]
+    distilled += [("gfocal", "tiny", r, "r10t") for r in ("ld", "vlr", "auto")]
     for family, student, recipe, teacher in distilled:
         name = f"{family}_{student}_{recipe}_{teacher}"
         entry = Distilled(f"{family}_{student}", f"{family}_{teacher}", recipe)
