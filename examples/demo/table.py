@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from statistics import mean
 
+from ld_hub.demo.story import BEST, LONGER, RECIPES, Row, title
 from ld_hub.spread import Spread, paired
 
 HERE = Path(__file__).parent
@@ -21,36 +22,52 @@ def spread(values: list[float], digits: int = 1) -> str:
 
 
 def tables(results: list[dict]) -> str:
-    seeds = ", ".join(str(r["settings"]["seed"]) for r in results)
-    steps = results[0]["settings"]
+    seeds, settings = ", ".join(str(r["settings"]["seed"]) for r in results), results[0]["settings"]
     lines = [
-        f"Mean ± standard deviation over seeds {seeds}; teacher {steps['teacher_steps']} steps, students "
-        f"{steps['student_steps']} steps of {steps['batch_size']} images.",
+        f"Mean ± standard deviation over seeds {seeds}, and gains over the student alone with their 95 % interval over "
+        f"the same seeds; teacher {settings['teacher_steps']} steps, students {settings['student_steps']} steps of "
+        f"{settings['batch_size']} images.",
         "",
-        "| model | AP | AP50 | AP75 | AP above the student alone | parameters | training, s |",
-        "|---|---|---|---|---|---|---|",
+        "| model | AP | AP50 | gain at equal steps | gain at equal seconds | training, s |",
+        "|---|---|---|---|---|---|",
     ]
+    labels = None
     for index, row in enumerate(results[0]["rows"]):
+        if row["name"] != "teacher" and row["labels"] != labels:
+            labels = row["labels"]
+            lines.append(f"| **student, {labels} images with labels** | | | | | |")
         rows = [r["rows"][index] for r in results]
-        cells = [spread([row[key] for row in rows]) for key in ("AP", "AP50", "AP75")]
-        gain = ""
-        if row["name"].startswith("student") and row["name"] != "student alone":
-            gain = paired(_ap(results, index), _ap(results, 1)).text()
-        seconds = spread([row["seconds"] for row in rows], 0)
-        lines.append(f"| {row['name']} | {' | '.join(cells)} | {gain} | {row['parameters'] / 1e6:.2f} M | {seconds} |")
+        ap, ap50 = (spread([each[key] for each in rows]) for key in ("AP", "AP50"))
+        gains = [gain(results, row, other) for other in ("alone", "alone_longer")]
+        seconds = spread([each["seconds"] for each in rows], 0)
+        lines.append(f"| {title(Row(**row)).strip()} | {ap} | {ap50} | {' | '.join(gains)} | {seconds} |")
     return "\n".join(lines)
 
 
-def _ap(results: list[dict], index: int) -> dict[int, float]:
-    return {r["settings"]["seed"]: r["rows"][index]["AP"] for r in results}
+def gain(results: list[dict], row: dict, other: str) -> str:
+    """AP above the student alone, seed by seed; of the recipe alone that the longer training lasts as long as."""
+    if row["name"] not in RECIPES or (other == LONGER and row["name"] != BEST):
+        return ""
+    found = paired(ap_of(results, row["name"], row["labels"]), ap_of(results, other, row["labels"]))
+    return f"{found.mean:+.1f}" if found.low is None else f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+
+
+def ap_of(results: list[dict], name: str, labels: int) -> dict[int, float]:
+    rows = {r["settings"]["seed"]: r["rows"] for r in results}
+    return {
+        seed: each["AP"]
+        for seed, found in rows.items()
+        for each in found
+        if (each["name"], each["labels"]) == (name, labels)
+    }
 
 
 def shares(results: list[dict]) -> str:
     lines = ["| recipe | term | gradient / detection loss's |", "|---|---|---|"]
-    for recipe in ("ld", "vlr"):
-        for name in results[0]["losses"][recipe][0]:
+    for recipe in RECIPES:
+        for name in results[0]["losses"][f"student_{recipe}"][0]:
             if name.startswith("share/"):
-                values = [mean(record[name] for record in r["losses"][recipe]) for r in results]
+                values = [mean(record[name] for record in r["losses"][f"student_{recipe}"]) for r in results]
                 lines.append(f"| `{recipe}` | `{name.removeprefix('share/')}` | {spread(values, 2)} |")
     return "\n".join(lines)
 

@@ -13,25 +13,31 @@ from pycocotools.cocoeval import COCOeval
 import ld_hub
 from ld_hub.cli.main import main
 from ld_hub.data import load_coco
+from ld_hub.demo.story import RECIPES
+from ld_hub.structures import Unlabeled
 
 
 def test_everything_it_promises_is_there(demo: Path) -> None:
     result = json.loads((demo / "results.json").read_text())
-    assert [row["name"] for row in result["rows"]] == ["teacher", "student alone", "student ld", "student vlr"]
-    assert [row["model"] for row in result["rows"]][2:] == ["gfocal_tiny_ld_r10t", "gfocal_tiny_vlr_r10t"]
-    assert set(result["losses"]) == {"teacher", "alone", "ld", "vlr"}
-    assert set(result["losses"]["vlr"][0]) >= {"loss_cls", "distill_kd", "distill_ld_vlr", "share/distill_ld_vlr"}
+    students = [f"student_{name}" for name in ("alone", "alone_longer", "ld", "vlr", "auto")]
+    names = ["teacher", *students, "few_alone", "few_alone_longer", "few_auto"]
+    rows = {row["directory"]: row for row in result["rows"]}
+    assert list(rows) == names == list(result["losses"])
+    assert [rows[f"student_{name}"]["model"] for name in RECIPES] == [f"gfocal_tiny_{name}_r10t" for name in RECIPES]
+    assert [(row["labels"], row["without"]) for row in rows.values()] == [(24, 0)] * 6 + [(8, 0)] * 2 + [(8, 16)]
+    terms = set(result["losses"]["student_vlr"][0])
+    assert terms >= {"loss_cls", "distill_kd", "distill_ld_vlr", "share/distill_ld_vlr"}
+    assert {"loss_cls", "unlabeled_cls", "unlabeled_cross_box"} <= set(result["losses"]["few_auto"][0])
     assert max(map(len, (demo / "results.txt").read_text().splitlines())) <= 80
     with Image.open(demo / "pictures" / "all.png") as sheet:
-        assert sheet.width > 5 * 128
+        assert sheet.width > 7 * 96
     assert len(load_coco(demo / "data", "train")) == 24
 
 
 def test_its_ap_is_pycocotools_on_the_saved_detections(demo: Path) -> None:
     truth = COCO(str(demo / "data/annotations/instances_val.json"))
     for row in json.loads((demo / "results.json").read_text())["rows"]:
-        directory = demo / row["name"].replace(" ", "_")
-        found = json.loads((directory / "detections.json").read_text())
+        found = json.loads((demo / row["directory"] / "detections.json").read_text())
         if not found:
             assert row["AP"] == 0
             continue
@@ -51,8 +57,15 @@ def test_its_models_load_by_directory_and_know_how_they_were_made(demo: Path) ->
 
 
 def test_students_start_from_the_same_weights(demo: Path) -> None:
-    first = [json.loads((demo / "results.json").read_text())["losses"][n][0] for n in ("alone", "ld", "vlr")]
-    assert first[0]["loss_cls"] == first[1]["loss_cls"] == first[2]["loss_cls"]
+    losses = json.loads((demo / "results.json").read_text())["losses"]
+    for names in (["student_alone", "student_ld", "student_vlr", "student_auto"], ["few_alone", "few_auto"]):
+        assert len({losses[name][0]["loss_cls"] for name in names}) == 1
+
+
+def test_few_labels_learn_by_what_the_images_without_them_show(demo: Path) -> None:
+    model = ld_hub.create_model(str(demo / "few_auto"))
+    assert model.teaching is not None
+    assert (model.teaching.recipe, model.teaching.unlabeled) == ("auto", Unlabeled(batch=4))
 
 
 def test_benchmark_measures_every_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

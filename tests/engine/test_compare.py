@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from ld_hub.data import load_coco
+from ld_hub.data.unlabeled import without_annotations
 from ld_hub.distillation import Distiller, get_recipe
-from ld_hub.engine import TrainConfig
+from ld_hub.engine import DistillationTrainer, TrainConfig
 from ld_hub.engine.compare import train_together
 from ld_hub.engine.detection_task import DetectionTask
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
+from ld_hub.structures import Unlabeled
 from tests.engine.runs import QUICK, detector, train, write_data
 
 
@@ -72,3 +74,30 @@ def test_terms_may_count_for_a_share_of_the_run(data: Path) -> None:
     task = DistillationTask(detector(), detector(seed=1), Distiller(recipe))
     courses = train_together({"late": task}, load_coco(data, "train"), config(steps=2))
     assert [record["distill_ld"] > 0 for record in courses["late"].losses] == [False, True]
+
+
+def test_images_without_labels_are_taken_as_a_trainer_takes_them(data: Path, tmp_path: Path) -> None:
+    images, wanted = load_coco(data, "train"), Unlabeled(batch=2, ramp=0.8, threshold=0.3)
+    few, pool = images.select(range(4)), images.select(range(4, len(images)))
+    student, teacher = detector(), detector(seed=1)
+    torch.nn.init.zeros_(teacher.head.cls.bias)  # scores of about one half: it finds something
+    trainer = DistillationTrainer(
+        student,
+        teacher,
+        "vlr",
+        unlabeled=wanted,
+        unlabeled_dataset=pool,
+        train_dataset=few,
+        config=config(steps=2, output_dir=str(tmp_path / "run")),
+    )
+    trainer.train()
+    recipes = {"vlr": Distiller("vlr"), "kd": Distiller("kd")}
+    tasks = {n: DistillationTask(detector(), teacher, d, unlabeled=wanted) for n, d in recipes.items()}
+    tasks["alone"] = DetectionTask(detector())
+    courses = train_together(tasks, few, config(steps=2), unlabeled=without_annotations(pool))
+    for key, value in student.state_dict().items():
+        assert torch.equal(value, tasks["vlr"].model.state_dict()[key]), key
+    assert courses["vlr"].losses[-1]["unlabeled_bbox"] > 0
+    assert not any(name.startswith("unlabeled") for name in courses["alone"].losses[-1])
+    with pytest.raises(ConfigError, match="give both, or neither"):
+        train_together(tasks, few, config(steps=2))
