@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,7 @@ class DetectionSet:
         dropped: Boxes left out on reading, by reason.
         protocol: How it is usually scored: ``"coco"``, or ``"voc07"`` and ``"voc12"`` where it was read from VOC.
         source: What messages call it: the annotation file, or the VOC or YOLO directory and what of it was read.
+        file_ids: Of images without labels that came with an annotation file: the id that it gives each path.
     """
 
     rows: datasets.Dataset
@@ -42,6 +43,7 @@ class DetectionSet:
     dropped: dict[str, int] = field(default_factory=dict)
     protocol: str = "coco"
     source: str = ""
+    file_ids: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)

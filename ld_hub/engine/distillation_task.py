@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import get_args
 
+import torch
 from torch import Tensor
 
+from ld_hub.data import DetectionSet
 from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs, make_teaching
 from ld_hub.engine.asking import ask, head_of, maps_of
 from ld_hub.engine.balance import SHARE, GradientBalance
 from ld_hub.engine.detection_task import full_precision, targets_of
 from ld_hub.engine.lesson_task import LessonTask
-from ld_hub.engine.lessons import Lesson
+from ld_hub.engine.lessons import DenseLooker, Lesson, choose_thresholds, default_thresholds
 from ld_hub.engine.losses import gradient_shares
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
@@ -51,7 +53,6 @@ class DistillationTask(LessonTask):
     Attributes:
         teachers: The frozen detectors by name; a single one is called "teacher".
         balance: What scales the terms, or None.
-        remarks: What `Distiller.setup` has to say to the user about the pair.
 
     Raises:
         ConfigError: If a teacher is the student itself or has no distiller, or `individual_ld` has no box term to rely
@@ -116,6 +117,11 @@ class DistillationTask(LessonTask):
         return dict(zip(self.distillers, self._outside, strict=True))
 
     @property
+    def taught_by(self) -> tuple[DenseDetector, ...]:
+        """See `LessonTask.taught_by`."""
+        return self._outside
+
+    @property
     def teacher(self) -> DenseDetector:
         """The frozen detector; of several, the first."""
         return self._outside[0]
@@ -127,7 +133,7 @@ class DistillationTask(LessonTask):
 
     @property
     def teaching(self) -> Teaching:
-        """What is taught and by whom, to be kept with the student; the recipe is that of its family."""
+        """See `LessonTask.teaching`."""
         distillers = list(self.distillers.values())
         teaching = make_teaching(
             self.recipe,
@@ -139,7 +145,34 @@ class DistillationTask(LessonTask):
         )
         origins = {teacher.name: teacher.origin for teacher in self.outside if teacher.origin}
         names = tuple(teacher.name for teacher in self.outside)
-        return replace(teaching, teachers=names, origins=origins, unlabeled=self.unlabeled)
+        return replace(teaching, teachers=names, origins=origins, unlabeled=self.unlabeled, scored=self.scored)
+
+    def prepare(
+        self,
+        images: DetectionSet,
+        labelled: DetectionSet | None,
+        *,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+    ) -> None:
+        """See `LessonTask.prepare`; of several teachers the first one's detections count."""
+        name, teacher = next(iter(self.teachers.items()))
+        teacher.to(device)
+        scale, class_map = self.distillers[name].teacher_scale, self.distillers[name].class_map
+        looker = DenseLooker(teacher, self.model, default_thresholds(self.model), scale, class_map)
+        looker.thresholds = choose_thresholds(looker, labelled, self.wanted, batch_size=batch_size, workers=workers)
+        self._take(looker, len(images))
+
+    def describe(self) -> list[str]:
+        """See `LessonTask.describe`; with the recipe's table."""
+        parts = [self.recipe.table()]
+        if self.individual_ld:
+            parts.append("Individual LD: loss_bbox and loss_dfl are left to the teacher.")
+        if self.balance is not None:
+            shares = ", ".join(f"{name} {share:g}" for name, share in self.distiller.shares(SHARE).items())
+            parts.append(f"Balance: weights as the gradients say, as shares of the detection loss's: {shares}.")
+        return [*parts, *super().describe()]
 
     @property
     def student(self) -> DenseDetector:
