@@ -154,6 +154,7 @@ def _require(teacher: str) -> None:
 
 
 def _make(teacher: str, _: Path | None) -> TransformersTeacher:
+    from ld_hub.hub.config_file import parse_json
     from ld_hub.hub.downloads import download, origin_of
 
     named = _REPOSITORY.fullmatch(teacher)
@@ -161,6 +162,9 @@ def _make(teacher: str, _: Path | None) -> TransformersTeacher:
         folder = Path(teacher).expanduser()
         return TransformersTeacher(folder, folder.resolve().name)
     repository, revision = named.groups()
+    folder = download(repository, revision, weights=False)
+    if parse_json(folder / CONFIG_NAME, "a model configuration").get("model_type") == MODEL_TYPE:
+        raise ConfigError(f"'{teacher}' is a detector of this library: hf-hub:{teacher.removeprefix(PREFIX)}.")
     folder = download(repository, revision, also=(INPUT_NAME,))
     return TransformersTeacher(folder, repository, origin_of(folder) or "")
 
