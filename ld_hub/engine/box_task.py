@@ -35,6 +35,8 @@ class BoxTask(LessonTask):
         _require_boxes_alone(teacher, teaching)
         super().__init__(student, teaching.unlabeled)
         self.teacher, self._teaching = teacher, teaching
+        if teacher.label_names:
+            self._looker()  # refuses classes that do not correspond, before the teacher is asked about many images
 
     @property
     def taught_by(self) -> tuple[BoxTeacher, ...]:
@@ -78,6 +80,9 @@ class BoxTask(LessonTask):
             )
         return images.select([index for index, known in enumerate(there) if known])
 
+    def _looker(self) -> BoxLooker:
+        return BoxLooker(self.teacher, self.model, default_thresholds(self.model), self._teaching.class_map)
+
     def prepare(
         self,
         images: DetectionSet,
@@ -91,7 +96,7 @@ class BoxTask(LessonTask):
         wanted, teacher = self.wanted, self.teacher
         teacher.to(device)
         looked = look_at(teacher, photos_of(images), batch_size)
-        looker = BoxLooker(teacher, self.model, default_thresholds(self.model), self._teaching.class_map)
+        looker = self._looker()
         if labelled is not None and wanted.threshold is None:
             there = teacher.knows(photos_of(labelled))
             known = [index for index, known in enumerate(there) if known]

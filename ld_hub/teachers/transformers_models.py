@@ -165,7 +165,7 @@ def _make(teacher: str, _: Path | None) -> TransformersTeacher:
     folder = download(repository, revision, weights=False)
     if parse_json(folder / CONFIG_NAME, "a model configuration").get("model_type") == MODEL_TYPE:
         raise ConfigError(f"'{teacher}' is a detector of this library: hf-hub:{teacher.removeprefix(PREFIX)}.")
-    folder = download(repository, revision, also=(INPUT_NAME,))
+    folder = download(repository, folder.name, also=(INPUT_NAME,))  # of the same commit
     return TransformersTeacher(folder, repository, origin_of(folder) or "")
 
 
