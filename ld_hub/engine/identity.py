@@ -55,6 +55,7 @@ class Identity:
         unlabeled_sha256: First digits of the hash of their names and sizes; None where there are none.
         teachers: Of a distillation.
         teaching: Of a distillation: what is taught.
+        cache_bits: Of the teachers' answers that were kept; None where they are asked in every step.
     """
 
     model: str
@@ -68,6 +69,7 @@ class Identity:
     unlabeled_sha256: str | None = None
     teachers: tuple[TeacherIdentity, ...] = ()
     teaching: Teaching | None = None
+    cache_bits: int | None = None
 
     @classmethod
     def of(
@@ -77,6 +79,7 @@ class Identity:
         teachers: Sequence[DenseDetector] = (),
         teaching: Teaching | None = None,
         unlabeled: DetectionSet | None = None,
+        cache_bits: int | None = None,
     ) -> Identity:
         """Of what a trainer was given."""
         return cls(
@@ -92,6 +95,7 @@ class Identity:
             teachers=tuple(TeacherIdentity(one.name, asdict(one.config), weights_digest(one)) for one in teachers),
             # the same weights may be of a later commit
             teaching=None if teaching is None else replace(teaching, origins={}),
+            cache_bits=cache_bits,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -100,6 +104,8 @@ class Identity:
         del content["teachers"], content["teaching"]
         if not self.unlabeled_images:
             del content["unlabeled_images"], content["unlabeled_sha256"]
+        if self.cache_bits is None:
+            del content["cache_bits"]
         facts: dict[str, list[Any]] = {
             "teacher": [one.name for one in self.teachers],
             "teacher_config": [dict(one.config) for one in self.teachers],

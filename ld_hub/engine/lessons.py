@@ -17,7 +17,7 @@ from torch import Tensor
 from ld_hub.data import DetectionSet
 from ld_hub.distillation.correspondence import as_seen, common_classes
 from ld_hub.distillation.scored_targets import Thresholds, scored_targets
-from ld_hub.engine.asking import ask
+from ld_hub.engine.asking import Memory, ask
 from ld_hub.engine.evaluate import batches_of, gathered
 from ld_hub.errors import ConfigError
 from ld_hub.evaluation.best_f1 import best_f1_scores
@@ -67,6 +67,7 @@ class Looker:
         thresholds: From which score on a detection counts.
         teacher_scale: Size of the teacher's images over the student's.
         class_map: The teacher's name of classes that the student calls otherwise.
+        memory: What the teacher has said before to the images on which thresholds are looked for.
 
     Raises:
         ConfigError: If the two have no class in common.
@@ -79,6 +80,7 @@ class Looker:
         thresholds: Thresholds,
         teacher_scale: float = 1.0,
         class_map: Mapping[str, str] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         known = {mine: theirs for mine, theirs in (class_map or {}).items() if theirs in teacher.label_names}
         pairs = common_classes(student.spec, as_seen(teacher.spec, teacher_scale, known))
@@ -88,6 +90,7 @@ class Looker:
                 "common. Say which is which: class_map (--class_map MINE=THEIRS)."
             )
         self.teacher, self.student, self.thresholds, self.scale = teacher, student, thresholds, teacher_scale
+        self.memory = memory
         labels = torch.full((teacher.config.num_classes,), -1)
         for mine, theirs in pairs:
             labels[theirs] = mine
@@ -170,7 +173,7 @@ def _compared(looker: Looker, labelled: DetectionSet, batch_size: int, workers: 
     images, categories, boxes, scores = [], [], [], []
     for loaded in batches_of(looker.student, part, batch_size, workers, device, True):
         batch = loaded.to(device)
-        output = ask(looker.teacher, batch, looker.student, looker.scale, ())
+        output = ask(looker.teacher, batch, looker.student, looker.scale, (), looker.memory)
         factors = batch.scale_factors * looker.scale
         for image_id, each in zip(
             batch.image_ids,

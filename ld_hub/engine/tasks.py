@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs, make_teaching
-from ld_hub.engine.asking import ask, head_of, maps_of
+from ld_hub.engine.asking import Memory, ask, head_of, maps_of
 from ld_hub.engine.balance import SHARE, GradientBalance
 from ld_hub.engine.lessons import Lesson, Looker, losses_name
 from ld_hub.engine.losses import NOTES, gradient_shares
@@ -127,6 +127,7 @@ class DistillationTask(DetectionTask):
         teachers: The frozen detectors by name; a single one is called "teacher".
         balance: What scales the terms, or None.
         looker: Makes targets for images without labels; set by the trainer, which knows the thresholds.
+        memories: What teachers have said before, by name; those that are in it are not asked again.
         remarks: What `Distiller.setup` has to say to the user about the pair.
 
     Raises:
@@ -147,6 +148,7 @@ class DistillationTask(DetectionTask):
         super().__init__(student)
         self.unlabeled = unlabeled
         self.looker: Looker | None = None
+        self.memories: dict[str, Memory] = {}
         teachers = dict(teacher) if isinstance(teacher, Mapping) else {ONLY: teacher}
         if any(one is student for one in teachers.values()):
             raise ConfigError("Teacher and student are the same object: give the teacher as a second model.")
@@ -185,8 +187,9 @@ class DistillationTask(DetectionTask):
 
     @property
     def outside(self) -> tuple[DenseDetector, ...]:
-        """The teachers."""
-        return self._outside
+        """The teachers that run: those without a memory, and those through whose heads terms go."""
+        needs = {name: each.needs for name, each in self.distillers.items()}
+        return tuple(one for name, one in self.teachers.items() if name not in self.memories or "towers" in needs[name])
 
     @property
     def teachers(self) -> dict[str, DenseDetector]:
@@ -215,8 +218,8 @@ class DistillationTask(DetectionTask):
             class_map={mine: theirs for each in distillers for mine, theirs in each.class_map.items()},
             teacher_weights=self.distiller.weights if isinstance(self.distiller, Committee) else None,
         )
-        origins = {teacher.name: teacher.origin for teacher in self.outside if teacher.origin}
-        names = tuple(teacher.name for teacher in self.outside)
+        origins = {teacher.name: teacher.origin for teacher in self._outside if teacher.origin}
+        names = tuple(teacher.name for teacher in self._outside)
         return replace(teaching, teachers=names, origins=origins, unlabeled=self.unlabeled)
 
     @property
@@ -226,10 +229,11 @@ class DistillationTask(DetectionTask):
 
     def teach(self, batch: ImageBatch) -> dict[str, DenseOutput]:
         """Each teacher's predictions, by its name, for a batch that was normalised for the student."""
-        return {
-            name: ask(teacher, batch, self.model, self.distillers[name].teacher_scale, self.distillers[name].needs)
-            for name, teacher in self.teachers.items()
-        }
+        taught = {}
+        for name, teacher in self.teachers.items():
+            scale, needs = self.distillers[name].teacher_scale, self.distillers[name].needs
+            taught[name] = ask(teacher, batch, self.model, scale, needs, self.memories.get(name))
+        return taught
 
     @torch.no_grad()
     def look(self, batch: ImageBatch) -> Lesson:

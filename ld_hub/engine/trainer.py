@@ -21,6 +21,7 @@ from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_rando
 from ld_hub.engine.lessons import Looker, choose_thresholds, default_thresholds, describe_parts
 from ld_hub.engine.loop import Loop
 from ld_hub.engine.records import RunSettings
+from ld_hub.engine.remembering import Bits, CacheWanted, remember
 from ld_hub.engine.reporter import describe_network, table
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.tasks import DetectionTask, DistillationTask
@@ -278,6 +279,9 @@ class DistillationTrainer(Trainer):
             counts for those that have the class.
         teacher_weights: With several teachers: factor of each one's terms; 1 for those that are not named.
         unlabeled: How `unlabeled_dataset` takes part; the defaults of `Unlabeled` where not given.
+        cache_teacher: Ask the teachers once about each image, and read what they said from this directory in every
+            step; ``"auto"`` for one that the library chooses (`CacheWanted`).
+        cache_bits: 8 or 32, of what is kept.
         unlabeled_dataset: Images without labels (`ld_hub.data.load_unlabeled`, or any data set, whose annotations are
             not looked at); `train_dataset` may be None then. Of several teachers the first one's detections count.
         train_dataset: See `Trainer`, also for all other arguments.
@@ -303,6 +307,8 @@ class DistillationTrainer(Trainer):
         class_map: Mapping[str, str] | None = None,
         teacher_weights: Mapping[str, float] | None = None,
         unlabeled: Unlabeled | None = None,
+        cache_teacher: str | None = None,
+        cache_bits: Bits = 8,
         unlabeled_dataset: DetectionSet | None = None,
         train_dataset: DetectionSet | None = None,
         eval_dataset: DetectionSet | None = None,
@@ -324,6 +330,7 @@ class DistillationTrainer(Trainer):
         known = eval_dataset if train_dataset is None else train_dataset
         if known is not None:
             fit_labels(student, known)
+        self.cache = None if cache_teacher is None else CacheWanted(cache_teacher, cache_bits)
         task = make_task(student, teacher, teaching)
         if train_dataset is None and teaching.unlabeled is not None:
             config = replace(config or TrainConfig(), batch_size=teaching.unlabeled.batch)
@@ -352,14 +359,21 @@ class DistillationTrainer(Trainer):
         return "\n\n".join([*parts, *self.task.remarks])
 
     def _prepare(self, accelerator: Accelerator) -> None:
-        """Find out which scores count on images without labels."""
+        """Ask the teachers what is asked once, and find out which scores count on images without labels."""
+        if self.cache is not None:
+            datasets = self.train_dataset, self.unlabeled_dataset
+            self.train_dataset, self.unlabeled_dataset = remember(
+                self.task, self.cache, datasets, self.config, accelerator
+            )
         wanted = self.task.unlabeled
         if wanted is None:
             return
         name, teacher = next(iter(self.task.teachers.items()))
-        teacher.to(accelerator.device)
+        memory = self.task.memories.get(name)
+        if memory is None:
+            teacher.to(accelerator.device)
         scale, class_map = self.task.distillers[name].teacher_scale, self.task.distillers[name].class_map
-        looker = Looker(teacher, self.model, default_thresholds(self.model), scale, class_map)
+        looker = Looker(teacher, self.model, default_thresholds(self.model), scale, class_map, memory)
         config = self.config
         looker.thresholds = choose_thresholds(
             looker, self.train_dataset, wanted, batch_size=config.eval_batch_size, workers=config.workers
@@ -367,12 +381,14 @@ class DistillationTrainer(Trainer):
         self.task.looker = looker
 
     def _networks(self) -> list[tuple[str, str]]:
-        teachers = [("teacher", describe_network(teacher)) for teacher in self.task.outside]
+        teachers = [("teacher", describe_network(teacher)) for teacher in self.task.teachers.values()]
         return [("student", describe_network(self.model)), *teachers]
 
     def identity(self) -> Identity:
         """See `Trainer.identity`; with the teachers and what they teach."""
-        return Identity.of(self.model, self._images, self.task.outside, self.task.teaching, self.unlabeled_dataset)
+        teachers = tuple(self.task.teachers.values())
+        bits = None if self.cache is None else self.cache.bits
+        return Identity.of(self.model, self._images, teachers, self.task.teaching, self.unlabeled_dataset, bits)
 
     def _has_optional_parameters(self) -> bool:
         return any(parameter.requires_grad for parameter in self.task.distiller.parameters())
