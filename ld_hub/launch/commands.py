@@ -71,6 +71,7 @@ DISTILL = Command(
   ... --recipe mine.yaml --balance gradient   a recipe of your own, balanced
   ... --teacher runs/a/model,runs/b/model     two teachers
   ... --data mine/ --unlabeled photos/        few labels, and many photographs
+  ... --data mine/ --cache_teacher auto       the teacher is asked once
   ... --config arguments.yaml --resume        flags from a file that a run wrote""",
     more={"recipe": f"Registered: {', '.join(catalog.recipes())}; `ld-hub recipes` says what they are."},
 )
@@ -142,6 +143,8 @@ def distill(argv: Sequence[str]) -> int:
         student,
         found[0] if len(found) == 1 else teachers,
         teaching=_teaching(recipe, flags, list(teachers), without.wanted(config.batch_size)),
+        cache_teacher=flags.cache_teacher,
+        cache_bits=flags.cache_bits,
         unlabeled_dataset=images,
         train_dataset=training,
         eval_dataset=evaluation,
