@@ -25,6 +25,7 @@ from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import rank, world_size
 from ld_hub.preprocessing import DataConfig
 from ld_hub.preprocessing.transforms import content_key
+from ld_hub.structures import ImageBatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -75,7 +76,7 @@ class CacheWanted:
 def remember(
     task: DistillationTask,
     wanted: CacheWanted,
-    datasets: Sequence[DetectionSet | None],
+    datasets: tuple[DetectionSet | None, DetectionSet | None],
     config: TrainConfig,
     accelerator: Accelerator,
 ) -> list[DetectionSet | None]:
@@ -87,7 +88,7 @@ def remember(
     Args:
         task: Its `memories` are set, and `remarks` say what was found and made.
         wanted: Where and how.
-        datasets: Images that the teachers are asked about.
+        datasets: Images that the teachers are asked about: those with labels, and those without.
         config: Settings of the run.
         accelerator: Devices and precision.
 
@@ -100,7 +101,9 @@ def remember(
     """
     wanted.refuse(config, task.model.data_config)
     known = [None if dataset is None else _with_hashes(dataset) for dataset in datasets]
-    images = [dataset for dataset in known if dataset is not None]
+    without = config.batch_size if task.unlabeled is None else task.unlabeled.batch
+    pairs = [(data, size) for data, size in zip(known, (config.batch_size, without), strict=True) if data is not None]
+    images, batches = [data for data, _ in pairs], [size for _, size in pairs]
     for name, teacher in task.teachers.items():
         distiller = task.distillers[name]
         facts = cache_identity(
@@ -111,8 +114,8 @@ def remember(
         cache = TeacherCache(teacher, task.model, distiller.teacher_scale, distiller.needs, store, wanted.bits)
         before = len(store)
         with accelerator.autocast():
-            for dataset in images:
-                fill(cache, dataset, config, accelerator.device)
+            for dataset, number in zip(images, batches, strict=True):
+                fill(cache, dataset, replace(config, batch_size=number), accelerator.device)
         accelerator.wait_for_everyone()
         store.refresh()
         _require_whole(cache, images, config)
@@ -158,7 +161,7 @@ def fill(cache: TeacherCache, dataset: DetectionSet, config: TrainConfig, device
     Args:
         cache: Of the teacher.
         dataset: With hashes of the files.
-        config: Settings: whether images are mirrored, and how many go through a network at once.
+        config: Settings: whether images are mirrored, and how many a batch has; as many go through the network.
         device: Where the teacher is asked.
     """
     hashes = _hashes(dataset)
@@ -173,7 +176,7 @@ def fill(cache: TeacherCache, dataset: DetectionSet, config: TrainConfig, device
     batches = batches_of(
         cache.student,
         dataset.select(missing),
-        config.eval_batch_size,
+        config.batch_size,
         config.workers,
         device,
         progress=True,
@@ -181,12 +184,23 @@ def fill(cache: TeacherCache, dataset: DetectionSet, config: TrainConfig, device
     )
     with cache.store.writer() as writer:
         for loaded in batches:
-            batch = loaded.to(device)
+            batch = _filled(loaded.to(device), config.batch_size)
             for each in [batch, mirror(batch)] if config.flip else [batch]:
-                absent = cache.missing(each.contents)
+                absent = dict.fromkeys(cache.missing(each.contents))
                 entries = cache.entries(replace(each, images=each.images.contiguous(memory_format=layout)))
                 for content in absent:
                     writer.add(content, entries[content])
+
+
+def _filled(batch: ImageBatch, number: int) -> ImageBatch:
+    """A batch of exactly so many images, the first ones again where there are fewer."""
+    if len(batch) == number:
+        return batch
+    index = [place % len(batch) for place in range(number)]
+    contents = tuple(batch.contents[place] for place in index)
+    return replace(
+        batch, images=batch.images[index], image_sizes=batch.image_sizes[index], mirrored=None, contents=contents
+    )
 
 
 def _orientations(file_hash: str, config: TrainConfig) -> list[str]:

@@ -6,7 +6,8 @@ What is kept is what the network says to an image alone, padded to its own multi
 larger images the rows are laid into the larger grid; those beyond the image's own grid are off it (`Priors.valid`) and
 say "nothing here". A live teacher sees the batch's padding there, which reaches into the image near its right and lower
 border as far as its receptive field; the cache does not depend on the neighbours. Where all images of a batch have one
-size the two are equal, in 32 bits bit for bit.
+size the two are equal, in 32 bits bit for bit, if the teacher was asked about as many images at once as a batch has: a
+convolution's rounding may depend on that.
 
 A mirrored image has an entry of its own. To mirror the rows instead would be wrong by up to a stride: rows stand on
 cells counted from the left, anchors on their top-left corners, and an image's width is seldom a multiple of 128 px; and
@@ -106,7 +107,7 @@ class TeacherCache:
             if name != _GRID:
                 placed = _place(name, [entry[name] for entry in entries], grids, priors, pinned=device.type == "cuda")
                 fields[name] = placed.to(device, non_blocking=True)
-        return _without_padding(unpack(fields, priors, self.teacher.coder), grids)
+        return _finished(unpack(fields, priors, self.teacher.coder), grids, batch.images)
 
 
 def mirror(batch: ImageBatch) -> ImageBatch:
@@ -225,18 +226,23 @@ def _place(name: str, parts: Sequence[Tensor], grids: Sequence[Grid], priors: Pr
     return whole
 
 
-def _without_padding(output: DenseOutput, grids: Sequence[Grid]) -> DenseOutput:
-    """The same output with maps that are 0 beyond each image's own grid."""
+def _finished(output: DenseOutput, grids: Sequence[Grid], images: Tensor) -> DenseOutput:
+    """The same output with maps that are 0 beyond each image's own grid, in the memory layout of the images."""
     shapes, device = output.priors.level_shapes, output.box.device
-    if all(grid == shapes for grid in grids):
-        return output
+    layout = torch.contiguous_format if images.is_contiguous() else torch.channels_last
     own = torch.tensor(grids)[..., None, None, None]  # (N, L, 2, 1, 1, 1)
     inside = []
     for level, (height, width) in enumerate(shapes):
         row, column = torch.arange(height)[:, None], torch.arange(width)
         inside.append(((row < own[:, level, 0]) & (column < own[:, level, 1])).to(device, non_blocking=True))
-    features = None if output.features is None else tuple(f * m for f, m in zip(output.features, inside, strict=True))
-    towers = None
-    if output.towers is not None:
-        towers = tuple((c * m, b * m) for (c, b), m in zip(output.towers, inside, strict=True))
-    return replace(output, features=features, towers=towers)
+
+    def finished(level: int, values: Tensor) -> Tensor:
+        whole = values if all(grid == shapes for grid in grids) else values * inside[level]
+        return whole.contiguous(memory_format=layout)
+
+    features, towers = output.features, output.towers
+    return replace(
+        output,
+        features=None if features is None else tuple(map(finished, range(len(features)), features)),
+        towers=None if towers is None else tuple((finished(k, c), finished(k, b)) for k, (c, b) in enumerate(towers)),
+    )

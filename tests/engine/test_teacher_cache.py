@@ -233,11 +233,11 @@ def test_filling_goes_on_where_it_stopped_and_copies_are_asked_about_once(data, 
     asked: list[int] = []
     task.teacher.register_forward_hook(lambda _, images, __: asked.append(len(images[0])))
     whole, parts = (cache_of(task, tmp_path / name, 8) for name in ("whole", "parts"))
-    images, config, device = named(data), TrainConfig(workers=0, eval_batch_size=4), torch.device("cpu")
+    images, config, device = named(data), TrainConfig(workers=0, batch_size=4), torch.device("cpu")
     fill(whole, images, config, device)
     assert asked == [4] * 6
     fill(parts, images.select(range(5)), replace(config, flip=0.0), device)
-    assert asked[6:] == [4, 1] and len(parts.store) == 5
+    assert asked[6:] == [4, 4] and len(parts.store) == 5
     fill(parts, images.select([*range(12), *range(12)]), config, device)
     fill(parts, images, config, device)
     assert asked[8:] == [4] * 6 and parts.store.keys() == whole.store.keys() and len(parts.store) == 24
