@@ -13,7 +13,8 @@ from ld_hub.distillation.correspondence import rename
 from ld_hub.distillation.scored_targets import Thresholds
 from ld_hub.engine.lessons import Looker
 from ld_hub.engine.looking import look_at
-from ld_hub.errors import ConfigError
+from ld_hub.errors import ConfigError, DataError
+from ld_hub.hub import ShardStore
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import rank, world_size
 from ld_hub.structures import DenseOutput, Detections, ImageBatch, ScoredTargets
@@ -99,6 +100,7 @@ class BoxLooker(Looker):
         student: See `Looker`, also for `thresholds` and errors.
         thresholds: See there.
         class_map: The teacher's name of classes that the student calls otherwise.
+        store: See `look_at`.
 
     Attributes:
         table: Of the images without labels; None until `lay_out`.
@@ -110,11 +112,26 @@ class BoxLooker(Looker):
         student: DenseDetector,
         thresholds: Thresholds,
         class_map: Mapping[str, str] | None = None,
+        store: ShardStore | None = None,
     ) -> None:
         theirs = teacher.classes(student.label_names, student.category_ids)
         super().__init__(teacher.name, student, thresholds, rename(theirs, class_map or {}, teacher.name))
-        self.teacher = teacher
+        self.teacher, self.store = teacher, store
         self.table: BoxTable | None = None
+
+    def require_labels(self, found: Sequence[Detections]) -> None:
+        """Refuse labels beyond the teacher's classes.
+
+        Raises:
+            DataError: If there are; says how they get names.
+        """
+        most = max((int(each.labels.max()) for each in found if len(each)), default=0)
+        if most >= len(self.labels):
+            raise DataError(
+                f"Teacher '{self.name}' gave the label {most}; it has {len(self.labels)} classes, numbered from 0. "
+                "Where nothing names its classes they are the student's: name them (a data.yaml with 'names' beside "
+                "YOLO's files, an attribute label_names of a function)."
+            )
 
     def lay_out(self, images: DetectionSet, found: Sequence[Detections], device: torch.device) -> None:
         """Make the table, with the thresholds that count now.
@@ -135,7 +152,8 @@ class BoxLooker(Looker):
 
     def found_on(self, part: DetectionSet, batch_size: int, workers: int) -> Iterator[tuple[int, Detections]]:
         """See `Looker.found_on`."""
-        found = look_at(self.teacher, photos_of(part), batch_size).found
+        found = look_at(self.teacher, photos_of(part), batch_size, self.store).found
+        self.require_labels(found)
         pairs = list(zip(part.records.image_ids.tolist(), found, strict=True))
         return iter(pairs[rank() :: world_size()])
 

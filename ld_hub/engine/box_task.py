@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import torch
@@ -13,6 +14,7 @@ from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import DEFAULT, choose_thresholds, default_thresholds
 from ld_hub.engine.looking import look_at
 from ld_hub.errors import ConfigError, DataError
+from ld_hub.hub import ShardStore
 from ld_hub.models.detector import DenseDetector
 from ld_hub.structures import Teaching
 from ld_hub.teachers.box_teacher import BoxTeacher
@@ -27,6 +29,9 @@ class BoxTask(LessonTask):
         teacher: What says where the boxes are.
         teaching: What is taught: no terms, and how images without labels take part.
 
+    Attributes:
+        store: Where its detections are read from and written to; None asks it in each run.
+
     Raises:
         ConfigError: If the teaching asks for what such a teacher does not have, or there are no images without labels.
     """
@@ -35,6 +40,7 @@ class BoxTask(LessonTask):
         _require_boxes_alone(teacher, teaching)
         super().__init__(student, teaching.unlabeled)
         self.teacher, self._teaching = teacher, teaching
+        self.store: ShardStore | None = None
         if teacher.label_names:
             self._looker()  # refuses classes that do not correspond, before the teacher is asked about many images
 
@@ -47,7 +53,8 @@ class BoxTask(LessonTask):
     def teaching(self) -> Teaching:
         """See `LessonTask.teaching`."""
         teacher = self.teacher
-        origin = teacher.origin or (f"sha256:{teacher.digest}" if teacher.digest else "")
+        hashed = teacher.digest if re.fullmatch("[0-9a-f]{64}", teacher.digest) else ""
+        origin = teacher.origin or (f"sha256:{hashed}" if hashed else "")
         return replace(
             self._teaching,
             teachers=(teacher.name,),
@@ -81,7 +88,7 @@ class BoxTask(LessonTask):
         return images.select([index for index, known in enumerate(there) if known])
 
     def _looker(self) -> BoxLooker:
-        return BoxLooker(self.teacher, self.model, default_thresholds(self.model), self._teaching.class_map)
+        return BoxLooker(self.teacher, self.model, default_thresholds(self.model), self._teaching.class_map, self.store)
 
     def prepare(
         self,
@@ -95,8 +102,9 @@ class BoxTask(LessonTask):
         """See `LessonTask.prepare`."""
         wanted, teacher = self.wanted, self.teacher
         teacher.to(device)
-        looked = look_at(teacher, photos_of(images), batch_size)
+        looked = look_at(teacher, photos_of(images), batch_size, self.store)
         looker = self._looker()
+        looker.require_labels(looked.found)
         if labelled is not None and wanted.threshold is None:
             there = teacher.knows(photos_of(labelled))
             known = [index for index, known in enumerate(there) if known]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ld_hub.data import DetectionSet
 from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs, make_teaching
-from ld_hub.engine.asking import ask, head_of, maps_of
+from ld_hub.engine.asking import Memory, ask, head_of, maps_of
 from ld_hub.engine.balance import SHARE, GradientBalance
 from ld_hub.engine.detection_task import full_precision, targets_of
 from ld_hub.engine.lesson_task import LessonTask
@@ -53,6 +53,7 @@ class DistillationTask(LessonTask):
     Attributes:
         teachers: The frozen detectors by name; a single one is called "teacher".
         balance: What scales the terms, or None.
+        memories: What teachers have said before, by name; those that are in it are not asked again.
 
     Raises:
         ConfigError: If a teacher is the student itself or has no distiller, or `individual_ld` has no box term to rely
@@ -70,6 +71,7 @@ class DistillationTask(LessonTask):
         unlabeled: Unlabeled | None = None,
     ) -> None:
         super().__init__(student, unlabeled)
+        self.memories: dict[str, Memory] = {}
         teachers = dict(teacher) if isinstance(teacher, Mapping) else {ONLY: teacher}
         if any(one is student for one in teachers.values()):
             raise ConfigError("Teacher and student are the same object: give the teacher as a second model.")
@@ -108,8 +110,9 @@ class DistillationTask(LessonTask):
 
     @property
     def outside(self) -> tuple[DenseDetector, ...]:
-        """The teachers."""
-        return self._outside
+        """The teachers that run: those without a memory, and those through whose heads terms go."""
+        needs = {name: each.needs for name, each in self.distillers.items()}
+        return tuple(one for name, one in self.teachers.items() if name not in self.memories or "towers" in needs[name])
 
     @property
     def teachers(self) -> dict[str, DenseDetector]:
@@ -143,8 +146,8 @@ class DistillationTask(LessonTask):
             class_map={mine: theirs for each in distillers for mine, theirs in each.class_map.items()},
             teacher_weights=self.distiller.weights if isinstance(self.distiller, Committee) else None,
         )
-        origins = {teacher.name: teacher.origin for teacher in self.outside if teacher.origin}
-        names = tuple(teacher.name for teacher in self.outside)
+        origins = {teacher.name: teacher.origin for teacher in self._outside if teacher.origin}
+        names = tuple(teacher.name for teacher in self._outside)
         return replace(teaching, teachers=names, origins=origins, unlabeled=self.unlabeled, scored=self.scored)
 
     def prepare(
@@ -158,9 +161,11 @@ class DistillationTask(LessonTask):
     ) -> None:
         """See `LessonTask.prepare`; of several teachers the first one's detections count."""
         name, teacher = next(iter(self.teachers.items()))
-        teacher.to(device)
+        memory = self.memories.get(name)
+        if memory is None:
+            teacher.to(device)
         scale, class_map = self.distillers[name].teacher_scale, self.distillers[name].class_map
-        looker = DenseLooker(teacher, self.model, default_thresholds(self.model), scale, class_map)
+        looker = DenseLooker(teacher, self.model, default_thresholds(self.model), scale, class_map, memory)
         looker.thresholds = choose_thresholds(looker, labelled, self.wanted, batch_size=batch_size, workers=workers)
         self._take(looker, len(images))
 
@@ -181,10 +186,11 @@ class DistillationTask(LessonTask):
 
     def teach(self, batch: ImageBatch) -> dict[str, DenseOutput]:
         """Each teacher's predictions, by its name, for a batch that was normalised for the student."""
-        return {
-            name: ask(teacher, batch, self.model, self.distillers[name].teacher_scale, self.distillers[name].needs)
-            for name, teacher in self.teachers.items()
-        }
+        taught = {}
+        for name, teacher in self.teachers.items():
+            scale, needs = self.distillers[name].teacher_scale, self.distillers[name].needs
+            taught[name] = ask(teacher, batch, self.model, scale, needs, self.memories.get(name))
+        return taught
 
     def _labelled(
         self,

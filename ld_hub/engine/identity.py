@@ -63,6 +63,7 @@ class Identity:
         unlabeled_sha256: First digits of the hash of their names and sizes; None where there are none.
         teachers: Of a distillation.
         teaching: Of a distillation: what is taught.
+        cache_bits: Of the teachers' answers that were kept; None where they are asked in every step.
     """
 
     model: str
@@ -76,6 +77,7 @@ class Identity:
     unlabeled_sha256: str | None = None
     teachers: tuple[TeacherIdentity, ...] = ()
     teaching: Teaching | None = None
+    cache_bits: int | None = None
 
     @classmethod
     def of(
@@ -85,6 +87,7 @@ class Identity:
         teachers: Sequence[DenseDetector | BoxTeacher] = (),
         teaching: Teaching | None = None,
         unlabeled: DetectionSet | None = None,
+        cache_bits: int | None = None,
     ) -> Identity:
         """Of what a trainer was given."""
         return cls(
@@ -99,6 +102,7 @@ class Identity:
             unlabeled_sha256=None if unlabeled is None else names_digest(unlabeled),
             teachers=tuple(TeacherIdentity.of(one) for one in teachers),
             teaching=None if teaching is None else teaching.wished(),
+            cache_bits=cache_bits,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +111,8 @@ class Identity:
         del content["teachers"], content["teaching"]
         if not self.unlabeled_images:
             del content["unlabeled_images"], content["unlabeled_sha256"]
+        if self.cache_bits is None:
+            del content["cache_bits"]
         facts: dict[str, list[Any]] = {
             "teacher": [one.name for one in self.teachers],
             "teacher_config": [dict(one.config) for one in self.teachers],

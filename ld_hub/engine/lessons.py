@@ -17,7 +17,7 @@ import torch
 from ld_hub.data import DetectionSet
 from ld_hub.distillation.correspondence import class_pairs, rename
 from ld_hub.distillation.scored_targets import Thresholds, scored_targets
-from ld_hub.engine.asking import ask
+from ld_hub.engine.asking import Memory, ask
 from ld_hub.engine.evaluate import batches_of, gathered
 from ld_hub.errors import ConfigError
 from ld_hub.evaluation.best_f1 import best_f1_scores
@@ -133,6 +133,7 @@ class DenseLooker(Looker):
         thresholds: See there.
         teacher_scale: Size of the teacher's images over the student's.
         class_map: The teacher's name of classes that the student calls otherwise.
+        memory: What the teacher has said before to the images on which thresholds are looked for.
     """
 
     def __init__(
@@ -142,10 +143,11 @@ class DenseLooker(Looker):
         thresholds: Thresholds,
         teacher_scale: float = 1.0,
         class_map: Mapping[str, str] | None = None,
+        memory: Memory | None = None,
     ) -> None:
         known = {mine: theirs for mine, theirs in (class_map or {}).items() if theirs in teacher.label_names}
         super().__init__(teacher.name, student, thresholds, rename(teacher.label_names, known, teacher.name))
-        self.teacher, self.scale = teacher, teacher_scale
+        self.teacher, self.scale, self.memory = teacher, teacher_scale, memory
 
     @torch.no_grad()
     def targets(self, batch: ImageBatch, taught: Mapping[str, DenseOutput]) -> ScoredTargets:
@@ -160,7 +162,7 @@ class DenseLooker(Looker):
         device = next(self.teacher.parameters()).device
         for loaded in batches_of(self.student, part, batch_size, workers, device, True):
             batch = loaded.to(device)
-            output = ask(self.teacher, batch, self.student, self.scale, ())
+            output = ask(self.teacher, batch, self.student, self.scale, (), self.memory)
             factors = batch.scale_factors * self.scale
             found = self.teacher.postprocess(output, batch.image_sizes * self.scale, factors)
             yield from zip(batch.image_ids, found, strict=True)

@@ -13,15 +13,16 @@ from ld_hub.data import DetectionSet
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
 from ld_hub.engine.assembly import make_task, settle, usual_recipe
+from ld_hub.engine.box_task import BoxTask
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.detection_task import DetectionTask
 from ld_hub.engine.devices import make_accelerator
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_random_frozen_stages
-from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.loop import Loop
 from ld_hub.engine.records import RunSettings
+from ld_hub.engine.remembering import Bits, CacheWanted, remember
 from ld_hub.engine.reporter import describe_network, describe_teacher, table
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.train_config import TrainConfig, changed_fields
@@ -282,6 +283,9 @@ class DistillationTrainer(Trainer):
             counts for those that have the class.
         teacher_weights: With several teachers: factor of each one's terms; 1 for those that are not named.
         unlabeled: How `unlabeled_dataset` takes part; the defaults of `Unlabeled` where not given.
+        cache_teacher: Ask the teachers once about each image, and read what they said from this directory in every
+            step; ``"auto"`` for one that the library chooses (`CacheWanted`).
+        cache_bits: 8 or 32, of what is kept.
         unlabeled_dataset: Images without labels (`ld_hub.data.load_unlabeled`, or any data set, whose annotations are
             not looked at); `train_dataset` may be None then. Of several teachers the first one's detections count.
         train_dataset: See `Trainer`, also for all other arguments.
@@ -291,7 +295,7 @@ class DistillationTrainer(Trainer):
         attachments: See `Trainer`.
     """
 
-    task: LessonTask
+    task: DistillationTask | BoxTask
 
     def __init__(
         self,
@@ -307,6 +311,8 @@ class DistillationTrainer(Trainer):
         class_map: Mapping[str, str] | None = None,
         teacher_weights: Mapping[str, float] | None = None,
         unlabeled: Unlabeled | None = None,
+        cache_teacher: str | None = None,
+        cache_bits: Bits = 8,
         unlabeled_dataset: DetectionSet | None = None,
         train_dataset: DetectionSet | None = None,
         eval_dataset: DetectionSet | None = None,
@@ -330,6 +336,7 @@ class DistillationTrainer(Trainer):
         known = eval_dataset if train_dataset is None else train_dataset
         if known is not None:
             fit_labels(student, known)
+        self.cache = None if cache_teacher is None else CacheWanted(cache_teacher, cache_bits)
         task = make_task(student, who, teaching)
         if train_dataset is None and teaching.unlabeled is not None:
             config = replace(config or TrainConfig(), batch_size=teaching.unlabeled.batch)
@@ -349,7 +356,12 @@ class DistillationTrainer(Trainer):
         return "\n\n".join([super().describe(plan, processes, precision), *self.task.describe()])
 
     def _prepare(self, accelerator: Accelerator) -> None:
-        """Find out which scores count on images without labels."""
+        """Ask the teachers what is asked once, and find out which scores count on images without labels."""
+        if self.cache is not None:
+            datasets = self.train_dataset, self.unlabeled_dataset
+            self.train_dataset, self.unlabeled_dataset = remember(
+                self.task, self.cache, datasets, self.config, accelerator
+            )
         images, config = self.unlabeled_dataset, self.config
         if images is None:
             return
@@ -368,7 +380,8 @@ class DistillationTrainer(Trainer):
 
     def identity(self) -> Identity:
         """See `Trainer.identity`; with the teachers and what they teach."""
-        return Identity.of(self.model, self._images, self.task.taught_by, self.task.teaching, self.unlabeled_dataset)
+        task, bits = self.task, None if self.cache is None else self.cache.bits
+        return Identity.of(self.model, self._images, task.taught_by, task.teaching, self.unlabeled_dataset, bits)
 
     def _has_optional_parameters(self) -> bool:
         distiller = self.task.distiller if isinstance(self.task, DistillationTask) else None

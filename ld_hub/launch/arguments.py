@@ -117,6 +117,10 @@ class DistillArguments:
         balance: gradient scales each term so that its gradient is a set share of the detection loss's, instead of by
             the published weights, which were tuned for COCO; --terms.TERM.share sets it, 0.3 where not given.
         train_teacher: First train the teacher on this data, in output_dir/teacher, then distil. Resumable as a whole.
+        cache_teacher: Ask the teacher once about each image, before the training, and read its answers from this
+            directory in every step; auto chooses one, which other runs with this teacher, data and image size find
+            again. Mirrored images have answers of their own; random sizes (short_sides) exclude it.
+        cache_bits: 32 keeps the teacher's numbers as they are, 8 takes a quarter of the room.
     """
 
     teacher: str | None = None
@@ -129,6 +133,8 @@ class DistillArguments:
     individual_ld: bool = False
     balance: Literal["none", "gradient"] = "none"
     train_teacher: bool = False
+    cache_teacher: str | None = None
+    cache_bits: Literal[8, 32] = 8
 
     def __post_init__(self) -> None:
         weights: Any = self.teacher_weights

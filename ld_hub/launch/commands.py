@@ -75,6 +75,7 @@ DISTILL = Command(
   ... --data mine/ --unlabeled photos/        few labels, and many photographs
   ... --unlabeled photos/ --teacher boxes.json  taught by boxes of whatever
   ... --unlabeled photos/ --teacher hf:ORG/NAME  by a detector of transformers
+  ... --data mine/ --cache_teacher auto       the teacher is asked once
   ... --config arguments.yaml --resume        flags from a file that a run wrote""",
     more={"recipe": f"Registered: {', '.join(catalog.recipes())}; `ld-hub recipes` says what they are."},
 )
@@ -147,6 +148,8 @@ def distill(argv: Sequence[str]) -> int:
         student,
         boxes or (found[0] if len(found) == 1 else teachers),
         teaching=_teaching(recipe, flags, list(teachers), without.wanted(config.batch_size)),
+        cache_teacher=flags.cache_teacher,
+        cache_bits=flags.cache_bits,
         unlabeled_dataset=images,
         train_dataset=training,
         eval_dataset=evaluation,

@@ -29,7 +29,8 @@ class BoxTeacher(ABC):
         name: What cards and messages call it.
         label_names: Its classes; empty where it has numbers only (`classes`).
         origin: Where exactly it came from: ``org/name@commit``, or the empty string.
-        digest: Hex digits of the sha256 of what it consists of; the empty string where there is nothing to hash.
+        digest: Hex digits of the sha256 of what it consists of, or what else tells it from others; the empty string
+            where nothing does.
     """
 
     kind: ClassVar[str]  # in words, for cards and messages
@@ -56,10 +57,10 @@ class BoxTeacher(ABC):
         """Names of the labels that `detect` gives, after it has been called.
 
         Args:
-            label_names: The student's classes, for a teacher that has no names of its own.
+            label_names: The student's classes: those of a teacher that has no names of its own, in their order.
             category_ids: The ids of these in the student's data.
         """
-        return self.label_names
+        return self.label_names or tuple(label_names)
 
     def to(self, device: torch.device) -> BoxTeacher:
         """Put it where it is to run; nothing to do for one that does not compute."""
@@ -81,6 +82,15 @@ class PixelTeacher(BoxTeacher):
     @abstractmethod
     def see(self, images: Sequence[Image.Image]) -> list[Detections]:
         """What is on each of these RGB images: boxes in px, labels, scores."""
+
+
+def numbers(labels: Tensor) -> tuple[str, ...]:
+    """Names of classes that nobody has named: as many as there are labels up to the largest.
+
+    Args:
+        labels: ``(K,)`` int64.
+    """
+    return tuple(str(k) for k in range(int(labels.max()) + 1 if len(labels) else 0))
 
 
 def detections_in(said: Mapping[str, Tensor], label_names: tuple[str, ...]) -> Detections:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ld_hub.errors import ConfigError, DataError
-from ld_hub.teachers.box_teacher import BoxTeacher, PixelTeacher
+from ld_hub.teachers.box_teacher import BoxTeacher, PixelTeacher, numbers
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,32 +25,18 @@ class FunctionTeacher(PixelTeacher):
     Args:
         function: RGB images to one `Detections` for each, or mappings with ``boxes`` ``(K, 4)`` xyxy px, ``labels``
             ``(K,)`` from 0 on and ``scores`` ``(K,)``, as tensors, arrays or lists. Classes are called as the
-            `Detections` say, or else as its attribute ``label_names``, or else as the student's, in their order. Who it
-            is cannot be hashed: a run that is continued believes that it is still the same.
+            `Detections` say, or else as its attribute ``label_names``, or else as the student's, in their order. It may
+            have attributes ``name``, and ``version``: a text that changes when its answers would, which a cache asks
+            for; without one, a run that is continued believes that it is still the same.
     """
 
     kind = "function"
 
     def __init__(self, function: Function) -> None:
         name = getattr(function, "__qualname__", type(function).__qualname__)
-        super().__init__(str(getattr(function, "name", name)), getattr(function, "label_names", ()))
+        labels, version = getattr(function, "label_names", ()), str(getattr(function, "version", ""))
+        super().__init__(str(getattr(function, "name", name)), labels, digest=version)
         self.function = function
-        self._most = 0  # labels that were seen where nothing names them
-
-    def classes(self, label_names: Sequence[str], category_ids: Sequence[int]) -> tuple[str, ...]:
-        """See `BoxTeacher.classes`.
-
-        Raises:
-            DataError: If a label is beyond the student's classes, and nothing names the function's.
-        """
-        if self.label_names:
-            return self.label_names
-        if self._most > len(label_names):
-            raise DataError(
-                f"Teacher '{self.name}' gave the label {self._most - 1}, and the student has {len(label_names)} "
-                "classes: give the function an attribute label_names, or let it return Detections, which have names."
-            )
-        return tuple(label_names)
 
     def see(self, images: Sequence[Image.Image]) -> list[Detections]:
         """See `PixelTeacher.see`.
@@ -76,8 +62,7 @@ class FunctionTeacher(PixelTeacher):
         try:
             boxes, scores, labels = (torch.as_tensor(said[key]) for key in ("boxes", "scores", "labels"))
             labels = labels.long().reshape(-1)
-            self._most = max(self._most, 1 + int(labels.max()) if len(labels) else 0)
-            names = self.label_names or tuple(str(k) for k in range(self._most))
+            names = self.label_names or numbers(labels)
             return Detections(boxes.reshape(-1, 4), scores.reshape(-1), labels, names)
         except (TypeError, KeyError, ValueError, RuntimeError, ConfigError) as error:
             raise DataError(

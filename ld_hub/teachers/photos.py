@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,9 +37,11 @@ class Photo:
         height, width = self.size
         return load_image(self.path, size=(width, height))
 
-    def digest(self) -> str:
-        """Hex digits of the file's sha256, by which a cache knows the image wherever it lies."""
-        return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+    def content(self) -> str:
+        """What is on it, by which a cache knows the image wherever it lies (`file_content`)."""
+        from ld_hub.data.detection_set import file_content
+
+        return file_content(self.path, *self.size)
 
 
 def photos_of(dataset: DetectionSet) -> list[Photo]:

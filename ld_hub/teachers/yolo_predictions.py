@@ -9,11 +9,11 @@ never looked at.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ld_hub.errors import DataError
+from ld_hub.teachers.box_teacher import numbers
 from ld_hub.teachers.kinds import Kind, register_kind
 from ld_hub.teachers.named_boxes import Key, NamedBoxes
 
@@ -52,22 +52,6 @@ class YoloPredictions(NamedBoxes):
             digest.update(name.encode() + b"\0" + file.read_bytes())
         names = () if described is None else read_names(described)
         super().__init__(root.name, self._files, names, digest=digest.hexdigest())
-        self._most = 0  # classes that were seen
-
-    def classes(self, label_names: Sequence[str], category_ids: Sequence[int]) -> tuple[str, ...]:
-        """See `BoxTeacher.classes`.
-
-        Raises:
-            DataError: If there are more classes than the student has, and nothing names them.
-        """
-        if self.label_names:
-            return self.label_names
-        if self._most > len(label_names):
-            raise DataError(
-                f"'{self.name}': a row has class {self._most - 1}; the student's data has {len(label_names)} classes "
-                "and nothing names those of the predictions: put a data.yaml with 'names' beside them."
-            )
-        return tuple(label_names)
 
     def boxes_of(self, key: Key, photo: Photo) -> Detections:
         """See `NamedBoxes.boxes_of`.
@@ -88,8 +72,7 @@ class YoloPredictions(NamedBoxes):
         corners = torch.cat([center - extent / 2, center + extent / 2], dim=1)
         corners = corners * torch.tensor([width, height, width, height])
         labels = label[:, 0].long()
-        self._most = max(self._most, 1 + int(labels.max()) if len(labels) else 0)
-        names = self.label_names or tuple(str(k) for k in range(self._most))
+        names = self.label_names or numbers(labels)
         return Detections(corners, scores[:, 0], labels, names)
 
 

@@ -158,17 +158,6 @@ def test_predictions_that_are_none(tmp_path: Path, line: str, message: str) -> N
         teacher.detect(PHOTOS)
 
 
-def test_predictions_of_more_classes_than_anybody_named(tmp_path: Path) -> None:
-    found = {**known(), "a/photo.0.png": []}
-    directory = write_predictions(tmp_path / "yolo", found, names=False)
-    (directory / "labels/a/photo.0.txt").write_text("7 0.5 0.5 0.2 0.2 0.9")
-    teacher = YoloPredictions(directory)
-    teacher.knows(PHOTOS)
-    teacher.detect(PHOTOS)
-    with pytest.raises(DataError, match="a row has class 7; the student's data has 3 classes"):
-        teacher.classes(NAMES, IDS)
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

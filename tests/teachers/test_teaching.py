@@ -15,8 +15,7 @@ from PIL import Image
 from ld_hub.data import load_coco, train_loader
 from ld_hub.data.unlabeled import load_unlabeled
 from ld_hub.engine import DistillationTrainer, TrainConfig, looking
-from ld_hub.engine.box_task import BoxTask
-from ld_hub.errors import ConfigError, DataError
+from ld_hub.errors import CacheError, ConfigError, DataError
 from ld_hub.hub import ShardStore
 from ld_hub.models.factory import create_model
 from ld_hub.preprocessing import TrainTransform
@@ -267,14 +266,6 @@ def test_other_refusals(data: Path, pool: Path, tmp_path: Path) -> None:
             trainer(data, tmp_path / "bad", function, pool).train()
 
 
-def test_how_many_images_are_asked_at_a_time_changes_nothing(data: Path, pool: Path, tmp_path: Path) -> None:
-    for size in (1, 4):
-        made = trainer(data, tmp_path / str(size), as_detections, pool, config={"eval_batch_size": size})
-        assert isinstance(made.task, BoxTask)
-        made.train()
-    assert equal(weights(tmp_path / "1/model"), weights(tmp_path / "4/model"))
-
-
 def test_every_rank_gets_the_same_of_shares(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = photos_of(load_unlabeled(pool))
     whole = looking.look_at(FunctionTeacher(as_detections), images, 4).found
@@ -307,3 +298,25 @@ def test_what_was_found_is_kept_in_a_store_and_read_from_it(pool: Path, tmp_path
     assert asked == [3, 1, 2]
     for one, other in zip(again, looking.look_at(FunctionTeacher(function), images, 6).found, strict=True):
         assert torch.equal(one.boxes, other.boxes) and torch.equal(one.labels, other.labels)
+        assert one.label_names == ("cow", "green")  # told by answers alone
+
+
+def test_runs_share_a_cache_and_its_boxes_follow_every_augmentation(data: Path, pool: Path, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def function(photographs: list[Image.Image]) -> list[Detections]:
+        asked.append(len(photographs))
+        return as_detections(photographs)
+
+    place, config = str(tmp_path / "kept"), {"short_sides": (40, 64)}
+    with pytest.raises(ConfigError, match="an attribute 'version'"):
+        trainer(data, tmp_path / "no", function, pool, cache_teacher=place).train()
+    function.version = "1"  # type: ignore[attr-defined]
+    for name in ("first", "second"):
+        trainer(data, tmp_path / name, function, pool, cache_teacher=place, config=config).train()
+    assert sum(asked) == 6
+    trainer(data, tmp_path / "live", function, pool, config=config).train()
+    assert equal(weights(tmp_path / "second/model"), weights(tmp_path / "live/model"))
+    function.version = "2"  # type: ignore[attr-defined]
+    with pytest.raises(CacheError, match="weights: 1 there, 2 now"):
+        trainer(data, tmp_path / "other", function, pool, cache_teacher=place).train()
