@@ -17,6 +17,7 @@ from ld_hub.errors import ConfigError, DataError
 from ld_hub.hub import ShardStore
 from ld_hub.models.detector import DenseDetector
 from ld_hub.structures import Teaching
+from ld_hub.structures.teaching import HASHED
 from ld_hub.teachers.box_teacher import BoxTeacher
 from ld_hub.teachers.photos import photos_of
 
@@ -54,7 +55,7 @@ class BoxTask(LessonTask):
         """See `LessonTask.teaching`."""
         teacher = self.teacher
         hashed = teacher.digest if re.fullmatch("[0-9a-f]{64}", teacher.digest) else ""
-        origin = teacher.origin or (f"sha256:{hashed}" if hashed else "")
+        origin = teacher.origin or (f"{HASHED}{hashed}" if hashed else "")
         return replace(
             self._teaching,
             teachers=(teacher.name,),
