@@ -33,12 +33,15 @@ def run(args: argparse.Namespace) -> int:
     registered = saved_directory(args.model) is None and ":" not in args.model
     name, tag = split_tag(args.model) if registered else (args.model, "")
     facts = catalog.model_facts(name, tag) if registered and not args.measure else None
-    print(describe(facts or measure(args.model), tag))
+    taught: list[tuple[str, str]] | None = None
+    if facts is None:
+        facts, taught = measure(args.model)
+    print(describe(facts, tag, taught))
     return 0
 
 
-def measure(name: str) -> ModelFacts:
-    """What a model is, found by building it without memory for its weights.
+def measure(name: str) -> tuple[ModelFacts, list[tuple[str, str]] | None]:
+    """What a model is, found by building it without memory for its weights, and who taught it; None if nobody did.
 
     Args:
         name: Registered name with or without tag, ``local-dir:PATH``, ``hf-hub:org/name``, or a model directory.
@@ -54,15 +57,22 @@ def measure(name: str) -> ModelFacts:
     with torch.device("meta"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*fresh weights")  # none are wanted here
         directory = saved_directory(name)
-        return facts_of(create_model(name) if directory is None else load_pretrained(directory, weights=False))
+        model = create_model(name) if directory is None else load_pretrained(directory, weights=False)
+        teaching = model.teaching
+        if teaching is None:
+            return facts_of(model), None
+        rows = [("teacher", teaching.who()), ("recipe", f"{teaching.recipe}: {teaching.summary}"),
+                ("no labels", teaching.without_labels())]  # fmt: skip
+        return facts_of(model), [(title, text) for title, text in rows if text]
 
 
-def describe(facts: ModelFacts, tag: str = "") -> str:
+def describe(facts: ModelFacts, tag: str = "", taught: list[tuple[str, str]] | None = None) -> str:
     """Everything `ld-hub info` prints, in lines of at most 80 columns.
 
     Args:
         facts: What the model is.
         tag: Only these weights of its name; the empty string for all.
+        taught: Rows of who taught these very weights; None for those of the name.
     """
     rows = [
         ("model", facts.name),
@@ -72,7 +82,7 @@ def describe(facts: ModelFacts, tag: str = "") -> str:
         ("parameters", f"{facts.parameters / 1e6:.2f} M, {facts.trainable / 1e6:.2f} M trainable"),
         ("multiply-adds", f"{facts.multiply_adds / 1e9:.2f} G at {facts.size[1]}x{facts.size[0]} "
                           "(without decoding and NMS)"),
-        *_distilled_rows(facts.name),
+        *(_distilled_rows(facts.name) if taught is None else taught),
         ("input", facts.input),
         ("resize", facts.resize),
         ("detections", facts.detections),

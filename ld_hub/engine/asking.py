@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,14 @@ import torch.nn.functional as F
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import renormalize
 from ld_hub.structures import DenseOutput, ImageBatch, Priors, Towers
+
+
+class Memory(Protocol):
+    """What a teacher has said before (`ld_hub.engine.teacher_cache`)."""
+
+    def read(self, batch: ImageBatch) -> DenseOutput:
+        """Its predictions for the images of a batch (`ImageBatch.contents`)."""
+        ...
 
 
 def maps_of(needs: Iterable[str]) -> dict[str, bool]:
@@ -23,7 +32,12 @@ def maps_of(needs: Iterable[str]) -> dict[str, bool]:
 
 @torch.no_grad()
 def ask(
-    teacher: DenseDetector, batch: ImageBatch, student: DenseDetector, scale: float, needs: Iterable[str]
+    teacher: DenseDetector,
+    batch: ImageBatch,
+    student: DenseDetector,
+    scale: float,
+    needs: Iterable[str],
+    memory: Memory | None = None,
 ) -> DenseOutput:
     """A teacher's predictions for a batch that was normalised for a student.
 
@@ -33,7 +47,10 @@ def ask(
         student: Whose input the images are.
         scale: Size of the teacher's images over the student's; it sees these enlarged (bilinear), not the files again.
         needs: Maps to hand over as well: ``"features"``, ``"towers"``.
+        memory: Where its predictions are read from, instead of running the network.
     """
+    if memory is not None:
+        return memory.read(batch)
     teacher.eval()
     # the images themselves where mean, std and channel order agree
     images = renormalize(batch.images, batch.image_sizes, student.data_config, teacher.data_config)

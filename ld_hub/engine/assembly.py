@@ -5,19 +5,32 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ld_hub.distillation import Committee, Distiller, make_teaching, recipe_of
+from ld_hub.distillation import Committee, Distiller, Recipe, get_recipe, recipe_of
+from ld_hub.distillation.recipes import SCORED_TARGETS
+from ld_hub.engine.box_task import BoxTask
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.structures import Teaching, Unlabeled
+from ld_hub.teachers.box_teacher import BoxTeacher
 
 
-def settle(teaching: Teaching | None, given: Teaching, *, unlabeled: bool) -> Teaching:
+def usual_recipe(teacher: DenseDetector | Mapping[str, DenseDetector] | BoxTeacher) -> Recipe:
+    """What is taught where nobody says it.
+
+    Args:
+        teacher: Who teaches.
+    """
+    return SCORED_TARGETS if isinstance(teacher, BoxTeacher) else get_recipe("ld")
+
+
+def settle(teaching: Teaching | None, given: Teaching, usual: Teaching, *, unlabeled: bool) -> Teaching:
     """The one teaching of a trainer that was given one, or the arguments of one.
 
     Args:
         teaching: As a whole, or None.
         given: Of the arguments.
+        usual: Of the arguments where they are left out.
         unlabeled: Whether there are images without labels.
 
     Raises:
@@ -25,7 +38,7 @@ def settle(teaching: Teaching | None, given: Teaching, *, unlabeled: bool) -> Te
     """
     if teaching is None:
         teaching = given
-    elif given != make_teaching():
+    elif given != usual:
         raise ConfigError("teaching says everything about what is taught: leave recipe and its options out.")
     if unlabeled:
         return replace(teaching, unlabeled=teaching.unlabeled or Unlabeled())
@@ -35,18 +48,20 @@ def settle(teaching: Teaching | None, given: Teaching, *, unlabeled: bool) -> Te
 
 
 def make_task(
-    student: DenseDetector, teacher: DenseDetector | Mapping[str, DenseDetector], teaching: Teaching
-) -> DistillationTask:
+    student: DenseDetector, teacher: DenseDetector | Mapping[str, DenseDetector] | BoxTeacher, teaching: Teaching
+) -> DistillationTask | BoxTask:
     """The task of a student, whose losses become those of the teaching's code base, if it follows one.
 
     Args:
         student: The detector to be trained.
-        teacher: A trained detector, or several by name.
+        teacher: A trained detector, or several by name; or one that only detects.
         teaching: What is taught.
 
     Raises:
-        ConfigError: As `DistillationTask` and `make_distiller`.
+        ConfigError: As `DistillationTask`, `BoxTask` and `make_distiller`.
     """
+    if isinstance(teacher, BoxTeacher):
+        return BoxTask(student, teacher, teaching)
     if teaching.reference is not None:  # also of a recipe that was made by `Recipe.published`
         student.criterion = student.criterion.published(
             student.coder, teaching.reference, distilling=True, box_loss=student.criterion.box_loss

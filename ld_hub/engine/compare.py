@@ -79,10 +79,8 @@ def train_together(
     takers = [task for task in tasks.values() if isinstance(task, DistillationTask) and task.unlabeled is not None]
     if (unlabeled is None) != (not takers):
         raise ConfigError("Images without labels and tasks that take them belong together: give both, or neither.")
-    for task in takers:
-        task.find_thresholds(dataset, batch_size=config.eval_batch_size, workers=config.workers)
     labelled = _batches(dataset, config, models[0], config.batch_size)
-    without = iter(()) if unlabeled is None else _batches(unlabeled, config, models[0], _share(takers))
+    without = iter(()) if unlabeled is None else _others(unlabeled, dataset, takers, config)
     students = {name: _Student(task, config, len(dataset)) for name, task in tasks.items()}
     for step in range(Plan.make(config, len(dataset)).steps):
         asked = Asked(next(labelled), tasks.values())
@@ -105,12 +103,22 @@ def _batches(dataset: DetectionSet, config: TrainConfig, model: DenseDetector, s
         yield replace(batch, images=batch.images.contiguous(memory_format=layout))
 
 
-def _share(takers: Sequence[DistillationTask]) -> int:
-    """Images without labels per batch, which all tasks that take such have to agree on."""
-    sizes = {task.unlabeled.batch for task in takers if task.unlabeled is not None}
+def _others(
+    unlabeled: DetectionSet, labelled: DetectionSet, takers: Sequence[DistillationTask], config: TrainConfig
+) -> Iterator[ImageBatch]:
+    """Batches of images without labels, for tasks that have found their thresholds."""
+    sizes = {task.wanted.batch for task in takers}
     if len(sizes) != 1:
         raise ConfigError(f"The tasks take {', '.join(map(str, sorted(sizes)))} images without labels; expected one.")
-    return sizes.pop()
+    for task in takers:
+        task.prepare(
+            unlabeled,
+            labelled,
+            batch_size=config.eval_batch_size,
+            workers=config.workers,
+            device=next(task.parameters()).device,
+        )
+    return _batches(unlabeled, config, takers[0].model, sizes.pop())
 
 
 class _Student:

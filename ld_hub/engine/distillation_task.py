@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import get_args
 
+import torch
 from torch import Tensor
 
 from ld_hub.data import DetectionSet
 from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs, make_teaching
-from ld_hub.engine.asking import ask, head_of, maps_of
+from ld_hub.engine.asking import Memory, ask, head_of, maps_of
 from ld_hub.engine.balance import SHARE, GradientBalance
 from ld_hub.engine.detection_task import full_precision, targets_of
 from ld_hub.engine.lesson_task import LessonTask
-from ld_hub.engine.lessons import Lesson, Looker, choose_thresholds, default_thresholds
+from ld_hub.engine.lessons import DenseLooker, Lesson, choose_thresholds, default_thresholds
 from ld_hub.engine.losses import gradient_shares
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
@@ -52,7 +53,7 @@ class DistillationTask(LessonTask):
     Attributes:
         teachers: The frozen detectors by name; a single one is called "teacher".
         balance: What scales the terms, or None.
-        remarks: What `Distiller.setup` has to say to the user about the pair.
+        memories: What teachers have said before, by name; those that are in it are not asked again.
 
     Raises:
         ConfigError: If a teacher is the student itself or has no distiller, or `individual_ld` has no box term to rely
@@ -70,6 +71,7 @@ class DistillationTask(LessonTask):
         unlabeled: Unlabeled | None = None,
     ) -> None:
         super().__init__(student, unlabeled)
+        self.memories: dict[str, Memory] = {}
         teachers = dict(teacher) if isinstance(teacher, Mapping) else {ONLY: teacher}
         if any(one is student for one in teachers.values()):
             raise ConfigError("Teacher and student are the same object: give the teacher as a second model.")
@@ -108,13 +110,19 @@ class DistillationTask(LessonTask):
 
     @property
     def outside(self) -> tuple[DenseDetector, ...]:
-        """The teachers."""
-        return self._outside
+        """The teachers that run: those without a memory, and those through whose heads terms go."""
+        needs = {name: each.needs for name, each in self.distillers.items()}
+        return tuple(one for name, one in self.teachers.items() if name not in self.memories or "towers" in needs[name])
 
     @property
     def teachers(self) -> dict[str, DenseDetector]:
         """The frozen detectors by name."""
         return dict(zip(self.distillers, self._outside, strict=True))
+
+    @property
+    def taught_by(self) -> tuple[DenseDetector, ...]:
+        """See `LessonTask.taught_by`."""
+        return self._outside
 
     @property
     def teacher(self) -> DenseDetector:
@@ -128,7 +136,7 @@ class DistillationTask(LessonTask):
 
     @property
     def teaching(self) -> Teaching:
-        """What is taught and by whom, to be kept with the student; the recipe is that of its family."""
+        """See `LessonTask.teaching`."""
         distillers = list(self.distillers.values())
         teaching = make_teaching(
             self.recipe,
@@ -138,29 +146,43 @@ class DistillationTask(LessonTask):
             class_map={mine: theirs for each in distillers for mine, theirs in each.class_map.items()},
             teacher_weights=self.distiller.weights if isinstance(self.distiller, Committee) else None,
         )
-        origins = {teacher.name: teacher.origin for teacher in self.outside if teacher.origin}
-        names = tuple(teacher.name for teacher in self.outside)
-        return replace(teaching, teachers=names, origins=origins, unlabeled=self.unlabeled)
+        origins = {teacher.name: teacher.origin for teacher in self._outside if teacher.origin}
+        names = tuple(teacher.name for teacher in self._outside)
+        return replace(teaching, teachers=names, origins=origins, unlabeled=self.unlabeled, scored=self.scored)
+
+    def prepare(
+        self,
+        images: DetectionSet,
+        labelled: DetectionSet | None,
+        *,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+    ) -> None:
+        """See `LessonTask.prepare`; of several teachers the first one's detections count."""
+        name, teacher = next(iter(self.teachers.items()))
+        memory = self.memories.get(name)
+        if memory is None:
+            teacher.to(device)
+        scale, class_map = self.distillers[name].teacher_scale, self.distillers[name].class_map
+        looker = DenseLooker(teacher, self.model, default_thresholds(self.model), scale, class_map, memory)
+        looker.thresholds = choose_thresholds(looker, labelled, self.wanted, batch_size=batch_size, workers=workers)
+        self._take(looker, len(images))
+
+    def describe(self) -> list[str]:
+        """See `LessonTask.describe`; with the recipe's table."""
+        parts = [self.recipe.table()]
+        if self.individual_ld:
+            parts.append("Individual LD: loss_bbox and loss_dfl are left to the teacher.")
+        if self.balance is not None:
+            shares = ", ".join(f"{name} {share:g}" for name, share in self.distiller.shares(SHARE).items())
+            parts.append(f"Balance: weights as the gradients say, as shares of the detection loss's: {shares}.")
+        return [*parts, *super().describe()]
 
     @property
     def student(self) -> DenseDetector:
         """The trained detector, also called `model`."""
         return self.model
-
-    def find_thresholds(self, labelled: DetectionSet | None, *, batch_size: int, workers: int) -> None:
-        """Find out which of the first teacher's scores count on images without labels; on every rank.
-
-        Args:
-            labelled: Images with labels to look at, or None.
-            batch_size: Images per forward pass.
-            workers: Processes that load images.
-        """
-        name, teacher = next(iter(self.teachers.items()))
-        distiller, wanted = self.distillers[name], self.unlabeled or Unlabeled()
-        scale, class_map = distiller.teacher_scale, distiller.class_map
-        looker = Looker(teacher, self.model, default_thresholds(self.model), scale, class_map)
-        looker.thresholds = choose_thresholds(looker, labelled, wanted, batch_size=batch_size, workers=workers)
-        self.looker = looker
 
     @property
     def asks_labelled(self) -> bool:
@@ -169,10 +191,11 @@ class DistillationTask(LessonTask):
 
     def teach(self, batch: ImageBatch) -> dict[str, DenseOutput]:
         """Each teacher's predictions, by its name, for a batch that was normalised for the student."""
-        return {
-            name: ask(teacher, batch, self.model, self.distillers[name].teacher_scale, self.distillers[name].needs)
-            for name, teacher in self.teachers.items()
-        }
+        taught = {}
+        for name, teacher in self.teachers.items():
+            scale, needs = self.distillers[name].teacher_scale, self.distillers[name].needs
+            taught[name] = ask(teacher, batch, self.model, scale, needs, self.memories.get(name))
+        return taught
 
     def _labelled(
         self,

@@ -15,12 +15,13 @@ from ld_hub.engine.repeats import Repeats, result_of
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.engine.trainer import DetectionTrainer, DistillationTrainer, RunResult
 from ld_hub.hub.card_file import read_yaml
-from ld_hub.launch.arguments import ComparisonArguments, HubArguments, ModelArguments
+from ld_hub.launch.arguments import ComparisonArguments, DistillArguments, HubArguments, ModelArguments
 from ld_hub.launch.flag_parser import Command, Parsed
 from ld_hub.launch.start import Say, build_model, require_known, seed_weights
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.names import find, split_tag
 from ld_hub.structures import Teaching
+from ld_hub.teachers.box_teacher import BoxTeacher
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Students:
         training: Images with labels to train on, or None.
         evaluation: Images to evaluate on, or None.
         unlabeled: Images without labels, or None.
-        teachers: By name.
+        teacher: A detector, several by name, or a teacher that only detects.
         teaching: What they teach.
         first: Settings of the first distillation.
         attachments: Of its directory.
@@ -44,7 +45,7 @@ class Students:
     training: DetectionSet | None
     evaluation: DetectionSet | None
     unlabeled: DetectionSet | None
-    teachers: Mapping[str, DenseDetector]
+    teacher: DenseDetector | Mapping[str, DenseDetector] | BoxTeacher
     teaching: Teaching
     first: TrainConfig
     attachments: Mapping[str, str]
@@ -62,11 +63,13 @@ class Students:
 
     def distilled(self, config: TrainConfig) -> DistillationTrainer:
         """The trainer of a student with its teachers."""
-        found = list(self.teachers.values())
+        flags = self.parsed.of(DistillArguments)
         return DistillationTrainer(
             self._student(self.parsed.name, config),
-            found[0] if len(found) == 1 else self.teachers,
+            self.teacher,
             teaching=self.teaching,
+            cache_teacher=flags.cache_teacher,
+            cache_bits=flags.cache_bits,
             unlabeled_dataset=self.unlabeled,
             train_dataset=self.training,
             eval_dataset=self.evaluation,

@@ -20,9 +20,11 @@ from ld_hub.launch.arguments import (
     TeacherArguments,
     UnlabeledArguments,
 )
+from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
-from ld_hub.launch.recipe_files import find_recipe, recipe_flags
+from ld_hub.launch.recipe_files import BOXES_ALONE, find_recipe, recipe_flags
 from ld_hub.models.names import find, require_model, split_tag
+from ld_hub.teachers.kinds import find_kind, load_teacher
 
 if TYPE_CHECKING:
     from ld_hub.distillation import Recipe
@@ -75,6 +77,9 @@ DISTILL = Command(
   ... --teacher runs/a/model,runs/b/model     two teachers
   ... --data mine/ --unlabeled photos/        few labels, and many photographs
   ... --data mine/ --compare_alone --seeds 3  what the teacher is worth
+  ... --unlabeled photos/ --teacher boxes.json  taught by boxes of whatever
+  ... --unlabeled photos/ --teacher hf:ORG/NAME  by a detector of transformers
+  ... --data mine/ --cache_teacher auto       the teacher is asked once
   ... --config arguments.yaml --resume        flags from a file that a run wrote""",
     more={"recipe": f"Registered: {', '.join(catalog.recipes())}; `ld-hub recipes` says what they are."},
 )
@@ -123,7 +128,8 @@ def distill(argv: Sequence[str]) -> int:
     from ld_hub.launch.teachers import Pupil, TeacherWanted, find_teacher, train_teacher
 
     flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
-    names = _teacher_names(typed.teacher, flags)
+    boxes = load_teacher(typed.teacher, flags.teacher_checkpoint) if typed.only_detects else None
+    names = [] if typed.only_detects else _teacher_names(typed.teacher, flags)
     wanted = [TeacherWanted(parsed.name, name, flags, parsed.of(TeacherArguments), data) for name in names]
     without = parsed.of(UnlabeledArguments)
     training, evaluation = load_parts(data, labels=without.train_labels)
@@ -143,7 +149,7 @@ def distill(argv: Sequence[str]) -> int:
         training,
         evaluation,
         images,
-        teachers,
+        boxes or (found[0] if len(found) == 1 else teachers),
         _teaching(recipe, flags, list(teachers), without.wanted(config.batch_size)),
         first=config,
         attachments=_attachments(parsed, config, argv),
@@ -187,6 +193,11 @@ class TypedDistillation:
     teacher: str
     family: str
 
+    @property
+    def only_detects(self) -> bool:
+        """Whether the teacher has boxes, classes and scores alone."""
+        return self.recipe == BOXES_ALONE
+
     def make_recipe(self) -> Recipe:
         """The recipe, with the changes asked for.
 
@@ -210,8 +221,13 @@ class TypedDistillation:
         without.require()
         self.parsed.of(ComparisonArguments).require(self.parsed.of(DataArguments), without)
         flags.classes()
-        for name in _teacher_names(self.teacher, flags):
-            require_model(name)
+        if self.only_detects:
+            require_boxes(self.teacher, flags, self.parsed.of(UnlabeledArguments))
+        else:
+            names = _teacher_names(self.teacher, flags)
+            refuse_boxes(names)
+            for name in names:
+                require_model(name)
         _require_files(teacher_checkpoint=flags.teacher_checkpoint)
 
 
@@ -227,12 +243,16 @@ def parse_distill(argv: Sequence[str]) -> TypedDistillation:
     first = parse(DISTILL, argv, any_terms=True)
     entry = find(split_tag(first.name)[0])
     distilled, flags = entry.distilled, first.of(DistillArguments)
+    teacher = flags.teacher or (distilled.teacher if distilled else "")
+    if find_kind(teacher) is not None:
+        return TypedDistillation(
+            parse(DISTILL, argv, recipe_flags(BOXES_ALONE, entry.family)), BOXES_ALONE, teacher, entry.family
+        )
     if flags.recipe is None and distilled is None:
         raise ConfigError(f"'{first.name}' is no distilled name: say how to distil, e.g. --recipe vlr.")
     if flags.teacher is None and distilled is None:
         raise ConfigError(f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR.")
     recipe = flags.recipe or (distilled.recipe if distilled else "")
-    teacher = flags.teacher or (distilled.teacher if distilled else "")
     parsed = parse(DISTILL, argv, recipe_flags(recipe, entry.family, flags.reference))
     return TypedDistillation(parsed, recipe, teacher, entry.family)
 

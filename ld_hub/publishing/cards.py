@@ -1,7 +1,8 @@
 """The README.md of a model, from facts: its own, those of the run that made it, and evaluations by `ld-hub eval`.
 
-Nothing here would be true of every model: what is not known is left out. AP enters from evaluation artefacts and, for the
-student alone beside a distillation, from the run's comparison.json; figures of others stand apart, with their source.
+Nothing here would be true of every model: what is not known is left out. AP enters from evaluation artefacts and, for
+the student alone beside a distillation, from the run's comparison.json; figures of others stand apart, with their
+source.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from ld_hub.publishing.facts import (
     sort_evaluations,
 )
 from ld_hub.publishing.gains import comparison_section
+from ld_hub.publishing.taught import code, taught_by, unlabeled_section
 from ld_hub.registry import PretrainedCfg
 from ld_hub.structures import Teaching
 
@@ -86,6 +88,7 @@ def model_card(
         _average_precision(model, measured, repo_id),
         comparison_section(facts.comparison),
         recipe_section(model.teaching),
+        unlabeled_section(model.teaching),
         _training(model, facts),
         _pictures(folder, "curves.png"),
         size_section(model, _speed(facts)),
@@ -106,11 +109,6 @@ def card_tags(family: str, teaching: Teaching | None) -> list[str]:
     if teaching is None:
         return [family]
     return [family, "distillation", f"recipe:{teaching.recipe}", *(f"teacher:{name}" for name in teaching.teachers)]
-
-
-def code(text: Any) -> str:
-    """A name in a typewriter font where it is an ordinary one, else as escaped text."""
-    return f"`{text}`" if re.fullmatch(r"[\w./:@+=-]{1,200}", str(text), re.ASCII) else escape(str(text))
 
 
 def architecture(model: Any) -> str:
@@ -215,22 +213,7 @@ def _lead(model: Any, run: Run) -> str:
     teaching: Teaching | None = model.teaching
     if teaching is None or not teaching.teachers:
         return sentence
-    typed = run.arguments.teacher if len(teaching.teachers) == 1 else None
-    sources = [f"hf-hub:{teaching.origins[name]}" if name in teaching.origins else typed for name in teaching.teachers]
-    pairs = zip(teaching.teachers, sources, strict=True)
-    names = ", ".join(_named(name, from_hub(source)) for name, source in pairs)
-    known = ", ".join(code(digits) for digits in run.teacher_hashes)
-    hashes = f" Sha256 of the teacher's tensors: {known}." if known else ""
-    return f"{sentence} Distilled from {names} by the recipe {code(teaching.recipe)}.{hashes}"
-
-
-def _named(name: str, hub: tuple[str, str] | None) -> str:
-    """A teacher's name, with its repository and commit as far as they are known."""
-    if hub is None:
-        return code(name)
-    place, revision = hub
-    address = f"https://huggingface.co/{place}" + (f"/tree/{revision}" if revision else "")
-    return f"{code(name)} ([{place}]({address})" + (f", commit {code(revision)})" if revision else ")")
+    return f"{sentence} {taught_by(teaching, run)}"
 
 
 def _use(repo_id: str) -> str:

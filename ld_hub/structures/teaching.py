@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from ld_hub.checked import Source, read_fields
 from ld_hub.errors import CheckpointError, ConfigError
 
+HASHED = "sha256:"  # how the origin of a teacher starts that is a file or has no commit
 Balance: TypeAlias = Literal["none", "gradient"]
 _IN_FILES = {"recipe": "name", "teachers": "teacher", "origins": "teacher_origin"}  # what files call some fields
-_OPTIONS = ("teachers", "origins", "balance", "teacher_scale", "class_map", "teacher_weights", "unlabeled")
+_OPTIONS = (
+    "teachers",
+    "origins",
+    "kinds",
+    "balance",
+    "teacher_scale",
+    "class_map",
+    "teacher_weights",
+    "unlabeled",
+    "scored",
+)
 
 
 @dataclass(frozen=True)
@@ -76,6 +87,26 @@ class Unlabeled:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """What came of images without labels.
+
+    Attributes:
+        images: How many took part.
+        sure: Least score of a detection that was a target, for each class of the student.
+        unsure: Least score of a detection that was at least no background, likewise.
+    """
+
+    images: int
+    sure: tuple[float, ...]
+    unsure: tuple[float, ...]
+
+    def describe(self) -> str:
+        """From which scores on boxes counted, in words; of classes that differ, the least and the largest."""
+        sure, unsure = (_range(values) for values in (self.sure, self.unsure))
+        return f"boxes were targets from a score of {sure} on, and from {unsure} on neither targets nor background"
+
+
+@dataclass(frozen=True)
 class Teaching:
     """What is distilled, by whom, and with which options: plain values, that need no term to be known.
 
@@ -91,7 +122,8 @@ class Teaching:
         paper: Address of the recipe's paper.
         terms: Fields of each term by its name, with its ``kind``.
         teachers: Names of the teachers' models.
-        origins: ``org/name@commit`` by name, of those that came from the Hub.
+        origins: ``org/name@commit`` by name, of those that came from the Hub; ``sha256:...`` of files of boxes.
+        kinds: What teachers are that are no detectors of this library, by name: they only detect.
         individual_ld: Whether loss_bbox and loss_dfl are left to the teacher (LD paper, supplement, Table 1).
         balance: ``"gradient"`` scales each term so that its gradient is a set share of the detection loss's, whatever
             its weight; ``"none"`` takes the weights as they are.
@@ -99,6 +131,7 @@ class Teaching:
         class_map: The teacher's name of classes that the student calls otherwise.
         teacher_weights: Of several teachers: factor of each one's terms, by the name that it was given under.
         unlabeled: How images without labels take part; None where there are none.
+        scored: What came of them, once the run has begun.
     """
 
     recipe: str = "custom"
@@ -109,12 +142,35 @@ class Teaching:
     terms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     teachers: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
     individual_ld: bool = False
     balance: Balance = "none"
     teacher_scale: float = 1.0
     class_map: Mapping[str, str] = field(default_factory=dict)
     teacher_weights: Mapping[str, float] = field(default_factory=dict)
     unlabeled: Unlabeled | None = None
+    scored: Scored | None = None
+
+    def who(self) -> str:
+        """The teachers in words: names, and what and whence they are, as far as that is known."""
+        facts = {name: [self.kinds.get(name), self.origins.get(name)] for name in self.teachers}
+        told = {name: ", ".join(filter(None, each)) for name, each in facts.items()}
+        return ", ".join(f"{name} ({each})" if each else name for name, each in told.items())
+
+    def without_labels(self) -> str:
+        """How images without labels took part, in words; the empty string where there were none."""
+        if self.unlabeled is None:
+            return ""
+        number = "Images" if self.scored is None else f"{self.scored.images} images"
+        text = (
+            f"{number} without labels took part, {self.unlabeled.batch} a batch, with weight {self.unlabeled.weight:g}"
+        )
+        boxes = "; their scored targets were left out" if not self.unlabeled.targets else ""
+        return text + (boxes or ("" if self.scored is None else f"; {self.scored.describe()}"))
+
+    def wished(self) -> Teaching:
+        """What was asked for: without commits, which may hold the same weights, and without what was found."""
+        return replace(self, origins={}, scored=None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values as config.json has them; a single teacher stands there as a text, and options where given."""
@@ -140,3 +196,8 @@ class Teaching:
         if isinstance(named.get("teachers"), str):
             named["teachers"] = [named["teachers"]]
         return read_fields(cls, named, Source(where, CheckpointError))
+
+
+def _range(values: tuple[float, ...]) -> str:
+    least, most = min(values), max(values)
+    return f"{least:g}" if least == most else f"{least:g} to {most:g}"
