@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ld_hub.benchmark.caching import CacheCost
 from ld_hub.benchmark.detectors import SpeedRow
 from ld_hub.benchmark.scorers import Scoring
 from ld_hub.benchmark.steps import CRITERION, Inference, Timing, Workload
@@ -151,6 +152,7 @@ class Figures:
         training: That of a step.
         criterion_ms: That of the training method alone.
         overhead: The same beside the networks.
+        cache: A teacher that is asked once.
         peak_bytes: Most memory that was in use.
         table: Architectures side by side.
         eval: Scorers side by side.
@@ -165,6 +167,7 @@ class Figures:
     training: Speed | None = None
     criterion_ms: CriterionCost | None = None
     overhead: OverheadShares | None = None
+    cache: CacheCost | None = None
     peak_bytes: int | None = None
     table: SpeedTable | None = None
     eval: ScorerTable | None = None

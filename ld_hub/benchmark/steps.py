@@ -76,7 +76,7 @@ class Timing:
         return cls(statistics.median(timed), min(timed), most)
 
 
-class _Watch:
+class Watch:
     """Measures consecutive parts; on an accelerator each part is waited for."""
 
     def __init__(self, device: torch.device) -> None:
@@ -84,6 +84,7 @@ class _Watch:
         self.parts: dict[str, tuple[list[float], list[Memory]]] = {}
 
     def __call__(self, name: str, work: Callable[[], Any]) -> Any:
+        """Do a part of the work and note what it took; returns its result."""
         seconds, memory = self.parts.setdefault(name, ([], []))
         self._wait()
         self.memory.start()
@@ -99,6 +100,7 @@ class _Watch:
             torch.cuda.synchronize(self.device)
 
     def timings(self) -> dict[str, Timing]:
+        """Of each part, in the order of the first round."""
         return {name: Timing.of(*rounds) for name, rounds in self.parts.items()}
 
 
@@ -140,7 +142,7 @@ def _load_batch(picture: bytes, work: Workload, config: DataConfig) -> ImageBatc
 
 
 def criterion_parts(
-    watch: _Watch, model: DenseDetector, student: DenseOutput, teacher: DenseOutput | None, batch: ImageBatch,
+    watch: Watch, model: DenseDetector, student: DenseOutput, teacher: DenseOutput | None, batch: ImageBatch,
     distiller: Distiller | None, teacher_head: Callable[[Towers], DenseOutput] | None = None,
 ) -> Tensor:  # fmt: skip
     """Time assignment, losses and terms; returns the loss, connected to `student`."""
@@ -183,7 +185,7 @@ def time_training(
     student.train()
     optimizer = torch.optim.SGD([p for p in student.parameters() if p.requires_grad], lr=1e-6, momentum=0.9)
     maps = maps_of(distiller.needs) if distiller is not None else {}
-    picture, watch = _jpeg(work), _Watch(device)
+    picture, watch = _jpeg(work), Watch(device)
     for _ in range(work.repeats + 1):
         watch("data", lambda: _load_batch(picture, work, student.data_config))
         with torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bf16"):
@@ -275,7 +277,7 @@ def time_inference(model: DenseDetector, work: Workload) -> Inference:
     device = next(model.parameters()).device
     batch = synthetic_batch(work, model.data_config, model.config.num_classes).to(device)
     model.eval()
-    picture, watch = _jpeg(work), _Watch(device)
+    picture, watch = _jpeg(work), Watch(device)
     logits: Tensor | None = None
     found: list[Detections] = []
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=work.precision == "bf16"):

@@ -1,4 +1,4 @@
-"""The tables of `ld-hub benchmark`: architectures side by side, and the scorers of an evaluation."""
+"""The tables of `ld-hub benchmark`: architectures, scorers of an evaluation, and a teacher that is asked once."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ if TYPE_CHECKING:
     import torch
 
     from ld_hub.benchmark.answers import Answer
+    from ld_hub.benchmark.caching import CacheCost
     from ld_hub.benchmark.figures import ScorerTable, SpeedTable
     from ld_hub.benchmark.scorers import Scoring
     from ld_hub.benchmark.steps import Workload
+    from ld_hub.distillation import Recipe
+    from ld_hub.models.detector import DenseDetector
 
 
 def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_classes: int) -> SpeedTable:
@@ -94,3 +97,28 @@ def answer_table() -> tuple[Answer, ...]:
         print(f"{command:<58}{answer.cpu:>7.2f}{answer.seconds:>9.2f}{answer.code:>6}", flush=True)
     print(f"\nleast of three runs each; the dearest takes {max(row.cpu for row in rows):.2f} s of processor time")
     return tuple(rows)
+
+
+def cache_table(student: DenseDetector, teacher: DenseDetector, recipe: Recipe, work: Workload) -> CacheCost:
+    """Measure and print a teacher that is asked once; at most 80 columns.
+
+    Args:
+        student: On its device.
+        teacher: On the same device.
+        recipe: What is distilled.
+        work: What to measure.
+    """
+    from ld_hub.benchmark.caching import measure_cache
+
+    cost = measure_cache(student, teacher, recipe, work)
+    print("\nteacher asked once")
+    print(f"  {'step':<22}{'median ms':>11}{'least ms':>11}{'over plain':>12}{'KiB/image':>11}")
+    steps = {"plain": cost.plain, "teacher asked": cost.live} | {f"{k} bits": v for k, v in cost.cached.items()}
+    for step, time in steps.items():
+        size = cost.bytes_per_image.get(step.removesuffix(" bits"))
+        shown = "" if size is None else f"{size / 2**10:.0f}"
+        over = time.median / cost.plain.median
+        print(f"  {step:<22}{time.median:>11.1f}{time.least:>11.1f}{over:>12.3f}{shown:>11}")
+    for term, difference in cost.differences.items():
+        print(f"  {term} in 8 bits is {difference:.4%} from 32 bits")
+    return cost

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ld_hub.distillation import Recipe
     from ld_hub.models.detector import DenseDetector
 
-from ld_hub.cli.benchmark_tables import answer_table, scorer_table, speed_table
+from ld_hub.cli.benchmark_tables import answer_table, cache_table, scorer_table, speed_table
 from ld_hub.cli.places import check_file
 from ld_hub.errors import ConfigError
 from ld_hub.hub import atomic_write
@@ -36,6 +36,10 @@ are medians over the repeats; on a noisy machine look at the least as well.
 "grew" is how far memory rose above what was in use before the part: exact on a
 GPU, elsewhere as the process's resident memory shows it.
 
+--cache_teacher measures a teacher that is asked once: what an answer takes on
+disk, how far 8 bits take each term from 32 (on answers that look trained), and
+a whole step beside plain training and beside a teacher that is asked each time.
+
 --table compares architectures with and without bins: parameters, multiply-adds
 and images/s, as Table 3 of the LD paper; without names, its four. --eval times
 the scorers of an evaluation on random detections, --answers the commands that
@@ -47,6 +51,7 @@ examples:
   ld-hub benchmark gfocal_tiny --size 128 128 --batch_size 16
   ld-hub benchmark gfocal_r50 --mode inference --precision bf16 --channels_last
   ld-hub benchmark gfocal_r18 --teacher gfocal_r50 --recipe ld --json out.json
+  ld-hub benchmark gfocal_r18_vlr_r101 --mode training --cache_teacher
   ld-hub benchmark retinanet_r50 atss_r50 gfocal_r50 --table --batch_size 1
   ld-hub benchmark --eval --images 5000 --num_classes 80 --detections 100"""
 
@@ -74,6 +79,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME",
         help="recipe to distil by, or a YAML file of one (default: the distilled name's, or vlr)",
     )
+    add("--cache_teacher", action="store_true", help="also measure a teacher that is asked once")
     add("--batch_size", type=int, default=2, metavar="N", help=f"images per batch {default}")
     add("--size", type=int, nargs=2, default=(800, 1344), metavar=("H", "W"), help="px (default: 800 1344)")
     add("--boxes", type=int, default=20, metavar="N", help=f"objects per image {default}")
@@ -133,8 +139,18 @@ def _check(args: argparse.Namespace) -> None:
         require_model(name)
     if args.recipe is not None:
         require_recipe(args.recipe)
+    if args.cache_teacher and (alone or args.table or args.mode == "inference"):
+        raise ConfigError("--cache_teacher is about a training step: give one model name, and no --mode inference.")
+    if args.cache_teacher and not _teacher_of(args):
+        raise ConfigError(f"--cache_teacher: '{args.model[0]}' has no teacher; name one, --teacher NAME.")
     if args.json:
         check_file(args.json, "--json")
+
+
+def _teacher_of(args: argparse.Namespace) -> str | None:
+    """Who teaches: who was named, or the distilled name's."""
+    distilled = MODELS[args.model[0]].distilled if args.model[0] in MODELS else None
+    return args.teacher or (distilled.teacher if distilled else None)
 
 
 def _write(figures: str, file: str | None) -> None:
@@ -147,7 +163,7 @@ def _measure(figures: Figures, args: argparse.Namespace, work: Workload, device:
     """Time of one model, part by part, added to the figures; printed."""
     (name,) = args.model
     distilled = MODELS[name].distilled if name in MODELS else None
-    teacher_name = args.teacher or (distilled.teacher if distilled else None)
+    teacher_name = _teacher_of(args)
     recipe = find_recipe(args.recipe or (distilled.recipe if distilled else "vlr"))
     model = _build(name, args, device)
     figures = replace(figures, model=name)
@@ -160,6 +176,8 @@ def _measure(figures: Figures, args: argparse.Namespace, work: Workload, device:
             title = f"{title}, taught by {teacher_name} ({recipe.name})"
             figures = replace(figures, teacher=teacher_name, recipe=recipe.name)
         figures = _training(figures, title, model, teacher, recipe, work)
+        if args.cache_teacher and teacher is not None:
+            figures = replace(figures, cache=cache_table(model, teacher, recipe, work))
     speeds = [speed for speed in (figures.inference, figures.training) if speed is not None]
     peak = max(part.peak_bytes for speed in speeds for part in speed.parts.values())
     print(f"\npeak {'device' if device.type == 'cuda' else 'process'} memory: {peak / 2**30:.2f} GiB")
