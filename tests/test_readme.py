@@ -55,7 +55,10 @@ SMALL = {
     "benchmark": "--size 64 64 --repeats 1 --batch_size 1 --device cpu",
 }
 PLOTS = ("ld-hub analyze", "ld-hub curves")  # parsed alone where the extra `plot` is not installed
-INSTEAD = {"--checkpoint gfocal_r18_ld_r101": "--checkpoint runs/alone/model"}  # what would be downloaded
+INSTEAD = {
+    "--checkpoint gfocal_r18_ld_r101": "--checkpoint runs/alone/model",  # what would be downloaded
+    "--compare_alone --seeds 3": "--compare_alone",  # nine runs
+}
 PARSED = {
     "pip install -e .": "the environment of the tests is one",
     'pip install -e ".[test]"': "what CI types before the tests",

@@ -112,6 +112,11 @@ class Row:
     gain: Difference | None
     shares: Mapping[str, float]
 
+    @property
+    def pace(self) -> float:
+        """Seconds per step."""
+        return max(self.seconds.mean, 1e-3) / self.steps.mean
+
     @classmethod
     def of(cls, runs: Sequence[Trained], distilled: Sequence[Trained]) -> Row:
         """Of some runs, set beside those of the distillation (nothing of itself)."""
@@ -196,15 +201,22 @@ class Comparison:
         many = f"Seeds {', '.join(map(str, seeds))}: mean ± standard deviation; in brackets the 95 % interval."
         said = [many if len(seeds) > 1 else f"One seed, {seeds[0]}: nothing says how far AP spreads over seeds."]
         said += [_verdict(name, row.gain) for name, row in self.rows.items() if row.gain]
-        steps = {name: row.steps.mean for name, row in self.rows.items()}
-        if "alone" in steps and "alone_seconds" in steps:
-            more = round(steps["alone_seconds"] - steps["alone"])
-            if abs(more) <= max(1.0, _ALIKE * steps["alone"]):
-                said.append(
-                    f"Equal seconds are {more:+d} steps here: as good as the same training as that of equal steps."
-                )
+        said += self._cost()
         shares = ", ".join(f"{name} {share:.2g}" for name, share in self.rows["distilled"].shares.items())
         return [*said, *([f"Gradients of the terms over the detection loss's: {shares}."] if shares else [])]
+
+    def _cost(self) -> list[str]:
+        """What a step with the teacher costs, and whether equal seconds are another training at all."""
+        alone, longer = self.rows.get("alone"), self.rows.get("alone_seconds")
+        if alone is None:
+            return []
+        said = [
+            f"A step with the teacher takes {self.rows['distilled'].pace / alone.pace:.2f} x as long as one without."
+        ]
+        more = 0 if longer is None else round(longer.steps.mean - alone.steps.mean)
+        if longer is not None and abs(more) <= max(1.0, _ALIKE * alone.steps.mean):
+            said.append(f"Equal seconds are {more:+d} steps here: as good as the same training as that of equal steps.")
+        return said
 
 
 def gain_text(gain: Difference | None, to: str) -> str:
@@ -225,8 +237,8 @@ def gain_text(gain: Difference | None, to: str) -> str:
 def _verdict(training: Training, gain: Difference) -> str:
     """Whether a gain stands clear of the spread."""
     where = TITLES[training].removeprefix("alone, ")
-    side = "above" if gain.mean >= 0 else "below"
-    by = f"At {where} distillation is {abs(100 * gain.mean):.1f} AP {side} the student alone"
+    points = f"{abs(100 * gain.mean):.1f} AP {'above' if gain.mean > 0 else 'below'}"
+    by = f"At {where} distillation is {points if gain.mean else 'as good as'} the student alone"
     if gain.number == 1:
         return f"{by}; of one seed, this may be chance (--seeds 3 tells)."
     if gain.clear:

@@ -1,8 +1,7 @@
 """The README.md of a model, from facts: its own, those of the run that made it, and evaluations by `ld-hub eval`.
 
-Nothing here would be true of every model: what is not known is left out. AP enters from evaluation artefacts and, for
-the student alone beside a distillation, from the run's comparison.json; figures of others stand apart, with their
-source.
+Nothing here would be true of every model: what is not known is left out. AP enters from evaluation artefacts and,
+for the student alone beside it, from the run's comparison.json; figures of others stand apart, with their source.
 """
 
 from __future__ import annotations

@@ -183,9 +183,7 @@ def verify(
         rows = _check_recorded(report, title, path, content, dataset)
         if path in own:
             _recompute(report, title, content, rows, model, dataset, allowed, (batch_size, workers))
-    block = _check_card(report, place / CARD_NAME, list(own.values()), list(found.values()))
-    check_comparison(place, block, report.add)
-    _check_training(report, place / TRAINING_DIRECTORY / CONFIG_NAME, model)
+    _check_beside(report, place, model, (list(own.values()), list(found.values())))
     return report
 
 
@@ -277,6 +275,15 @@ def _recompute(
     report.add(name, differences(content, metrics, allowed.number, allowed.per_class, "recomputed"))
     if rows is not None:
         report.add(f"{title}: detections recomputed", unmatched(rows, evaluator.results(), allowed))
+
+
+def _check_beside(
+    report: Report, place: Path, model: DenseDetector, evaluations: tuple[Sequence[Evidence], Sequence[Evidence]]
+) -> None:
+    """Compare what stands beside the weights: card, comparison with the student alone, settings of the run."""
+    block = _check_card(report, place / CARD_NAME, *evaluations)
+    check_comparison(place, block, report.add)
+    _check_training(report, place / TRAINING_DIRECTORY / CONFIG_NAME, model)
 
 
 def _check_card(report: Report, file: Path, own: Sequence[Evidence], every: Sequence[Evidence]) -> str:
