@@ -100,26 +100,32 @@ def result(task: DetectionTask, course: Course, val_set: DetectionSet) -> dict[s
 
 
 @torch.no_grad()
-def shapes(teacher: DenseDetector, data: DetectionSet, batches: int = 4) -> dict[str, dict[str, float]]:
-    """By region and temperature, the bins that a teacher's edge spreads over: the exponential of its mean entropy."""
+def shapes(teacher: DenseDetector, data: DetectionSet, batches: int = 4) -> dict[str, dict[str, dict[str, float]]]:
+    """What a teacher's edges look like at each temperature, on rows of each region of some training images.
+
+    ``bins``: how many bins an edge spreads over, the exponential of its mean entropy. ``pull``: the mean norm of the
+    gradient of ``T^2 KL`` on the logits of a student with flat bins, ``T |softmax(t / T) - 1 / (R + 1)|``.
+    ``peak``: the share of that gradient's squares that stands on the teacher's two likeliest bins.
+    """
     student = new_student(data, 0).eval()
     loader = iter(train_loader(data, TrainTransform(student.data_config, flip=0.0, seed=0), 32, seed=0, workers=0))
-    found: dict[str, dict[str, list[float]]] = {region: {f"{t:g}": [] for t in TEMPERATURES} for region in PUBLISHED}
+    logits: dict[str, list[torch.Tensor]] = {region: [] for region in PUBLISHED}
     for _ in range(batches):
         batch = next(loader)
-        own, said = student(batch.images), teacher(batch.images)
-        assignment = DetectionTask(student).assign(batch)
-        inputs = TermInputs(own, said, assignment, targets_of(batch))
-        for region, of_region in found.items():
+        assignment, said = DetectionTask(student).assign(batch), teacher(batch.images)
+        inputs = TermInputs(student(batch.images), said, assignment, targets_of(batch))
+        for region, found in logits.items():
             rows = select(inputs, RegionConfig(region=region)).rows
-            logits = rows.gather(said.box)[rows.weight > 0]
-            for temperature in of_region:
-                log_p = (logits / float(temperature)).log_softmax(dim=-1)
-                of_region[temperature] += (-(log_p.exp() * log_p).sum(dim=-1)).flatten().tolist()
-    return {
-        region: {t: float(torch.tensor(values).mean().exp()) for t, values in of_region.items()}
-        for region, of_region in found.items()
-    }
+            found.append(rows.gather(said.box)[rows.weight > 0])
+    return {region: {f"{t:g}": _shape(torch.cat(found), t) for t in TEMPERATURES} for region, found in logits.items()}
+
+
+def _shape(logits: torch.Tensor, temperature: float) -> dict[str, float]:
+    p = (logits / temperature).softmax(dim=-1)
+    entropy = torch.special.entr(p).sum(dim=-1).mean()
+    gradient = temperature * (p - 1 / p.shape[-1])
+    on_peak = gradient.gather(-1, p.topk(2, dim=-1).indices).square().sum() / gradient.square().sum()
+    return {"bins": float(entropy.exp()), "pull": float(gradient.norm(dim=-1).mean()), "peak": float(on_peak)}
 
 
 def main() -> None:
@@ -136,9 +142,9 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     train_set, val_set = (load_data(args.data, split) for split in ("train", "val"))
     teacher = ld_hub.create_model(args.teacher).eval()
-    bins = args.out / "bins.json"
-    if not bins.exists():
-        atomic_write(bins, json.dumps(shapes(teacher, train_set)))
+    seen = args.out / "shapes.json"
+    if not seen.exists():
+        atomic_write(seen, json.dumps(shapes(teacher, train_set)))
     for seed in args.seeds:
         for title in args.groups:
             places = {name: args.out / f"{args.steps}-{seed}-{name}.json" for name in recipes()[title]}
