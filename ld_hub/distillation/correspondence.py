@@ -126,7 +126,7 @@ def require_common_levels(student: DetectorSpec, teacher: DetectorSpec) -> None:
     if not common_levels(student, teacher)[1]:
         raise ConfigError(
             f"The strides of student '{student.name}' and teacher '{teacher.name}' do not correspond: "
-            f"{_list(student.strides)} against {_list(teacher.strides)} px of the student's images. Choose a teacher "
+            f"{listed(student.strides)} against {listed(teacher.strides)} px of the student's images. Choose a teacher "
             "with the student's strides, a power of two as teacher_scale, or terms on decoded boxes alone ('box_iou', "
             "recipe 'bckd_box')."
         )
@@ -310,7 +310,8 @@ class Matching(nn.Module):
         return logits.index_select(-1, self.teacher_classes)
 
 
-def _list(strides: tuple[float, ...]) -> str:
+def listed(strides: tuple[float, ...]) -> str:
+    """Strides as text."""
     return ", ".join(f"{stride:.4g}" for stride in strides)
 
 

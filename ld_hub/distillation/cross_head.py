@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ld_hub.distillation.correspondence import listed
 from ld_hub.distillation.features import moments, rows_of
 from ld_hub.distillation.inputs import TermInputs
 from ld_hub.distillation.terms import Over
@@ -125,7 +126,8 @@ def spec_through_head(student: DetectorSpec, teacher: DetectorSpec) -> DetectorS
     """
     if student.strides != teacher.strides:
         raise ConfigError(
-            f"strides is {student.strides} in student '{student.name}' and {teacher.strides} in teacher "
-            f"'{teacher.name}': the student's maps do not fit into the teacher's head. Way out: teacher_scale=1."
+            f"strides is {listed(student.strides)} in student '{student.name}' and {listed(teacher.strides)} "
+            f"in teacher '{teacher.name}': the student's maps do not fit into the teacher's head. Way out: "
+            "teacher_scale=1."
         )
     return replace(teacher, points=student.points)

@@ -79,9 +79,7 @@ class Pairs:
         mine = self.student.coder.decode_rows(mine, self.student.priors, self.predicted.priors)
         theirs = self.teacher.coder.decode_rows(theirs, self.teacher.priors, self.partners.priors)
         scale = 1.0 if self.matching is None else self.matching.teacher_scale
-        if scale == 1:
-            return mine, theirs
-        return mine / scale if self.crossed else mine, theirs / scale
+        return mine, theirs if scale == 1 else theirs / scale
 
     def edge_shifts(self) -> Tensor | None:
         """What a distance from the teacher's centre has to be changed by to count from the student's.

@@ -164,9 +164,9 @@ class PredictionConfig(TermConfig):
     """A term that compares predictions.
 
     Attributes:
-        via: ``"own_head"``: the student's own predictions learn; ``"cross_head"``: in their place stands what the
-            teacher's frozen head makes of the student's tower maps (CrossKD, arXiv 2306.11369), which have learnt to
-            please it then. Regions are the student's either way.
+        via: ``"own_head"``: the student's own predictions are compared with the teacher's, and learn; ``"cross_head"``:
+            what the teacher's frozen head makes of the student's tower maps is, and these maps learn (CrossKD, arXiv
+            2306.11369). Regions are the student's either way.
     """
 
     via: Literal["own_head", "cross_head"] = "own_head"
@@ -224,11 +224,9 @@ class Term(nn.Module, ABC, Generic[CONFIG]):
         Rows and classes need not be the same: `ld_hub.distillation.correspondence` finds what belongs together.
 
         Args:
-            student: Its description.
+            student: Its description, or what the teacher's head makes of it where the term looks through that
+                (`ld_hub.distillation.cross_head.spec_through_head`).
             teacher: In the student's terms (`ld_hub.distillation.correspondence.as_seen`).
-
-        For a term that sees the student through the teacher's head, `student` is what that makes of it
-        (`ld_hub.distillation.cross_head.spec_through_head`).
 
         Returns:
             Remarks for the user, e.g. that the term is void for these detectors.

@@ -179,20 +179,17 @@ def _giou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("recipe", ["crosskd", "crossld"])
 def test_towers_of_other_widths_are_adapted(recipe: str) -> None:
-    tasks = []
+    mine, theirs = detector("gfocal", 1, width=8).spec, replace(detector("gfocal", 2).spec, name="teacher")
+    states = []
     for seed in (1, 2):  # adapters begin the same, and leave the stream of random numbers as it was
         torch.manual_seed(seed)
-        before = torch.random.get_rng_state()
-        tasks.append(Distiller(recipe))
-        remarks = tasks[-1].setup(
-            detector("gfocal", 1, width=8).spec, replace(detector("gfocal", 2).spec, name="teacher")
-        )
-        torch.manual_seed(seed)
+        before, distiller = torch.random.get_rng_state(), Distiller(recipe)
+        remarks = distiller.setup(mine, theirs)
         assert torch.equal(torch.random.get_rng_state(), before)
         assert "The head's towers have 8 channels and the teacher's 16: adapters are trained with them." in remarks
-    first, second = (task.state_dict() for task in tasks)
-    assert set(first) == {f"cross_head.adapters.{branch}.weight" for branch in ("cls", "box")}
-    assert all(torch.equal(first[name], second[name]) for name in first)
+        states.append(distiller.state_dict())
+    assert set(states[0]) == {f"cross_head.adapters.{branch}.weight" for branch in ("cls", "box")}
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     task = task_of(detector("gfocal", 1, width=8), detector("gfocal", 2), recipe)
     losses = terms(task(batch()))
     assert all(loss.isfinite() and loss > 0 for loss in losses.values())

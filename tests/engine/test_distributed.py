@@ -65,6 +65,7 @@ def test_the_same_weights_as_one_rank(data, tmp_path):
 METHODS = {
     "crossed, balanced": {"recipe": "crosskd_pkd", "balance": "gradient"},
     "adapted": {"recipe": "fine_grained", "teacher": {"fpn_channels": 24}},
+    "crossed, adapted": {"recipe": "crossld", "teacher": {"fpn_channels": 24}},
 }
 
 
@@ -78,7 +79,11 @@ def _distil_by_methods(data: Path, out: Path, batch_size: int) -> None:
 def test_terms_on_maps_adapters_and_balance_are_the_same_on_two_ranks(data, tmp_path):
     launch(_distil_by_methods, data, tmp_path / "two", 2)
     _distil_by_methods(data, tmp_path / "one", 4)
-    for name, part in (("crossed, balanced", "balance."), ("adapted", "distiller.")):
+    for name, part in (
+        ("crossed, balanced", "balance."),
+        ("adapted", "distiller."),
+        ("crossed, adapted", "distiller."),
+    ):
         runs = [weights(tmp_path / ranks / name / "checkpoints/step_00000002") for ranks in ("two", "one")]
         mine = [{k: v for k, v in state.items() if k.startswith(part)} for state in runs]
         assert distance(*runs) < 1e-5 and distance(*mine) < 1e-5
