@@ -198,6 +198,9 @@ def recipe_table(name: str, summary: str, terms: Mapping[str, Mapping[str, Any]]
     if any(share is not None for share in shares):  # used where gradients are balanced
         texts = ["share", *("-" if share is None else f"{share:g}" for share in shares)]
         rows = [(*row, text) for row, text in zip(rows, texts, strict=True)]
+    ways = [term.get("via", "own_head") for term in terms.values()]
+    if any(way != "own_head" for way in ways):
+        rows = [(*row, text) for row, text in zip(rows, ["via", *ways], strict=True)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     head = f"recipe {name}" + (f": {summary}" if summary else "")

@@ -8,8 +8,10 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ld_hub.distillation.correspondence import Matching, as_seen
+from ld_hub.distillation.cross_head import CrossHead, spec_through_head
 from ld_hub.distillation.inputs import TermInputs
 from ld_hub.distillation.recipes import Recipe, get_recipe
+from ld_hub.distillation.regions import require_region
 from ld_hub.distillation.terms import TERMS, Term
 from ld_hub.errors import ConfigError
 from ld_hub.registry import RECIPES
@@ -29,6 +31,7 @@ class Distiller(nn.Module):
 
     Attributes:
         matching: Which of the teacher's rows and classes belong to the student's; made by `setup`.
+        cross_head: The teacher's head on the student's towers, for terms that look through it; may have adapters.
     """
 
     def __init__(
@@ -50,11 +53,17 @@ class Distiller(nn.Module):
     def _follow(self, recipe: Recipe) -> None:
         self.recipe, self._schedules = recipe, recipe.terms
         self.terms = nn.ModuleDict({name: TERMS[c.kind](c) for name, c in recipe.terms.items()})
+        self.cross_head = CrossHead()
 
     @property
     def needs(self) -> frozenset[str]:
         """Maps that the terms ask both detectors for: ``"features"``, ``"towers"``."""
-        return frozenset().union(*(term.needs for _, term in self._named()))
+        towers = {"towers"} if self._crosses else set[str]()
+        return frozenset(towers).union(*(term.needs for _, term in self._named()))
+
+    @property
+    def _crosses(self) -> bool:
+        return any(config.crossing is not None for config in self.recipe.terms.values())
 
     def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
         """Adapt the recipe to the student's family, check the pair, make adapters; once, before the optimizer is made.
@@ -71,13 +80,13 @@ class Distiller(nn.Module):
         remarks = list(self.matching.remarks)
         for name, term in self._named():
             try:
-                remarks += [f"{name}: {remark}" for remark in term.setup(student, seen)]
+                remarks += [f"{name}: {remark}" for remark in _set_up(term, student, seen)]
             except ConfigError as error:
                 fitting = ", ".join(fitting_recipes(student, seen)) or "none"
                 raise ConfigError(
                     f"Recipe '{self.recipe.name}', term '{name}': {error} Recipes that fit this pair: {fitting}."
                 ) from None
-        return remarks
+        return [*remarks, *self.cross_head.setup(student, seen)] if self._crosses else remarks
 
     def shares(self, default: float) -> dict[str, float]:
         """Each term's share of the detection loss's gradient, by name of its loss (`TermConfig.share`)."""
@@ -124,8 +133,21 @@ class Distiller(nn.Module):
         inputs = inputs if self.matching is None else inputs.matched(self.matching)
         losses = {}
         for (_, term), (name, factor) in zip(self._named(), self.factors(step).items(), strict=True):
-            losses[name] = factor * term(inputs) if factor else 0 * inputs.student.box.sum()
+            losses[name] = factor * term(self.seen(term, inputs)) if factor else 0 * inputs.student.box.sum()
         return losses
+
+    def seen(self, term: Term[Any], inputs: TermInputs) -> TermInputs:
+        """A batch as a term sees it: as it is, or through the teacher's head."""
+        over = term.config.crossing
+        return inputs if over is None else self.cross_head(inputs, over)
+
+
+def _set_up(term: Term[Any], student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
+    """`Term.setup`, for terms that look through the teacher's head with what that makes of the student."""
+    if term.config.crossing is None:
+        return term.setup(student, teacher)
+    require_region(term.config, student, teacher)
+    return term.setup(spec_through_head(student, teacher), teacher)
 
 
 def fitting_recipes(student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
@@ -139,7 +161,7 @@ def fitting_recipes(student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
     def fits(recipe: Recipe) -> bool:
         try:
             for config in recipe.for_family(student.family).terms.values():
-                TERMS[config.kind](config).setup(student, teacher)
+                _set_up(TERMS[config.kind](config), student, teacher)
         except ConfigError:
             return False
         return True

@@ -39,6 +39,7 @@ class Pairs:
         rows: Of the student.
         partners: Of the teacher, in the same order.
         matching: How the two correspond; None means that they have the same rows and classes.
+        crossed: Whether the teacher's head made the student's predictions: both have the teacher's rows and classes.
     """
 
     student: DenseOutput
@@ -46,6 +47,12 @@ class Pairs:
     rows: Rows
     partners: Rows
     matching: Matching | None = None
+    crossed: bool = False
+
+    @property
+    def predicted(self) -> Rows:
+        """Where the student's predictions stand: the rows themselves, or the teacher's where its head made them."""
+        return self.partners if self.crossed else self.rows
 
     @property
     def weight(self) -> Tensor:
@@ -54,8 +61,8 @@ class Pairs:
 
     def classes(self) -> tuple[Tensor, Tensor]:
         """Class logits ``(K, M)`` of the classes that both know, in the same order."""
-        mine, theirs = self.rows.gather(self.student.cls_logits), self.partners.gather(self.teacher.cls_logits)
-        if self.matching is None or self.matching.all_classes:
+        mine, theirs = self.predicted.gather(self.student.cls_logits), self.partners.gather(self.teacher.cls_logits)
+        if self.crossed or self.matching is None or self.matching.all_classes:
             return mine, theirs
         return (
             mine.index_select(1, self.matching.student_classes),
@@ -64,15 +71,17 @@ class Pairs:
 
     def outputs(self) -> tuple[Tensor, Tensor]:
         """What the box branches say, each in its own coding: ``(K, 4, R+1)`` or ``(K, 4)``."""
-        return self.rows.gather(self.student.box), self.partners.gather(self.teacher.box)
+        return self.predicted.gather(self.student.box), self.partners.gather(self.teacher.box)
 
     def boxes(self) -> tuple[Tensor, Tensor]:
         """Boxes ``(K, 4)``, xyxy px of the student's images, each decoded by its own head's coder."""
         mine, theirs = self.outputs()
-        mine = self.student.coder.decode_rows(mine, self.student.priors, self.rows.priors)
+        mine = self.student.coder.decode_rows(mine, self.student.priors, self.predicted.priors)
         theirs = self.teacher.coder.decode_rows(theirs, self.teacher.priors, self.partners.priors)
         scale = 1.0 if self.matching is None else self.matching.teacher_scale
-        return mine, theirs if scale == 1 else theirs / scale
+        if scale == 1:
+            return mine, theirs
+        return mine / scale if self.crossed else mine, theirs / scale
 
     def edge_shifts(self) -> Tensor | None:
         """What a distance from the teacher's centre has to be changed by to count from the student's.
@@ -80,7 +89,7 @@ class Pairs:
         Returns:
             ``(K, 4)`` left, top, right, bottom, in strides of the student; None where centres coincide.
         """
-        if self.matching is None or self.matching.same_centers:
+        if self.crossed or self.matching is None or self.matching.same_centers:
             return None
         priors, theirs = self.student.priors, self.teacher.priors
         center, stride = priors.centers[self.rows.priors], priors.strides[self.rows.priors]
@@ -93,7 +102,7 @@ class TermInputs:
     """One batch as student and teacher see it.
 
     Attributes:
-        student: Predictions with gradient.
+        student: Predictions with gradient: its own, or the teacher's head's on its towers (`own`).
         teacher: Predictions for the same images; whatever comes in, terms see it without gradient.
         assignment: Of the student's rows.
         targets: Ground truths.
@@ -102,8 +111,11 @@ class TermInputs:
         teacher_head: The teacher's head from the taps of its towers on (CrossKD): class and box maps of each level to
             predictions, differentiable; None where nobody asked for towers.
         confident: Whether regions around targets are replaced by the rows where the teacher sees an object.
+        own: Where `student` is what the teacher's head makes of the student's towers: the same batch with the student's
+            own predictions, on which regions are found. None where `student` is these.
         selections: Regions found so far in this step, shared by the terms.
-        shared: Other results of this step that several terms use.
+        shared: What the teacher's head makes of the student's towers, by what these are re-standardised over; made
+            once in this step for all terms (`ld_hub.distillation.cross_head`).
     """
 
     student: DenseOutput
@@ -114,18 +126,27 @@ class TermInputs:
     matching: Matching | None = None
     teacher_head: Callable[[Towers], DenseOutput] | None = None
     confident: bool = False
+    own: TermInputs | None = None
     selections: dict[tuple[object, ...], Selection] = field(default_factory=dict, init=False)
-    shared: dict[tuple[str, ...], DenseOutput] = field(default_factory=dict, init=False)
+    shared: dict[str, DenseOutput] = field(default_factory=dict, init=False)
     partners: Partners | None = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "teacher", self.teacher.detach())
-        partners = None if self.matching is None else self.matching.partners(self.student, self.teacher)
-        object.__setattr__(self, "partners", partners)
+        object.__setattr__(self, "partners", self._partners())
+
+    def _partners(self) -> Partners | None:
+        if self.own is not None:
+            return self.own.partners
+        return None if self.matching is None else self.matching.partners(self.student, self.teacher)
 
     def matched(self, matching: Matching) -> TermInputs:
         """The same batch under a correspondence of rows and classes."""
         return replace(self, matching=matching)
+
+    def crossed(self, output: DenseOutput) -> TermInputs:
+        """The same batch with predictions that the teacher's head made of the student's towers."""
+        return replace(self, student=output, own=self)
 
     def step_counts(self) -> StepCounts:
         """Target-only normalisers of the whole optimizer step."""
@@ -136,7 +157,7 @@ class TermInputs:
     def pairs(self, rows: Rows) -> Pairs:
         """Rows of the student beside the teacher's that belong to them; the same rows where both have the same."""
         partners = rows if self.partners is None else self.partners.of(rows)
-        return Pairs(self.student, self.teacher, rows, partners, self.matching)
+        return Pairs(self.student, self.teacher, rows, partners, self.matching, crossed=self.own is not None)
 
     def common_levels(self) -> list[tuple[int, int]]:
         """Indices of each pyramid level that both have: the student's and the teacher's, finest first."""

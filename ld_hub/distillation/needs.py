@@ -16,7 +16,8 @@ def needs(recipe: Recipe) -> tuple[str, ...]:
     Returns:
         In words; empty where any two detectors will do.
     """
-    return tuple(what for what, pair in _OTHER.items() if not _fits(recipe, *pair))
+    found = [what for what, pair in _OTHER.items() if not _fits(recipe, *pair)]
+    return tuple(what for what in found if what != "bins in the teacher" or "bins in both" not in found)
 
 
 _SPEC = DetectorSpec(
@@ -24,8 +25,8 @@ _SPEC = DetectorSpec(
     anchors_per_cell=1, feature_channels=256, tower_channels=256, mean=(0.0,) * 3, std=(1.0,) * 3,
 )  # fmt: skip
 _OTHER = {  # what is missing in a pair: another student, another teacher
-    "bins in both": (replace(_SPEC, reg_max=None), replace(_SPEC, reg_max=None)),
-    "heads of one width": (replace(_SPEC, tower_channels=64), _SPEC),
+    "bins in both": (replace(_SPEC, reg_max=None), _SPEC),
+    "bins in the teacher": (_SPEC, replace(_SPEC, reg_max=None)),
     "pyramids of one width": (replace(_SPEC, feature_channels=64), _SPEC),
     "common classes": (replace(_SPEC, label_names=("c", "d")), _SPEC),
     "a student with anchors": (replace(_SPEC, family="fcos", points=True),) * 2,

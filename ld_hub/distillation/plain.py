@@ -11,9 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from ld_hub.distillation.cross_head import CrossHead
 from ld_hub.distillation.features import FeatureTerm
 from ld_hub.distillation.inputs import TermInputs
 from ld_hub.distillation.regions import RegionConfig, select
+from ld_hub.distillation.terms import Over, Term
 from ld_hub.structures import DenseOutput
 
 Numbers = list[float]
@@ -131,6 +136,49 @@ def cells(channels: Sequence[Sequence[Sequence[float]]]) -> list[Numbers]:
     """A map of F channels, H rows and W columns as P cells of F numbers."""
     flat = [[value for row in channel for value in row] for channel in channels]
     return [list(cell) for cell in zip(*flat, strict=True)]
+
+
+def seen(cross_head: CrossHead, term: Term[Any], inputs: TermInputs) -> TermInputs:
+    """A batch as a term sees it (`Distiller.seen`), the student's maps being adapted and re-standardised number by number."""
+    over = term.config.crossing
+    if over is None:
+        return inputs
+    assert inputs.teacher_head is not None  # noqa: S101
+    adapters = cross_head.adapters
+    per_cell, start, towers = inputs.teacher.priors.anchors_per_cell, 0, []
+    valid = [image[::per_cell] for image in teacher_valid(inputs)]
+    for mine, theirs in zip(inputs.student.towers or (), inputs.teacher.towers or (), strict=True):
+        size = mine[0].shape[2] * mine[0].shape[3]
+        inside = [[p for p in range(size) if over == "batch" or image[start + p]] for image in valid]
+        weights = [adapters[branch].weight.tolist() if adapters else None for branch in ("cls", "box")]
+        moved = [_moved(*maps, inside, over) for maps in zip(mine, theirs, weights, strict=True)]
+        towers.append((moved[0], moved[1]))
+        start += size
+    return inputs.crossed(inputs.teacher_head(tuple(towers)))
+
+
+def teacher_valid(inputs: TermInputs) -> list[list[bool]]:
+    """Which of the teacher's rows are on the images."""
+    valid: list[list[bool]] = inputs.teacher.priors.valid(inputs.targets.image_sizes).tolist()
+    return valid
+
+
+def _moved(
+    student: Tensor, teacher: Tensor, weight: list[Numbers] | None, inside: list[list[int]], over: Over
+) -> Tensor:
+    """`restandardised` number by number; `inside` are the cells of each image that statistics are of."""
+    mine, theirs = student.flatten(2).tolist(), teacher.flatten(2).tolist()  # by image, channel and cell
+    if weight is not None:
+        adapted = [[linear(cell, weight, [0.0] * len(weight)) for cell in zip(*image, strict=True)] for image in mine]
+        mine = [[list(channel) for channel in zip(*image, strict=True)] for image in adapted]
+    moved = []
+    for n, image in enumerate(mine):
+        group = range(len(mine)) if over == "batch" else [n]
+        for c, channel in enumerate(image):
+            s, t = ([side[i][c][p] for i in group for p in inside[i]] for side in (mine, theirs))
+            middle, scale, new = mean(s), deviation(t) / deviation(s), mean(t)
+            moved.append([(value - middle) * scale + new for value in channel])
+    return torch.tensor(moved, dtype=student.dtype).view_as(teacher)
 
 
 def samples(inputs: TermInputs) -> int:

@@ -95,6 +95,7 @@ REGIONS: Registry[RegionFunction] = Registry("region")
 
 def select(inputs: TermInputs, config: RegionConfig) -> Selection:
     """The rows of a region, from this step's cache if another term asked before."""
+    inputs = inputs.own or inputs  # whatever a term compares, regions are of the student's own predictions
     if inputs.confident and config.region in OF_TARGETS:
         config = RegionConfig("confident", min_score=config.min_score, levels=config.levels)
     if config.place not in inputs.selections:

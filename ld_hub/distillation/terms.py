@@ -24,6 +24,7 @@ from ld_hub.registry import Registry
 from ld_hub.structures import DetectorSpec
 
 CONFIG = TypeVar("CONFIG", bound="TermConfig")
+Over = Literal["image", "batch"]
 MOMENTS = ("first_step", "last_step", "decay_from")  # fields of a term's schedule
 _SAMPLES = TypeVar("_SAMPLES", bound="SampleMeanConfig")
 
@@ -106,6 +107,14 @@ class TermConfig(RegionConfig):
             return 1.0
         return (1 + math.cos(math.pi * (step - fades) / (last - fades))) / 2
 
+    @property
+    def crossing(self) -> Over | None:
+        """What the student's maps are re-standardised over, if the term sees them through the teacher's head.
+
+        None: it sees the student's own predictions, or its maps.
+        """
+        return None
+
     def published(self: CONFIG, reference: str, family: str) -> CONFIG:
         """The same term as a code base (``"ld"`` or ``"bckd"``) computes it for a family of detectors."""
         return self
@@ -148,6 +157,29 @@ def _after(one: int | float, other: int | float | None, *, or_same: bool = False
     if other is None or isinstance(one, float) != isinstance(other, float):
         return False
     return one >= other if or_same else one > other
+
+
+@dataclass(frozen=True)
+class PredictionConfig(TermConfig):
+    """A term that compares predictions.
+
+    Attributes:
+        via: ``"own_head"``: the student's own predictions learn; ``"cross_head"``: in their place stands what the
+            teacher's frozen head makes of the student's tower maps (CrossKD, arXiv 2306.11369), which have learnt to
+            please it then. Regions are the student's either way.
+    """
+
+    via: Literal["own_head", "cross_head"] = "own_head"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.via not in {"own_head", "cross_head"}:
+            raise ConfigError(f"via is {self.via!r}; expected 'own_head' or 'cross_head'.")
+
+    @property
+    def crossing(self) -> Over | None:
+        """Each image on its own, so that a batch may be split."""
+        return "image" if self.via == "cross_head" else None
 
 
 @dataclass(frozen=True)
@@ -194,6 +226,9 @@ class Term(nn.Module, ABC, Generic[CONFIG]):
         Args:
             student: Its description.
             teacher: In the student's terms (`ld_hub.distillation.correspondence.as_seen`).
+
+        For a term that sees the student through the teacher's head, `student` is what that makes of it
+        (`ld_hub.distillation.cross_head.spec_through_head`).
 
         Returns:
             Remarks for the user, e.g. that the term is void for these detectors.
@@ -248,7 +283,7 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float, divisor:
 
 
 @dataclass(frozen=True)
-class SampleMeanConfig(TermConfig):
+class SampleMeanConfig(PredictionConfig):
     """A term that is a sum over rows, divided by the positives of the whole optimizer step.
 
     Attributes:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from ld_hub.distillation import TERMS, Recipe, Term, TermConfig
+from ld_hub.distillation import TERMS, Recipe, Term, TermConfig, plain
 from ld_hub.distillation.regions import RegionConfig
 from ld_hub.distillation.terms import WholeConfig
-from tests.distillation.sides import CHANNELS, KINDS, Kind, distiller_of, inputs_of
+from tests.distillation.sides import CHANNELS, KINDS, Kind, distiller_of, inputs_of, total
 
 GFOCAL = ("gfocal", False)
 SCHEDULE = {field.name for base in (TermConfig, RegionConfig) for field in dataclasses.fields(base)} - {"weight"}
@@ -46,13 +46,13 @@ def compare(config: TermConfig, kind: Kind, **spec: Any) -> bool:
         return False
     term: Term[Any] = distiller.terms["x"]  # type: ignore[assignment]
     torch.manual_seed(0)
-    for parameter in term.parameters():
+    for parameter in distiller.parameters():
         nn.init.normal_(parameter, std=0.3)
     inputs = inputs_of(kind, kind, number=2, seed=5, objects=3, channels=spec.get("feature_channels", CHANNELS))
     torch.manual_seed(1)
-    found = term(inputs).item()
+    found = total(distiller, inputs).item()
     torch.manual_seed(1)
-    expected = term.loops(dataclasses.replace(inputs))  # which finds its regions anew
+    expected = term.loops(plain.seen(distiller.cross_head, term, dataclasses.replace(inputs)))  # with regions found anew
     assert found == pytest.approx(expected, rel=1e-7)
     assert expected > 0
     return True

@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from ld_hub.assigners import ATSSAssigner, FCOSAssigner, MaxIoUAssigner
-from ld_hub.distillation import TERMS, TermInputs, get_recipe, list_recipes
+from ld_hub.distillation import Distiller, TermInputs, list_recipes
 from ld_hub.layers.coders import DeltaCoder, DistanceCoder, DistributionCoder
 from ld_hub.ops.grids import level_shapes, multi_anchor_grid, point_grid, square_anchor_grid
 from ld_hub.structures import Assignment, BoxCoder, DenseOutput, DetectorSpec, Priors, StepCounts, Targets
@@ -15,7 +15,7 @@ from ld_hub.structures import Assignment, BoxCoder, DenseOutput, DetectorSpec, P
 STRIDES = (8, 16, 32, 64, 128)
 SIZE = (96, 128)
 PREDICTIONS = [  # recipes that look at predictions alone, not at feature maps
-    name for name in list_recipes() if not any(TERMS[term.kind].needs for term in get_recipe(name).terms.values())
+    name for name in list_recipes() if not Distiller(name).needs
 ]
 FAMILIES = ("gfocal", "atss", "fcos", "retinanet")
 

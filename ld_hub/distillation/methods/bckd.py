@@ -132,7 +132,7 @@ class BoxIoU(Term[BoxIoUConfig]):
         region = select(inputs, config)
         pairs = inputs.pairs(region.rows)
         weight = pairs.weight * (score_gap(pairs) if config.weighting == "gap" else region.importance).pow(config.beta)
-        stride = inputs.student.priors.strides[pairs.rows.priors][:, None]
+        stride = inputs.assignment.priors.strides[pairs.rows.priors][:, None]
         student, teacher = pairs.boxes()
         distance = 1 - overlap(student / stride, teacher / stride, config.iou)
         return config.weight * (weight * distance).sum() / config.samples(inputs)

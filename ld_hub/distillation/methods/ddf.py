@@ -14,7 +14,7 @@ from ld_hub.distillation.inputs import Pairs, TermInputs
 from ld_hub.distillation.methods.ld import edges, require_bins
 from ld_hub.distillation.recipes import Recipe, register_recipe
 from ld_hub.distillation.regions import select
-from ld_hub.distillation.terms import Term, TermConfig, kl_divergence, register_term
+from ld_hub.distillation.terms import PredictionConfig, Term, kl_divergence, register_term
 from ld_hub.errors import ConfigError
 from ld_hub.ops.boxes import overlap
 from ld_hub.papers import Paper, register_paper
@@ -32,7 +32,7 @@ PAPER = register_paper(
 
 
 @dataclass(frozen=True)
-class DecoupledBinsKLConfig(TermConfig):
+class DecoupledBinsKLConfig(PredictionConfig):
     """Decoupled distillation of box edges (D-FINE, arXiv 2410.13842): matched and unmatched rows apart.
 
     Attributes:

@@ -13,7 +13,7 @@ from ld_hub.distillation.classes import ClassTerm
 from ld_hub.distillation.correspondence import common_classes
 from ld_hub.distillation.inputs import TermInputs
 from ld_hub.distillation.recipes import Recipe, register_recipe
-from ld_hub.distillation.terms import WholeConfig, register_term
+from ld_hub.distillation.terms import PredictionConfig, WholeConfig, register_term
 from ld_hub.papers import Paper, register_paper
 from ld_hub.structures import DetectorSpec
 
@@ -31,7 +31,7 @@ EPS = 1e-8
 
 
 @dataclass(frozen=True)
-class CorrelationConfig(WholeConfig):
+class CorrelationConfig(WholeConfig, PredictionConfig):
     """Weights of DIST's two relations; `weight` multiplies both.
 
     Attributes:

@@ -15,7 +15,7 @@ from ld_hub.distillation.correspondence import common_classes
 from ld_hub.distillation.inputs import TermInputs
 from ld_hub.distillation.recipes import Recipe, register_recipe
 from ld_hub.distillation.regions import select
-from ld_hub.distillation.terms import TermConfig, kl_divergence, register_term
+from ld_hub.distillation.terms import PredictionConfig, kl_divergence, register_term
 from ld_hub.papers import Paper, register_paper
 from ld_hub.structures import DetectorSpec, Rows
 
@@ -32,7 +32,7 @@ RETINANET: dict[str, dict[str, Scalar]] = {"kd": {"temperature": 8.0}}  # LD's c
 
 
 @dataclass(frozen=True)
-class ClassKLConfig(TermConfig):
+class ClassKLConfig(PredictionConfig):
     """Classification distillation (Hinton et al., arXiv 1503.02531) on the class logits of a region.
 
     The mean over the rows of each pyramid level is taken and the levels' means are added, as published.
@@ -95,7 +95,7 @@ class ClassKL(ClassTerm[ClassKLConfig]):
 
     def _counts(self, inputs: TermInputs, rows: Rows) -> Tensor:
         """``(K,)`` what each row is divided by."""
-        counts, priors = self.config.counts, inputs.student.priors
+        counts, priors = self.config.counts, inputs.assignment.priors
         levels, group = len(priors.level_shapes), priors.levels[rows.priors]
         if counts == "step" and self.config.region == "main":
             return inputs.step_counts().positives[group]

@@ -13,7 +13,7 @@ from ld_hub.distillation.inputs import Pairs, TermInputs
 from ld_hub.distillation.methods import kd
 from ld_hub.distillation.recipes import Recipe, register_recipe
 from ld_hub.distillation.regions import select
-from ld_hub.distillation.terms import Term, TermConfig, kl_divergence, register_term
+from ld_hub.distillation.terms import PredictionConfig, Term, TermConfig, kl_divergence, register_term
 from ld_hub.errors import ConfigError
 from ld_hub.ops.distribution import rebin
 from ld_hub.papers import Paper, register_paper
@@ -44,7 +44,7 @@ FAMILIES: dict[str, dict[str, dict[str, Scalar]]] = {
 
 
 @dataclass(frozen=True)
-class BoxBinsKLConfig(TermConfig):
+class BoxBinsKLConfig(PredictionConfig):
     """Localization Distillation (arXiv 2102.12252, eq. 4): KL between the bin distributions of each box edge.
 
     Attributes:
