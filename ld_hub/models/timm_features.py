@@ -1,4 +1,4 @@
-"""timm models as makers of feature maps: how they are built, filled with weights, and what sizes of images they take."""
+"""timm models as makers of feature maps: how they are built and filled with weights, and what images they take."""
 
 from __future__ import annotations
 

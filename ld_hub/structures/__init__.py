@@ -15,6 +15,7 @@ from ld_hub.structures.coco_rows import (
     ResultRow,
 )
 from ld_hub.structures.detections import Detections
+from ld_hub.structures.encodings import EncoderSpec, Encoding
 from ld_hub.structures.outputs import BoxCoder, DenseOutput, DetectorSpec, HeadMaps, Towers
 from ld_hub.structures.parts import Assigner, Criterion
 from ld_hub.structures.priors import Priors
@@ -33,6 +34,8 @@ __all__ = [
     "DenseOutput",
     "Detections",
     "DetectorSpec",
+    "EncoderSpec",
+    "Encoding",
     "HeadMaps",
     "ImageBatch",
     "ImageFileRow",
