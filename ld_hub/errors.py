@@ -34,6 +34,10 @@ class CheckpointError(LdHubError, RuntimeError):
     """Weights that do not fit the model, or a weights file that cannot be read."""
 
 
+class CacheError(LdHubError, RuntimeError):
+    """A cache that was made for something else, or whose files are damaged."""
+
+
 class HubError(LdHubError, RuntimeError):
     """A download from or upload to the Hub that failed."""
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from ld_hub import create_model
 from ld_hub.distillation import Distiller, list_recipes
-from ld_hub.engine.tasks import DistillationTask, total_loss
+from ld_hub.engine.detection_task import total_loss
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.structures import ImageBatch, Targets

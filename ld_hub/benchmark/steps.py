@@ -19,7 +19,7 @@ from torch import Tensor
 from ld_hub.benchmark.memory import Memory, MemoryWatch
 from ld_hub.distillation import Distiller, Recipe, TermInputs
 from ld_hub.engine.asking import head_of, maps_of
-from ld_hub.engine.tasks import targets_of
+from ld_hub.engine.detection_task import targets_of
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import DataConfig, TrainTransform, collate, load_image
 from ld_hub.structures import DenseOutput, Detections, ImageBatch, StepCounts, Targets, Towers

@@ -19,9 +19,10 @@ from ld_hub.demo.dataset import make_demo_dataset
 from ld_hub.distillation import Distiller
 from ld_hub.drawing import contact_sheet, draw_detections, save_picture
 from ld_hub.engine.compare import Course, train_together
+from ld_hub.engine.detection_task import DetectionTask
 from ld_hub.engine.devices import fast_bf16
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.engine.tasks import DetectionTask, DistillationTask
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from ld_hub.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ld_hub.engine.tasks import DetectionTask, DistillationTask
+    from ld_hub.engine.detection_task import DetectionTask
+    from ld_hub.engine.distillation_task import DistillationTask
     from ld_hub.engine.train_config import TrainConfig
     from ld_hub.engine.trainer import DetectionTrainer, DistillationTrainer, RunResult
 
 _FILE_OF = {
-    "DetectionTask": "tasks",
+    "DetectionTask": "detection_task",
     "DetectionTrainer": "trainer",
-    "DistillationTask": "tasks",
+    "DistillationTask": "distillation_task",
     "DistillationTrainer": "trainer",
     "RunResult": "trainer",
     "TrainConfig": "train_config",

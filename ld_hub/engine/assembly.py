@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ld_hub.distillation import Committee, Distiller, make_teaching, recipe_of
-from ld_hub.engine.tasks import DistillationTask
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.structures import Teaching, Unlabeled

@@ -15,10 +15,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from ld_hub.data import DetectionSet, train_loader
 from ld_hub.engine.asking import ask
+from ld_hub.engine.detection_task import DetectionTask, step_counts, total_loss
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.losses import LossWatch
 from ld_hub.engine.optimizer import make_optimizer, set_lr
 from ld_hub.engine.schedule import Plan
-from ld_hub.engine.tasks import DetectionTask, DistillationTask, step_counts, total_loss
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ld_hub.data import DetectionSet, train_loader
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
+from ld_hub.engine.detection_task import DetectionTask, step_counts, total_loss
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.lessons import Lesson
@@ -25,7 +27,6 @@ from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, mak
 from ld_hub.engine.records import Best, RunState
 from ld_hub.engine.reporter import Clock, Reporter
 from ld_hub.engine.schedule import Plan
-from ld_hub.engine.tasks import DetectionTask, DistillationTask, step_counts, total_loss
 from ld_hub.engine.train_config import changed_fields
 from ld_hub.errors import CheckpointError
 from ld_hub.evaluation import DetectionMetrics

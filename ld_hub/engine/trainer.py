@@ -15,7 +15,9 @@ from ld_hub.distillation import Recipe, make_teaching
 from ld_hub.engine.assembly import make_task, settle
 from ld_hub.engine.balance import SHARE
 from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.detection_task import DetectionTask
 from ld_hub.engine.devices import make_accelerator
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_random_frozen_stages
 from ld_hub.engine.lessons import Looker, choose_thresholds, default_thresholds, describe_parts
@@ -23,7 +25,6 @@ from ld_hub.engine.loop import Loop
 from ld_hub.engine.records import RunSettings
 from ld_hub.engine.reporter import describe_network, table
 from ld_hub.engine.schedule import Plan
-from ld_hub.engine.tasks import DetectionTask, DistillationTask
 from ld_hub.engine.train_config import TrainConfig, changed_fields
 from ld_hub.errors import DataError
 from ld_hub.evaluation import DetectionMetrics

@@ -1,4 +1,4 @@
-"""Files on disk and on the Hub: atomic writes, safetensors, config.json, downloads. Never a pickle.
+"""Files on disk and on the Hub: atomic writes, safetensors, shards, config.json, downloads. Never a pickle.
 
 Names are imported from their files at first use: safetensors brings torch, downloads huggingface_hub, and most callers
 want neither.
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         new_directory,
         sha256_of,
     )
+    from ld_hub.hub.shards import ShardStore
     from ld_hub.hub.weights_file import load_safetensors, refuse_non_finite, save_safetensors, tensor_shapes
 
 _FILES = {
@@ -40,6 +41,7 @@ _FILES = {
         "new_directory",
         "sha256_of",
     ),
+    "shards": ("ShardStore",),
     "weights_file": ("load_safetensors", "refuse_non_finite", "save_safetensors", "tensor_shapes"),
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}
@@ -48,6 +50,7 @@ __all__ = [
     "CONFIG_NAME",
     "MODEL_TYPE",
     "WEIGHTS_NAME",
+    "ShardStore",
     "atomic_directory",
     "atomic_file",
     "atomic_write",

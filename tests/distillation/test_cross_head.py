@@ -12,7 +12,7 @@ from torch import nn
 
 import ld_hub
 from ld_hub.distillation import Distiller, Recipe, get_recipe
-from ld_hub.engine.tasks import DistillationTask
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.structures import ImageBatch, Targets

@@ -9,7 +9,8 @@ import torch
 
 import ld_hub
 from ld_hub.distillation import Distiller, get_recipe, list_recipes
-from ld_hub.engine.tasks import DistillationTask, total_loss
+from ld_hub.engine.detection_task import total_loss
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.structures import ImageBatch, Targets
 from tests.distillation.test_cross_head import batch, detector, terms
 

@@ -14,8 +14,9 @@ from torch import Tensor, distributed, nn
 import ld_hub
 from ld_hub.distillation import Distiller, get_recipe, list_recipes
 from ld_hub.distillation.scored_targets import Thresholds
+from ld_hub.engine.detection_task import step_counts
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.lessons import Looker
-from ld_hub.engine.tasks import DistillationTask, step_counts
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import leave, sum_over_ranks, world_size
 from ld_hub.structures import ImageBatch, Targets, Unlabeled

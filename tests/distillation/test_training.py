@@ -16,8 +16,8 @@ from ld_hub.data import DetectionSet, load_coco, train_loader
 from ld_hub.demo import make_demo_dataset
 from ld_hub.distillation import Distiller
 from ld_hub.engine import DetectionTrainer, DistillationTrainer, TrainConfig
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.engine.tasks import DistillationTask
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import TrainTransform
 

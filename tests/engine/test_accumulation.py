@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ld_hub.distillation import Distiller
-from ld_hub.engine.tasks import DistillationTask, step_counts, total_loss
+from ld_hub.engine.detection_task import step_counts, total_loss
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.structures import ImageBatch, Targets
 from tests.engine.runs import detector, distance, distil, records, train
 

@@ -11,7 +11,8 @@ from ld_hub.data import load_coco
 from ld_hub.distillation import Distiller, get_recipe
 from ld_hub.engine import TrainConfig
 from ld_hub.engine.compare import train_together
-from ld_hub.engine.tasks import DetectionTask, DistillationTask
+from ld_hub.engine.detection_task import DetectionTask
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
 from tests.engine.runs import QUICK, detector, train, write_data
 

@@ -16,8 +16,9 @@ from ld_hub.data.unlabeled import load_unlabeled
 from ld_hub.distillation import Distiller
 from ld_hub.distillation.scored_targets import Thresholds
 from ld_hub.engine import DistillationTrainer, TrainConfig
+from ld_hub.engine.detection_task import step_counts
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.lessons import Looker, choose_thresholds, describe_parts
-from ld_hub.engine.tasks import DistillationTask, step_counts
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.structures import ImageBatch, Unlabeled
 from tests.engine.runs import NAMES, QUICK, detector, equal, records, weights

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from ld_hub.distillation import Distiller
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
 from ld_hub.engine.compare import train_together
-from ld_hub.engine.tasks import DistillationTask, step_counts, total_loss
+from ld_hub.engine.detection_task import step_counts, total_loss
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.models.factory import create_model
 from tests.engine.runs import QUICK, detector, distil, equal, sets, weights
 from tests.engine.test_accumulation import images, losses_and_gradient, part

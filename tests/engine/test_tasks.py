@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ld_hub.distillation import Distiller
-from ld_hub.engine.tasks import DetectionTask, DistillationTask, step_counts, total_loss
+from ld_hub.engine.detection_task import DetectionTask, step_counts, total_loss
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
 from ld_hub.preprocessing import renormalize
 from ld_hub.structures import ImageBatch, Targets

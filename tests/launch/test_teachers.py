@@ -11,7 +11,7 @@ import torch
 from ld_hub.data import load_coco
 from ld_hub.distillation import Committee, Distiller
 from ld_hub.engine import TrainConfig
-from ld_hub.engine.tasks import DistillationTask
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError, HubError
 from ld_hub.launch.arguments import DataArguments, DistillArguments, ModelArguments, TeacherArguments
 from ld_hub.launch.teachers import TeacherWanted, _teacher_model, train_teacher

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import ld_hub
 from ld_hub.distillation import Distiller, Recipe, get_recipe
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.optimizer import make_optimizer, set_lr
-from ld_hub.engine.tasks import DistillationTask
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.models.checkpoints.convert import load_openmmlab_state, translate_openmmlab
 from ld_hub.models.detector import DenseDetector

@@ -1,27 +1,22 @@
-"""What one forward pass of training is: a batch in, named losses out.
-
-A task is the module that goes under DDP, the optimizer and the checkpoint: the detector and, for distillation, the
-parameters of the terms. The teacher is not part of it.
-"""
+"""Distillation: a student, its frozen teachers, and the terms between them."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs, make_teaching
 from ld_hub.engine.asking import ask, head_of, maps_of
 from ld_hub.engine.balance import SHARE, GradientBalance
-from ld_hub.engine.lessons import Lesson, Looker, losses_name
-from ld_hub.engine.losses import NOTES, gradient_shares
+from ld_hub.engine.detection_task import full_precision, targets_of
+from ld_hub.engine.lesson_task import LessonTask
+from ld_hub.engine.lessons import Lesson
+from ld_hub.engine.losses import gradient_shares
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
-from ld_hub.ops.dist import reduce_counts
 from ld_hub.structures import (
     Assignment,
     Balance,
@@ -38,77 +33,7 @@ ONLY = "teacher"  # name of a single teacher
 BOX_LOSSES = ("loss_bbox", "loss_dfl")  # what Individual LD replaces (LD paper, supplement, Table 1)
 
 
-class DetectionTask(nn.Module):
-    """Plain training of a detector.
-
-    Args:
-        model: The detector to be trained.
-    """
-
-    def __init__(self, model: DenseDetector) -> None:
-        super().__init__()
-        self.model = model
-
-    @property
-    def outside(self) -> tuple[nn.Module, ...]:
-        """Networks that are used but not trained, and are no part of this module."""
-        return ()
-
-    @torch.no_grad()
-    def assign(self, batch: ImageBatch) -> Assignment:
-        """Match the ground truths of a batch to the rows of the head; needs no predictions."""
-        return self._assign(batch, targets_of(batch))
-
-    def _assign(self, batch: ImageBatch, targets: Targets) -> Assignment:
-        height, width = batch.images.shape[-2:]
-        priors = self.model.make_priors(height, width, batch.images.device, batch.images.dtype)
-        return self.model.assign(priors, targets)
-
-    def forward(
-        self,
-        batch: ImageBatch,
-        assignment: Assignment | None = None,
-        counts: StepCounts | None = None,
-        step: int = 0,
-        shares: bool = False,
-    ) -> dict[str, Tensor]:
-        """Compute the losses of a batch.
-
-        Args:
-            batch: Images with targets, on the model's device.
-            assignment: Of `assign` for this batch; None makes it here.
-            counts: Of `step_counts` for the whole optimizer step; None takes this batch over all ranks.
-            step: 0-based optimizer step, which decides the terms that are active.
-            shares: Add ``share/TERM`` entries (`gradient_shares`).
-
-        Returns:
-            Weighted float32 scalars by name; the entries without ``share/`` and ``scale/`` add up to the training
-            loss.
-        """
-        assignment = self.assign(batch) if assignment is None else assignment
-        counts = step_counts([assignment]) if counts is None else counts
-        output = self.model(batch.images)
-        with full_precision(batch.images.device):
-            return self.detection_losses(output, targets_of(batch), assignment, counts)
-
-    def begin(self, steps: int) -> None:
-        """To be called once the length of the run is known, before its first step.
-
-        Args:
-            steps: Optimizer steps of the whole run, also of one that is continued.
-        """
-
-    def after_step(self) -> None:
-        """To be called after each optimizer step, on every rank."""
-
-    def detection_losses(
-        self, output: DenseOutput, targets: Targets, assignment: Assignment, counts: StepCounts
-    ) -> dict[str, Tensor]:
-        """Losses of the predictions against the ground truth."""
-        return dict(self.model.loss(output, targets, assignment=assignment, counts=counts))
-
-
-class DistillationTask(DetectionTask):
+class DistillationTask(LessonTask):
     """Training of a student by the ground truth and by one frozen teacher, or several.
 
     Teachers stand outside the module tree: they are in no state dict, no optimizer and no DDP bucket, `train()` does
@@ -126,7 +51,6 @@ class DistillationTask(DetectionTask):
     Attributes:
         teachers: The frozen detectors by name; a single one is called "teacher".
         balance: What scales the terms, or None.
-        looker: Makes targets for images without labels; set by the trainer, which knows the thresholds.
         remarks: What `Distiller.setup` has to say to the user about the pair.
 
     Raises:
@@ -144,9 +68,7 @@ class DistillationTask(DetectionTask):
         balance: Balance = "none",
         unlabeled: Unlabeled | None = None,
     ) -> None:
-        super().__init__(student)
-        self.unlabeled = unlabeled
-        self.looker: Looker | None = None
+        super().__init__(student, unlabeled)
         teachers = dict(teacher) if isinstance(teacher, Mapping) else {ONLY: teacher}
         if any(one is student for one in teachers.values()):
             raise ConfigError("Teacher and student are the same object: give the teacher as a second model.")
@@ -231,56 +153,6 @@ class DistillationTask(DetectionTask):
             for name, teacher in self.teachers.items()
         }
 
-    @torch.no_grad()
-    def look(self, batch: ImageBatch) -> Lesson:
-        """What the teachers say to images without labels, and the student's rows that answer for it.
-
-        Args:
-            batch: Images, normalised for the student; targets in it are not looked at.
-
-        Raises:
-            ConfigError: If nothing says which scores count (`looker`).
-        """
-        if self.looker is None:
-            raise ConfigError("This task has no looker, which says from which score on a teacher's detections count.")
-        batch = replace(batch, targets=None)
-        taught = self.teach(batch)
-        targets = self.looker.targets(next(iter(taught.values())), batch.image_sizes)
-        return Lesson(batch, targets, self._assign(batch, targets).scored(targets), taught)
-
-    def forward(
-        self,
-        batch: ImageBatch | None,
-        assignment: Assignment | None = None,
-        counts: StepCounts | None = None,
-        step: int = 0,
-        shares: bool = False,
-        taught: Mapping[str, DenseOutput] | None = None,
-        lesson: Lesson | None = None,
-    ) -> dict[str, Tensor]:
-        """Compute the losses and terms of a batch; see `DetectionTask.forward`.
-
-        Args:
-            batch: See `DetectionTask.forward`, also for all other arguments; None where all images are without labels.
-            assignment: See there.
-            counts: See there.
-            step: See there.
-            shares: See there; with `balance` also ``scale/TERM`` entries.
-            taught: Of `teach` for this batch, where several students share a teacher; None asks the teachers here.
-            lesson: Of `look`: images without labels; their losses are called ``unlabeled_...``.
-        """
-        losses: dict[str, Tensor] = {}
-        if batch is not None:
-            assignment = self.assign(batch) if assignment is None else assignment
-            counts = step_counts([assignment]) if counts is None else counts
-            if self.unlabeled is not None and not self.unlabeled.labeled_terms:
-                losses = super().forward(batch, assignment, counts, step)
-            else:
-                losses = self._labelled(batch, assignment, counts, step, shares, taught)
-        if lesson is not None:
-            losses |= self._lesson_losses(lesson, step)
-        return losses
-
     def _labelled(
         self,
         batch: ImageBatch,
@@ -291,6 +163,8 @@ class DistillationTask(DetectionTask):
         taught: Mapping[str, DenseOutput] | None,
     ) -> dict[str, Tensor]:
         """Losses and terms of images with labels; see `forward`."""
+        if self.unlabeled is not None and not self.unlabeled.labeled_terms:
+            return super()._labelled(batch, assignment, counts, step, shares, taught)
         taught = self.teach(batch) if taught is None else taught
         student = self._predict(batch)
         inputs = self._inputs(student, targets_of(batch), assignment, counts, taught)
@@ -344,10 +218,10 @@ class DistillationTask(DetectionTask):
         )
         return losses, terms
 
-    def _lesson_losses(self, lesson: Lesson, step: int) -> dict[str, Tensor]:
-        """Losses of images without labels, as far as they are wanted."""
-        wanted = self.unlabeled or Unlabeled()
-        counts = step_counts([lesson.assignment]) if lesson.counts is None else lesson.counts
+    def _lesson_parts(
+        self, lesson: Lesson, counts: StepCounts, step: int
+    ) -> tuple[DenseOutput, dict[str, Tensor], dict[str, Tensor]]:
+        """See `LessonTask._lesson_parts`."""
         student = self._predict(lesson.batch)
         inputs = self._inputs(student, lesson.targets, lesson.assignment, counts, lesson.taught)
         with full_precision(lesson.batch.images.device):
@@ -355,9 +229,7 @@ class DistillationTask(DetectionTask):
             if self.balance is not None:
                 scales = dict(zip(self.balance.names, self.balance.scale.unbind(), strict=True))
                 terms = {name: scales[name] * value for name, value in terms.items()}
-            chosen = (losses if wanted.targets else {}) | (terms if wanted.terms else {})
-            unused = 0 * student.cls_logits.sum() + 0 * student.box.sum()  # every weight has a gradient on every rank
-            return {losses_name(name): lesson.factor * value + unused for name, value in chosen.items()}
+        return student, losses, terms
 
     def begin(self, steps: int) -> None:
         """See `DetectionTask.begin`; terms may count for a share of the run."""
@@ -367,29 +239,3 @@ class DistillationTask(DetectionTask):
         """See `DetectionTask.after_step`."""
         if self.balance is not None:
             self.balance.update()
-
-
-def targets_of(batch: ImageBatch) -> Targets:
-    """The ground truths of a training batch.
-
-    Raises:
-        ConfigError: If the batch has none.
-    """
-    if batch.targets is None:
-        raise ConfigError("This batch has no targets: a task trains on batches of train_loader.")
-    return batch.targets
-
-
-def step_counts(assignments: Sequence[Assignment]) -> StepCounts:
-    """Normalisers of a whole optimizer step: mean over its micro-batches and over all ranks."""
-    return reduce_counts([StepCounts.local(assignment) for assignment in assignments])
-
-
-def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
-    """Sum of the losses, without the notes beside them (shares, scales)."""
-    return torch.stack([value for name, value in losses.items() if not name.startswith(NOTES)]).sum()
-
-
-def full_precision(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Losses are float32 whatever the networks run in."""
-    return torch.autocast(device_type=device.type, enabled=False)

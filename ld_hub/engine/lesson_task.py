@@ -1,0 +1,113 @@
+"""Training with images that have no labels: what a teacher finds on them is their ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ld_hub.engine.detection_task import DetectionTask, full_precision, step_counts
+from ld_hub.engine.lessons import Lesson, Looker, losses_name
+from ld_hub.errors import ConfigError
+from ld_hub.models.detector import DenseDetector
+from ld_hub.structures import Assignment, DenseOutput, ImageBatch, StepCounts, Unlabeled
+
+
+class LessonTask(DetectionTask):
+    """Training of a student by the ground truth, and by scored targets where there is none.
+
+    Args:
+        student: The detector to be trained.
+        unlabeled: How images without labels take part, if there are any.
+
+    Attributes:
+        looker: Makes targets for images without labels; set by the trainer, which knows the thresholds.
+    """
+
+    def __init__(self, student: DenseDetector, unlabeled: Unlabeled | None = None) -> None:
+        super().__init__(student)
+        self.unlabeled = unlabeled
+        self.looker: Looker | None = None
+
+    def teach(self, batch: ImageBatch) -> dict[str, DenseOutput]:
+        """Each teacher's predictions, by its name, for a batch that was normalised for the student."""
+        return {}
+
+    @torch.no_grad()
+    def look(self, batch: ImageBatch) -> Lesson:
+        """What the teachers say to images without labels, and the student's rows that answer for it.
+
+        Args:
+            batch: Images, normalised for the student; targets in it are not looked at.
+
+        Raises:
+            ConfigError: If nothing says which scores count (`looker`).
+        """
+        if self.looker is None:
+            raise ConfigError("This task has no looker, which says from which score on a teacher's detections count.")
+        batch = replace(batch, targets=None)
+        taught = self.teach(batch)
+        targets = self.looker.targets(next(iter(taught.values())), batch.image_sizes)
+        return Lesson(batch, targets, self._assign(batch, targets).scored(targets), taught)
+
+    def forward(
+        self,
+        batch: ImageBatch | None,
+        assignment: Assignment | None = None,
+        counts: StepCounts | None = None,
+        step: int = 0,
+        shares: bool = False,
+        taught: Mapping[str, DenseOutput] | None = None,
+        lesson: Lesson | None = None,
+    ) -> dict[str, Tensor]:
+        """Compute the losses and terms of a batch; see `DetectionTask.forward`.
+
+        Args:
+            batch: See `DetectionTask.forward`, also for all other arguments; None where all images are without labels.
+            assignment: See there.
+            counts: See there.
+            step: See there.
+            shares: See there; with `balance` also ``scale/TERM`` entries.
+            taught: Of `teach` for this batch, where several students share a teacher; None asks the teachers here.
+            lesson: Of `look`: images without labels; their losses are called ``unlabeled_...``.
+        """
+        losses: dict[str, Tensor] = {}
+        if batch is not None:
+            assignment = self.assign(batch) if assignment is None else assignment
+            counts = step_counts([assignment]) if counts is None else counts
+            losses = self._labelled(batch, assignment, counts, step, shares, taught)
+        if lesson is not None:
+            losses |= self._unlabelled(lesson, step)
+        return losses
+
+    def _labelled(
+        self,
+        batch: ImageBatch,
+        assignment: Assignment,
+        counts: StepCounts,
+        step: int,
+        shares: bool,
+        taught: Mapping[str, DenseOutput] | None,
+    ) -> dict[str, Tensor]:
+        """Losses of images with labels; see `forward`."""
+        return super().forward(batch, assignment, counts, step)
+
+    def _unlabelled(self, lesson: Lesson, step: int) -> dict[str, Tensor]:
+        """Losses of images without labels, as far as they are wanted."""
+        wanted = self.unlabeled or Unlabeled()
+        counts = step_counts([lesson.assignment]) if lesson.counts is None else lesson.counts
+        student, losses, terms = self._lesson_parts(lesson, counts, step)
+        with full_precision(lesson.batch.images.device):
+            chosen = (losses if wanted.targets else {}) | (terms if wanted.terms else {})
+            unused = 0 * student.cls_logits.sum() + 0 * student.box.sum()  # every weight has a gradient on every rank
+            return {losses_name(name): lesson.factor * value + unused for name, value in chosen.items()}
+
+    def _lesson_parts(
+        self, lesson: Lesson, counts: StepCounts, step: int
+    ) -> tuple[DenseOutput, dict[str, Tensor], dict[str, Tensor]]:
+        """The student's predictions on images without labels, losses against scored targets, and terms."""
+        student: DenseOutput = self.model(lesson.batch.images)
+        with full_precision(lesson.batch.images.device):
+            return student, self.detection_losses(student, lesson.targets, lesson.assignment, counts), {}
