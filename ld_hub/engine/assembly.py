@@ -5,11 +5,59 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ld_hub.distillation import Committee, Distiller, make_teaching, recipe_of
+from ld_hub.distillation import Committee, Distiller, Recipe, get_recipe, make_teaching, recipe_of
+from ld_hub.engine.asking import Teacher
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.feature_teacher import FeatureTeacher, create_feature_teacher
+from ld_hub.registry import FEATURE_RECIPE
 from ld_hub.structures import Teaching, Unlabeled
+
+
+def gather(
+    student: DenseDetector,
+    teacher: DenseDetector | Mapping[str, DenseDetector] | None,
+    encoder: FeatureTeacher | str | None,
+) -> Teacher | Mapping[str, Teacher]:
+    """All teachers of a student, the image encoder last.
+
+    Args:
+        student: The detector to be trained.
+        teacher: A trained detector, or several by name; None where there is none.
+        encoder: An image encoder, or its name in timm, whose weights are fetched once; None where there is none.
+
+    Raises:
+        ConfigError: If there is neither; whatever `create_feature_teacher` raises.
+    """
+    if encoder is None:
+        if teacher is None:
+            raise ConfigError("Nobody teaches: give a teacher, a feature_teacher, or both.")
+        return teacher
+    if isinstance(encoder, str):
+        encoder = create_feature_teacher(encoder, in_chans=student.data_config.channels)
+    if teacher is None:
+        return encoder
+    teachers = teacher if isinstance(teacher, Mapping) else {teacher.name: teacher}
+    return {**teachers, encoder.name: encoder}
+
+
+def without_boxes(teaching: Teaching) -> Teaching:
+    """A teaching where no teacher finds boxes: images without labels have no targets then, and its terms act on them.
+
+    Raises:
+        ConfigError: If something is asked for that needs boxes.
+    """
+    wanted = teaching.unlabeled
+    if wanted is None:
+        return teaching
+    for name, usual in {"threshold": None, "unsure": None, "per_class": False, "regions": "targets"}.items():
+        if getattr(wanted, name) != usual:
+            raise ConfigError(
+                f"unlabeled_{name} is {getattr(wanted, name)!r}, which is about a teacher's detections; a feature "
+                "teacher alone has none. Leave it out, or give a detector as a teacher beside it."
+            )
+    return replace(teaching, unlabeled=replace(wanted, targets=False))
 
 
 def settle(teaching: Teaching | None, given: Teaching, *, unlabeled: bool) -> Teaching:
@@ -34,14 +82,12 @@ def settle(teaching: Teaching | None, given: Teaching, *, unlabeled: bool) -> Te
     return teaching
 
 
-def make_task(
-    student: DenseDetector, teacher: DenseDetector | Mapping[str, DenseDetector], teaching: Teaching
-) -> DistillationTask:
+def make_task(student: DenseDetector, teacher: Teacher | Mapping[str, Teacher], teaching: Teaching) -> DistillationTask:
     """The task of a student, whose losses become those of the teaching's code base, if it follows one.
 
     Args:
         student: The detector to be trained.
-        teacher: A trained detector, or several by name.
+        teacher: Of `gather`.
         teaching: What is taught.
 
     Raises:
@@ -61,11 +107,11 @@ def make_task(
     )
 
 
-def make_distiller(teacher: DenseDetector | Mapping[str, DenseDetector], teaching: Teaching) -> Distiller | Committee:
+def make_distiller(teacher: Teacher | Mapping[str, Teacher], teaching: Teaching) -> Distiller | Committee:
     """The terms of a teaching, for one teacher or for several.
 
     Args:
-        teacher: A trained detector, or several by name.
+        teacher: Of `gather`.
         teaching: What is taught.
 
     Raises:
@@ -76,10 +122,21 @@ def make_distiller(teacher: DenseDetector | Mapping[str, DenseDetector], teachin
         if teaching.teacher_weights:
             raise ConfigError("teacher_weights are for several teachers: teacher={'a': ..., 'b': ...}.")
         return Distiller(recipe, teacher_scale=scale, class_map=teaching.class_map)
-    known = {name for one in teacher.values() for name in one.label_names}
+    known = {name for one in teacher.values() if isinstance(one, DenseDetector) for name in one.label_names}
     distillers = {}
     for name, one in teacher.items():
+        if isinstance(one, FeatureTeacher):
+            distillers[name] = Distiller(_feature_recipe(teaching), teacher_scale=scale)
+            continue
         # an entry that no teacher has stays, for the first one's distiller to refuse
         own = {m: t for m, t in teaching.class_map.items() if t in one.label_names or t not in known}
         distillers[name] = Distiller(recipe, teacher_scale=scale, class_map=own)
     return Committee(distillers, teaching.teacher_weights)
+
+
+def _feature_recipe(teaching: Teaching) -> Recipe:
+    """What an image encoder teaches beside a detector."""
+    encoder = teaching.feature_teacher
+    if encoder is None or not encoder.terms:
+        return get_recipe(FEATURE_RECIPE)
+    return Recipe.from_dict({"name": FEATURE_RECIPE, "terms": encoder.terms})

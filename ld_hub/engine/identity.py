@@ -17,6 +17,7 @@ from ld_hub.checked import Scalar, Source, read_fields
 from ld_hub.data import DetectionSet
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.feature_teacher import FeatureTeacher
 from ld_hub.preprocessing import DataConfig
 from ld_hub.structures import Teaching
 
@@ -37,6 +38,12 @@ class TeacherIdentity:
     name: str
     config: Mapping[str, Scalar]
     weights_sha256: str
+
+    @classmethod
+    def of(cls, teacher: DenseDetector | FeatureTeacher) -> TeacherIdentity:
+        """Of a teacher; an image encoder is what its name says."""
+        config = asdict(teacher.config) if isinstance(teacher, DenseDetector) else {}
+        return cls(teacher.name, config, weights_digest(teacher))
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Identity:
         cls,
         model: DenseDetector,
         dataset: DetectionSet,
-        teachers: Sequence[DenseDetector] = (),
+        teachers: Sequence[DenseDetector | FeatureTeacher] = (),
         teaching: Teaching | None = None,
         unlabeled: DetectionSet | None = None,
     ) -> Identity:
@@ -89,7 +96,7 @@ class Identity:
             train_images=len(dataset),
             unlabeled_images=0 if unlabeled is None else len(unlabeled),
             unlabeled_sha256=None if unlabeled is None else names_digest(unlabeled),
-            teachers=tuple(TeacherIdentity(one.name, asdict(one.config), weights_digest(one)) for one in teachers),
+            teachers=tuple(map(TeacherIdentity.of, teachers)),
             # the same weights may be of a later commit
             teaching=None if teaching is None else replace(teaching, origins={}),
         )

@@ -8,11 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ld_hub.engine.asking import Said
 from ld_hub.engine.detection_task import DetectionTask, full_precision, step_counts
 from ld_hub.engine.lessons import Lesson, Looker, losses_name
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
-from ld_hub.structures import Assignment, DenseOutput, ImageBatch, StepCounts, Unlabeled
+from ld_hub.structures import Assignment, DenseOutput, ImageBatch, ScoredTargets, StepCounts, Unlabeled
 
 
 class LessonTask(DetectionTask):
@@ -23,7 +24,8 @@ class LessonTask(DetectionTask):
         unlabeled: How images without labels take part, if there are any.
 
     Attributes:
-        looker: Makes targets for images without labels; set by the trainer, which knows the thresholds.
+        looker: Makes targets for images without labels; set by the trainer, which knows the thresholds. None where no
+            teacher finds boxes.
     """
 
     def __init__(self, student: DenseDetector, unlabeled: Unlabeled | None = None) -> None:
@@ -31,8 +33,8 @@ class LessonTask(DetectionTask):
         self.unlabeled = unlabeled
         self.looker: Looker | None = None
 
-    def teach(self, batch: ImageBatch) -> dict[str, DenseOutput]:
-        """Each teacher's predictions, by its name, for a batch that was normalised for the student."""
+    def teach(self, batch: ImageBatch) -> dict[str, Said]:
+        """What each teacher says, by its name, to a batch that was normalised for the student."""
         return {}
 
     @torch.no_grad()
@@ -45,11 +47,15 @@ class LessonTask(DetectionTask):
         Raises:
             ConfigError: If nothing says which scores count (`looker`).
         """
-        if self.looker is None:
+        if self.looker is None and (self.unlabeled or Unlabeled()).targets:
             raise ConfigError("This task has no looker, which says from which score on a teacher's detections count.")
         batch = replace(batch, targets=None)
         taught = self.teach(batch)
-        targets = self.looker.targets(next(iter(taught.values())), batch.image_sizes)
+        if self.looker is None:
+            targets = ScoredTargets.none(batch.image_sizes)
+        else:
+            found = next(said for said in taught.values() if isinstance(said, DenseOutput))
+            targets = self.looker.targets(found, batch.image_sizes)
         return Lesson(batch, targets, self._assign(batch, targets).scored(targets), taught)
 
     def forward(
@@ -59,7 +65,7 @@ class LessonTask(DetectionTask):
         counts: StepCounts | None = None,
         step: int = 0,
         shares: bool = False,
-        taught: Mapping[str, DenseOutput] | None = None,
+        taught: Mapping[str, Said] | None = None,
         lesson: Lesson | None = None,
     ) -> dict[str, Tensor]:
         """Compute the losses and terms of a batch; see `DetectionTask.forward`.
@@ -89,7 +95,7 @@ class LessonTask(DetectionTask):
         counts: StepCounts,
         step: int,
         shares: bool,
-        taught: Mapping[str, DenseOutput] | None,
+        taught: Mapping[str, Said] | None,
     ) -> dict[str, Tensor]:
         """Losses of images with labels; see `forward`."""
         return super().forward(batch, assignment, counts, step)

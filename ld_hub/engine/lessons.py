@@ -17,7 +17,7 @@ from torch import Tensor
 from ld_hub.data import DetectionSet
 from ld_hub.distillation.correspondence import as_seen, common_classes
 from ld_hub.distillation.scored_targets import Thresholds, scored_targets
-from ld_hub.engine.asking import ask
+from ld_hub.engine.asking import Said, ask
 from ld_hub.engine.evaluate import batches_of, gathered
 from ld_hub.errors import ConfigError
 from ld_hub.evaluation.best_f1 import best_f1_scores
@@ -38,9 +38,9 @@ class Lesson:
 
     Attributes:
         batch: The images; no targets.
-        targets: The first teacher's detections.
+        targets: The first detector's detections; no boxes where only image encoders teach.
         assignment: Of the student's rows to them, weighted by scores.
-        taught: Each teacher's predictions, by its name.
+        taught: What each teacher says, by its name.
         counts: Normalisers of such images in the whole optimizer step; None takes this batch over all ranks.
         factor: Of their losses.
     """
@@ -48,7 +48,7 @@ class Lesson:
     batch: ImageBatch
     targets: ScoredTargets
     assignment: Assignment
-    taught: Mapping[str, DenseOutput]
+    taught: Mapping[str, Said]
     counts: StepCounts | None = None
     factor: float = 1.0
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from ld_hub.data import DetectionSet
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
-from ld_hub.engine.assembly import make_task, settle
+from ld_hub.engine.assembly import gather, make_task, settle, without_boxes
 from ld_hub.engine.balance import SHARE
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.detection_task import DetectionTask
@@ -30,6 +30,8 @@ from ld_hub.errors import DataError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.feature_teacher import FeatureTeacher
+from ld_hub.registry import FEATURE_RECIPE
 from ld_hub.structures import Balance, Teaching, Unlabeled
 
 
@@ -267,7 +269,11 @@ class DistillationTrainer(Trainer):
     Args:
         student: Detector of the data's classes.
         teacher: Trained detector, or several by name. Classes correspond by name; terms on classes need a common one.
-        recipe: Registered name (`list_recipes`) or recipe; the same for all teachers.
+            None where a feature teacher teaches alone.
+        recipe: Registered name (`list_recipes`) or recipe; the same for all teachers. ``"ld"`` where not given, and
+            ``"cosine"`` for a feature teacher alone.
+        feature_teacher: An image encoder that teaches features: a name in timm, or a `FeatureTeacher`. Beside a
+            teacher it teaches by the recipe ``"cosine"``, with a weight in `teacher_weights` under its name.
         teaching: All that the arguments from here to `teacher_weights` say, in one; they are left out then.
         reference: ``"ld"`` or ``"bckd"`` for the published computation of that code base in every loss; None for
             the sound default, which does not depend on how a batch is split.
@@ -293,9 +299,10 @@ class DistillationTrainer(Trainer):
     def __init__(
         self,
         student: DenseDetector,
-        teacher: DenseDetector | Mapping[str, DenseDetector],
-        recipe: str | Recipe = "ld",
+        teacher: DenseDetector | Mapping[str, DenseDetector] | None = None,
+        recipe: str | Recipe | None = None,
         *,
+        feature_teacher: FeatureTeacher | str | None = None,
         teaching: Teaching | None = None,
         reference: str | None = None,
         individual_ld: bool = False,
@@ -312,7 +319,7 @@ class DistillationTrainer(Trainer):
         attachments: Mapping[str, str] | None = None,
     ) -> None:
         given = make_teaching(
-            recipe,
+            recipe or (FEATURE_RECIPE if teacher is None and teaching is None else "ld"),
             reference=reference,
             individual_ld=individual_ld,
             balance=balance,
@@ -322,10 +329,11 @@ class DistillationTrainer(Trainer):
             unlabeled=unlabeled,
         )
         teaching = settle(teaching, given, unlabeled=unlabeled_dataset is not None)
+        teaching = without_boxes(teaching) if teacher is None else teaching
         known = eval_dataset if train_dataset is None else train_dataset
         if known is not None:
             fit_labels(student, known)
-        task = make_task(student, teacher, teaching)
+        task = make_task(student, gather(student, teacher, feature_teacher), teaching)
         if train_dataset is None and teaching.unlabeled is not None:
             config = replace(config or TrainConfig(), batch_size=teaching.unlabeled.batch)
         super().__init__(
@@ -347,17 +355,19 @@ class DistillationTrainer(Trainer):
         if self.task.balance is not None:
             shares = ", ".join(f"{name} {share:g}" for name, share in self.task.distiller.shares(SHARE).items())
             parts.append(f"Balance: weights as the gradients say, as shares of the detection loss's: {shares}.")
-        if self.task.looker is not None and self.unlabeled_dataset is not None:
-            parts.append(self.task.looker.describe(len(self.unlabeled_dataset)))
+        if self.unlabeled_dataset is not None:
+            images, looker = len(self.unlabeled_dataset), self.task.looker
+            said = f"{images} images without labels. A feature teacher finds no boxes: only its terms act on them."
+            parts.append(said if looker is None else looker.describe(images))
             parts += filter(None, [describe_parts(self.task.unlabeled or Unlabeled())])
         return "\n\n".join([*parts, *self.task.remarks])
 
     def _prepare(self, accelerator: Accelerator) -> None:
         """Find out which scores count on images without labels."""
         wanted = self.task.unlabeled
-        if wanted is None:
+        if wanted is None or not self.task.detectors:
             return
-        name, teacher = next(iter(self.task.teachers.items()))
+        name, teacher = next(iter(self.task.detectors.items()))
         teacher.to(accelerator.device)
         scale, class_map = self.task.distillers[name].teacher_scale, self.task.distillers[name].class_map
         looker = Looker(teacher, self.model, default_thresholds(self.model), scale, class_map)

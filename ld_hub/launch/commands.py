@@ -22,6 +22,7 @@ from ld_hub.launch.arguments import (
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
 from ld_hub.launch.recipe_files import find_recipe, recipe_flags
 from ld_hub.models.names import find, require_model, split_tag
+from ld_hub.registry import FEATURE_RECIPE
 
 if TYPE_CHECKING:
     from ld_hub.distillation import Recipe
@@ -71,6 +72,7 @@ DISTILL = Command(
   ... --recipe mine.yaml --balance gradient   a recipe of your own, balanced
   ... --teacher runs/a/model,runs/b/model     two teachers
   ... --data mine/ --unlabeled photos/        few labels, and many photographs
+  ... --feature_teacher convnext_tiny         an image encoder teaches, too
   ... --config arguments.yaml --resume        flags from a file that a run wrote""",
     more={"recipe": f"Registered: {', '.join(catalog.recipes())}; `ld-hub recipes` says what they are."},
 )
@@ -117,7 +119,7 @@ def distill(argv: Sequence[str]) -> int:
     from ld_hub.engine.checkpoint import RunDirectory
     from ld_hub.engine.trainer import DistillationTrainer
     from ld_hub.launch.start import build_model, load_images, load_parts, require_known, skeleton, structure_of
-    from ld_hub.launch.teachers import Pupil, TeacherWanted, find_teacher, train_teacher
+    from ld_hub.launch.teachers import Pupil, TeacherWanted, find_feature_teacher, find_teacher, train_teacher
 
     flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
     names = _teacher_names(typed.teacher, flags)
@@ -134,13 +136,14 @@ def distill(argv: Sequence[str]) -> int:
         shape = structure_of(structure)
         pupil = Pupil(skeleton(parsed.name, label_names=known.label_names, **shape), recipe, known)
         found = [find_teacher(one, pupil) for one in wanted]
-    teachers = _by_name(found)
+    teachers, encoder = _by_name(found), find_feature_teacher(flags)
     _seed(config)
     resuming = RunDirectory(config.output_dir).resumes(config.resume)
     student = build_model(parsed.name, structure, known, _say, resuming=resuming)
     trainer = DistillationTrainer(
         student,
-        found[0] if len(found) == 1 else teachers,
+        found[0] if len(found) == 1 else teachers or None,
+        feature_teacher=encoder,
         teaching=_teaching(recipe, flags, list(teachers), without.wanted(config.batch_size)),
         unlabeled_dataset=images,
         train_dataset=training,
@@ -175,7 +178,8 @@ class TypedDistillation:
     Attributes:
         parsed: Its flags.
         recipe: Name or file of the recipe.
-        teacher: Name or directory of the teacher; several are separated by commas.
+        teacher: Name or directory of the teacher; several are separated by commas. The empty string where an image
+            encoder teaches alone.
         family: Of the student.
     """
 
@@ -205,9 +209,12 @@ class TypedDistillation:
         require_start(self.parsed)
         self.parsed.of(UnlabeledArguments).require()
         flags.classes()
+        flags.require_teachers(self.teacher)
         for name in _teacher_names(self.teacher, flags):
             require_model(name)
-        _require_files(teacher_checkpoint=flags.teacher_checkpoint)
+        _require_files(
+            teacher_checkpoint=flags.teacher_checkpoint, feature_teacher_checkpoint=flags.feature_teacher_checkpoint
+        )
 
 
 def parse_distill(argv: Sequence[str]) -> TypedDistillation:
@@ -222,11 +229,15 @@ def parse_distill(argv: Sequence[str]) -> TypedDistillation:
     first = parse(DISTILL, argv, any_terms=True)
     entry = find(split_tag(first.name)[0])
     distilled, flags = entry.distilled, first.of(DistillArguments)
-    if flags.recipe is None and distilled is None:
+    alone = flags.teacher is None and distilled is None and flags.feature_teacher is not None
+    if flags.recipe is None and distilled is None and not alone:
         raise ConfigError(f"'{first.name}' is no distilled name: say how to distil, e.g. --recipe vlr.")
-    if flags.teacher is None and distilled is None:
-        raise ConfigError(f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR.")
-    recipe = flags.recipe or (distilled.recipe if distilled else "")
+    if flags.teacher is None and distilled is None and not alone:
+        raise ConfigError(
+            f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR, or an image "
+            "encoder, --feature_teacher TIMM_NAME."
+        )
+    recipe = flags.recipe or (distilled.recipe if distilled else FEATURE_RECIPE)
     teacher = flags.teacher or (distilled.teacher if distilled else "")
     parsed = parse(DISTILL, argv, recipe_flags(recipe, entry.family, flags.reference))
     return TypedDistillation(parsed, recipe, teacher, entry.family)
@@ -254,7 +265,7 @@ def _require_files(**flags: str | None) -> None:
 
 
 def _teacher_names(given: str, flags: DistillArguments) -> list[str]:
-    names = [given] if Path(given).is_dir() else [name.strip() for name in given.split(",") if name.strip()]
+    names = [given] if given and Path(given).is_dir() else [name.strip() for name in given.split(",") if name.strip()]
     if len(names) > 1 and (flags.train_teacher or flags.teacher_checkpoint is not None):
         flag = "--train_teacher" if flags.train_teacher else "--teacher_checkpoint"
         raise ConfigError(f"{flag} is for a single teacher; --teacher names {len(names)}: {', '.join(names)}.")

@@ -35,11 +35,10 @@ class Use(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A map that a timm model gives: after which module, its stride in px, and its channels."""
+    """A map that a timm model gives: after which module, and its stride in px."""
 
     module: str
     reduction: int
-    channels: int
 
 
 @lru_cache(maxsize=64)
@@ -57,7 +56,7 @@ def stages_of(full_name: str, use: Use) -> tuple[Stage, ...]:
         try:
             with torch.device(device):
                 stages = timm.create_model(full_name, features_only=True).feature_info.get_dicts()
-            return tuple(Stage(stage["module"], stage["reduction"], stage["num_chs"]) for stage in stages)
+            return tuple(Stage(stage["module"], stage["reduction"]) for stage in stages)
         except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
             reason = f"{type(error).__name__}: {error}"
     raise ConfigError(f"{use.what} '{full_name}' cannot give features ({reason}). {use.fitting}")

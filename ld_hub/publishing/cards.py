@@ -7,7 +7,7 @@ figures of others stand apart, with their source.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ def recipe_section(teaching: Teaching | None, note: str = "") -> str:
     if teaching is None or not teaching.terms:
         return ""
     rows = []
-    for name, term in teaching.terms.items():
+    for name, term in _terms(teaching).items():
         first = [_cell(key, term.get(key)) for key in _TERM_COLUMNS]
         others = [f"{key}={_value(value)}" for key, value in term.items() if _telling(key, value)]
         rows.append([code(name), *first, escape(", ".join(others))])
@@ -147,6 +147,13 @@ def recipe_section(teaching: Teaching | None, note: str = "") -> str:
     summary = f"{code(teaching.recipe)}: {escape(teaching.summary)}".rstrip(": ")
     parts = ["## Recipe", f"{summary}. {note}".strip(), table(head, rows)]
     return "\n\n".join([*parts, *([f"Options: {escape(', '.join(options))}."] if options else [])])
+
+
+def _terms(teaching: Teaching) -> dict[str, Mapping[str, Any]]:
+    """All terms by name; those of an image encoder beside a detector have its name behind theirs."""
+    encoder = teaching.feature_teacher
+    beside = {} if encoder is None else {f"{name}@{encoder.name}": term for name, term in encoder.terms.items()}
+    return {**teaching.terms, **beside}
 
 
 def size_section(model: Any, speed: str = "") -> str:
@@ -178,7 +185,7 @@ def citation_section(model: Any, teaching: Teaching | None, paper: str = "") -> 
         paper: Address of the paper, where the method has none.
     """
     method = paper if teaching is None else teaching.paper or paper
-    terms = [] if teaching is None else papers_of_terms(str(term.get("kind")) for term in teaching.terms.values())
+    terms = [] if teaching is None else papers_of_terms(str(term.get("kind")) for term in _terms(teaching).values())
     entries = bibtex([method, *terms, *(each.arxiv for each in model.papers)])
     return f"## Citation\n\n{fence(entries, 'bibtex')}" if entries else ""
 
@@ -214,12 +221,14 @@ def _lead(model: Any, run: Run) -> str:
     if teaching is None or not teaching.teachers:
         return sentence
     typed = run.arguments.teacher if len(teaching.teachers) == 1 else None
-    sources = [f"hf-hub:{teaching.origins[name]}" if name in teaching.origins else typed for name in teaching.teachers]
-    pairs = zip(teaching.teachers, sources, strict=True)
-    names = ", ".join(_named(name, from_hub(source)) for name, source in pairs)
-    known = ", ".join(code(digits) for digits in run.teacher_hashes)
+    sources = {name: f"hf-hub:{origin}" for name, origin in teaching.origins.items()}
+    named = {name: _named(name, from_hub(sources.get(name, typed))) for name in teaching.teachers}
+    encoder = teaching.feature_teacher
+    if encoder is not None:
+        named[encoder.name] = f"the features of the image encoder {named[encoder.name]}"
+    known = ", ".join(code(digits) for digits in run.teacher_hashes or (encoder and (encoder.weights_sha256,)) or ())
     hashes = f" Sha256 of the teacher's tensors: {known}." if known else ""
-    return f"{sentence} Distilled from {names} by the recipe {code(teaching.recipe)}.{hashes}"
+    return f"{sentence} Distilled from {', '.join(named.values())} by the recipe {code(teaching.recipe)}.{hashes}"
 
 
 def _named(name: str, hub: tuple[str, str] | None) -> str:

@@ -11,7 +11,8 @@ from ld_hub.errors import CheckpointError, ConfigError
 
 Balance: TypeAlias = Literal["none", "gradient"]
 _IN_FILES = {"recipe": "name", "teachers": "teacher", "origins": "teacher_origin"}  # what files call some fields
-_OPTIONS = ("teachers", "origins", "balance", "teacher_scale", "class_map", "teacher_weights", "unlabeled")
+_OPTIONS = ("teachers", "origins", "balance", "teacher_scale", "class_map", "teacher_weights", "unlabeled",
+            "feature_teacher")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,22 @@ class Unlabeled:
 
 
 @dataclass(frozen=True)
+class FeatureTeaching:
+    """An image encoder that teaches features.
+
+    Attributes:
+        name: Of the encoder, in timm where it is from there, with its tag.
+        weights_sha256: First digits of the hash of its tensors.
+        terms: What it teaches beside a detector, whose recipe is another: fields of each term by its name, with its
+            ``kind``. Empty where it teaches alone, by the teaching's recipe.
+    """
+
+    name: str = ""
+    weights_sha256: str = ""
+    terms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Teaching:
     """What is distilled, by whom, and with which options: plain values, that need no term to be known.
 
@@ -90,7 +107,7 @@ class Teaching:
         family: Family of detectors whose published settings the terms have.
         paper: Address of the recipe's paper.
         terms: Fields of each term by its name, with its ``kind``.
-        teachers: Names of the teachers' models.
+        teachers: Names of the teachers' models, the image encoder's last.
         origins: ``org/name@commit`` by name, of those that came from the Hub.
         individual_ld: Whether loss_bbox and loss_dfl are left to the teacher (LD paper, supplement, Table 1).
         balance: ``"gradient"`` scales each term so that its gradient is a set share of the detection loss's, whatever
@@ -99,6 +116,7 @@ class Teaching:
         class_map: The teacher's name of classes that the student calls otherwise.
         teacher_weights: Of several teachers: factor of each one's terms, by the name that it was given under.
         unlabeled: How images without labels take part; None where there are none.
+        feature_teacher: The image encoder among the teachers; None where there is none.
     """
 
     recipe: str = "custom"
@@ -115,6 +133,12 @@ class Teaching:
     class_map: Mapping[str, str] = field(default_factory=dict)
     teacher_weights: Mapping[str, float] = field(default_factory=dict)
     unlabeled: Unlabeled | None = None
+    feature_teacher: FeatureTeaching | None = None
+
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """Names of the teachers that find boxes."""
+        return self.teachers if self.feature_teacher is None else self.teachers[:-1]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values as config.json has them; a single teacher stands there as a text, and options where given."""
