@@ -139,7 +139,7 @@ def cells(channels: Sequence[Sequence[Sequence[float]]]) -> list[Numbers]:
 
 
 def seen(cross_head: CrossHead, term: Term[Any], inputs: TermInputs) -> TermInputs:
-    """A batch as a term sees it (`Distiller.seen`), the student's maps being adapted and re-standardised number by number."""
+    """A batch as a term sees it (`Distiller.seen`), the student's maps being moved number by number."""
     over = term.config.crossing
     if over is None:
         return inputs
@@ -150,7 +150,7 @@ def seen(cross_head: CrossHead, term: Term[Any], inputs: TermInputs) -> TermInpu
     for mine, theirs in zip(inputs.student.towers or (), inputs.teacher.towers or (), strict=True):
         size = mine[0].shape[2] * mine[0].shape[3]
         inside = [[p for p in range(size) if over == "batch" or image[start + p]] for image in valid]
-        weights = [adapters[branch].weight.tolist() if adapters else None for branch in ("cls", "box")]
+        weights = [adapters[branch].get_parameter("weight").tolist() if adapters else None for branch in ("cls", "box")]
         moved = [_moved(*maps, inside, over) for maps in zip(mine, theirs, weights, strict=True)]
         towers.append((moved[0], moved[1]))
         start += size

@@ -112,11 +112,11 @@ class DistillationTask(LessonTask):
 
     def _require_box_terms(self) -> None:
         recipes = [distiller.recipe for distiller in self.distillers.values()]
-        kinds = [term.kind for recipe in recipes for term in recipe.terms.values()]
+        kinds = [term.kind for recipe in recipes for term in recipe.terms.values() if term.crossing is None]
         if not any(kind.startswith("box_") for kind in kinds):
             raise ConfigError(
-                f"individual_ld replaces {' and '.join(BOX_LOSSES)} by a distillation term on boxes, but the recipe "
-                f"'{recipes[0].name}' has none ({', '.join(recipes[0].terms)}): use 'ld' or 'vlr'."
+                f"individual_ld replaces {' and '.join(BOX_LOSSES)} by a distillation term on boxes, but recipe "
+                f"'{recipes[0].name}' has none on the student's own head ({', '.join(recipes[0].terms)}): 'ld'/'vlr'."
             )
 
     @property

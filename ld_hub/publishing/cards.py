@@ -185,7 +185,7 @@ def citation_section(model: Any, teaching: Teaching | None, paper: str = "") -> 
         paper: Address of the paper, where the method has none.
     """
     method = paper if teaching is None else teaching.paper or paper
-    terms = [] if teaching is None else papers_of_terms(str(term.get("kind")) for term in _terms(teaching).values())
+    terms = [] if teaching is None else papers_of_terms(_terms(teaching).values())
     entries = bibtex([method, *terms, *(each.arxiv for each in model.papers)])
     return f"## Citation\n\n{fence(entries, 'bibtex')}" if entries else ""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from ld_hub.distillation import TERMS
+from ld_hub.distillation.methods import crosskd
 from ld_hub.papers import PAPERS
 
 
@@ -19,11 +20,14 @@ def bibtex(papers: Iterable[str]) -> str:
     return "\n\n".join(PAPERS[number].bibtex() for number in numbers if number in PAPERS)
 
 
-def papers_of_terms(kinds: Iterable[str]) -> list[str]:
-    """Where terms come from: numbers on arXiv.
+def papers_of_terms(terms: Iterable[Mapping[str, object]]) -> list[str]:
+    """Where terms come from, and the way through the teacher's head that some take: numbers on arXiv.
 
     Args:
-        kinds: Of the terms; those that are not registered here are left out.
+        terms: Their fields, ``kind`` among them; kinds that are not registered here are left out.
     """
-    papers = [TERMS[kind].paper for kind in kinds if kind in TERMS]
+    terms = list(terms)
+    papers = [TERMS[kind].paper for term in terms if (kind := str(term.get("kind"))) in TERMS]
+    if any(term.get("via") == "cross_head" for term in terms):
+        papers.append(crosskd.PAPER)
     return [paper.arxiv for paper in papers if paper is not None]

@@ -6,6 +6,7 @@ import torch
 from ld_hub.cli.main import main
 from ld_hub.distillation import Distiller, TermInputs, get_recipe, list_recipes
 from ld_hub.distillation.needs import needs
+from ld_hub.engine.asking import head_of
 from ld_hub.models.factory import create_model
 from ld_hub.structures import Targets
 
@@ -50,7 +51,9 @@ def test_those_that_need_nothing_run_between_any_two(recipe: str) -> None:
     images, maps = torch.randn(1, 3, 64, 64), {kind: True for kind in distiller.needs}
     output = student(images, **maps)
     assignment = student.assigner(output.priors, truth, 2)
-    losses = distiller(TermInputs(output, teacher(images, **maps), assignment, truth))
+    taught = teacher(images, **maps)
+    inputs = TermInputs(output, taught, assignment, truth, teacher_head=head_of(teacher, taught.priors))
+    losses = distiller(inputs)
     assert all(0 < float(loss.detach()) < torch.inf for loss in losses.values()), losses
 
 

@@ -133,6 +133,7 @@ def inputs_of(
     *,
     same: bool = False,
     channels: int = CHANNELS,
+    width: int = WIDTH,
 ) -> TermInputs:
     """Two detectors on a batch.
 
@@ -144,9 +145,13 @@ def inputs_of(
         objects: Seed of the ground truths.
         same: The teacher is the student.
         channels: Of the student's pyramid.
+        width: Of the student's towers.
     """
     theirs = side(teacher, number, seed + 1)
     mine = fresh(theirs) if same else side(student, number, seed, channels)
+    if width != WIDTH:
+        narrow = tuple((a[:, :width].detach(), b[:, :width].detach()) for a, b in mine.towers or ())
+        mine = fresh(dataclasses.replace(mine, towers=narrow))
     inputs = build.term_inputs(mine, theirs, targets(number, objects))
     return dataclasses.replace(inputs, teacher_head=head(teacher, seed + 1))
 

@@ -1,8 +1,9 @@
-"""CrossKD on real detectors of all families: laws, and a second version step by step."""
+"""Terms through the teacher's head, on real detectors of all families: laws, and second versions step by step."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def batch(number: int = 2, empty: bool = False) -> ImageBatch:
 
 
 def task_of(student: DenseDetector, teacher: DenseDetector, recipe: str | Recipe = "crosskd") -> DistillationTask:
-    return DistillationTask(student, teacher, Distiller(recipe).double()).train()
+    return DistillationTask(student, teacher, Distiller(recipe)).double().train()
 
 
 def terms(losses: dict[str, Any]) -> dict[str, Any]:
@@ -176,9 +177,35 @@ def _giou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return _iou(a, b) - (hull - np.maximum(union, 1e-6)) / np.maximum(hull, 1e-6)
 
 
-def test_towers_of_other_widths_do_not_fit() -> None:
-    with pytest.raises(ConfigError, match=r"tower_channels is 8 .* 16 .*head_width=16"):
-        DistillationTask(detector("gfocal", 1, width=8), detector("gfocal", 2), Distiller("crosskd"))
+@pytest.mark.parametrize("recipe", ["crosskd", "crossld"])
+def test_towers_of_other_widths_are_adapted(recipe: str) -> None:
+    tasks = []
+    for seed in (1, 2):  # adapters begin the same, and leave the stream of random numbers as it was
+        torch.manual_seed(seed)
+        before = torch.random.get_rng_state()
+        tasks.append(Distiller(recipe))
+        remarks = tasks[-1].setup(
+            detector("gfocal", 1, width=8).spec, replace(detector("gfocal", 2).spec, name="teacher")
+        )
+        torch.manual_seed(seed)
+        assert torch.equal(torch.random.get_rng_state(), before)
+        assert "The head's towers have 8 channels and the teacher's 16: adapters are trained with them." in remarks
+    first, second = (task.state_dict() for task in tasks)
+    assert set(first) == {f"cross_head.adapters.{branch}.weight" for branch in ("cls", "box")}
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    task = task_of(detector("gfocal", 1, width=8), detector("gfocal", 2), recipe)
+    losses = terms(task(batch()))
+    assert all(loss.isfinite() and loss > 0 for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in task.distiller.parameters())
+    assert all(p.grad is None for p in task.teacher.parameters())
+
+
+def test_other_strides_do_not_fit() -> None:
+    student, teacher = detector("gfocal", 1), detector("gfocal", 2)
+    for recipe in ("crosskd", "crossld"):
+        with pytest.raises(ConfigError, match=r"strides is .*teacher_scale=1.*Recipes that fit this pair: .*'?bckd"):
+            DistillationTask(student, teacher, Distiller(recipe, teacher_scale=2))
 
 
 def test_heads_of_different_families_cross() -> None:
@@ -189,16 +216,14 @@ def test_heads_of_different_families_cross() -> None:
 
 def test_towers_without_a_convolution_before_the_tap_are_as_wide_as_the_pyramid() -> None:
     teacher = detector("gfocal", 2, width=16)
-    for family, depth, fits in (("fcos", 2, False), ("fcos", 3, True), ("gfocal", 1, False), ("gfocal", 2, True)):
+    for family, depth, wide in (("fcos", 2, False), ("fcos", 3, True), ("gfocal", 1, False), ("gfocal", 2, True)):
         student = detector(family, 1, width=16, depth=depth, fpn_channels=8)
         towers = student(batch().images, towers=True).towers
-        assert towers is not None and {m.shape[1] for pair in towers for m in pair} == {16 if fits else 8}
-        assert student.spec.tower_channels == (16 if fits else 8)
-        if fits:
-            assert all(loss > 0 for loss in terms(task_of(student, teacher)(batch())).values())
-        else:
-            with pytest.raises(ConfigError, match=r"tower_channels is 8 .*16.*fpn_channels"):
-                task_of(student, teacher)
+        assert towers is not None and {m.shape[1] for pair in towers for m in pair} == {16 if wide else 8}
+        assert student.spec.tower_channels == (16 if wide else 8)
+        task = task_of(student, teacher)
+        assert bool(task.distiller.cross_head.adapters) == (not wide)
+        assert all(loss > 0 for loss in terms(task(batch())).values())
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])

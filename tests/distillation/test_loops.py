@@ -11,8 +11,8 @@ from torch import nn
 
 from ld_hub.distillation import TERMS, Recipe, Term, TermConfig, plain
 from ld_hub.distillation.regions import RegionConfig
-from ld_hub.distillation.terms import WholeConfig
-from tests.distillation.sides import CHANNELS, KINDS, Kind, distiller_of, inputs_of, total
+from ld_hub.distillation.terms import PredictionConfig, WholeConfig
+from tests.distillation.sides import CHANNELS, KINDS, WIDTH, Kind, distiller_of, inputs_of, total
 
 GFOCAL = ("gfocal", False)
 SCHEDULE = {field.name for base in (TermConfig, RegionConfig) for field in dataclasses.fields(base)} - {"weight"}
@@ -39,6 +39,15 @@ def changes_of(config: TermConfig) -> list[dict[str, Any]]:
     return found
 
 
+def through_head(kind: str) -> TermConfig:
+    """A kind of term, through the teacher's head if it may look so."""
+    config = TERMS[kind].config_class()
+    return dataclasses.replace(config, via="cross_head") if isinstance(config, PredictionConfig) else config
+
+
+CROSSING = [config for config in map(through_head, TERMS) if config.crossing]
+
+
 def compare(config: TermConfig, kind: Kind, **spec: Any) -> bool:
     """Of a term between two detectors, with parameters far from the first ones; False if it does not fit them."""
     distiller = distiller_of(Recipe("x", {"x": config}), kind, kind, **spec)
@@ -48,11 +57,14 @@ def compare(config: TermConfig, kind: Kind, **spec: Any) -> bool:
     torch.manual_seed(0)
     for parameter in distiller.parameters():
         nn.init.normal_(parameter, std=0.3)
-    inputs = inputs_of(kind, kind, number=2, seed=5, objects=3, channels=spec.get("feature_channels", CHANNELS))
+    widths = {"channels": spec.get("feature_channels", CHANNELS), "width": spec.get("tower_channels", WIDTH)}
+    inputs = inputs_of(kind, kind, number=2, seed=5, objects=3, **widths)
     torch.manual_seed(1)
     found = total(distiller, inputs).item()
     torch.manual_seed(1)
-    expected = term.loops(plain.seen(distiller.cross_head, term, dataclasses.replace(inputs)))  # with regions found anew
+    expected = term.loops(
+        plain.seen(distiller.cross_head, term, dataclasses.replace(inputs))
+    )  # with regions found anew
     assert found == pytest.approx(expected, rel=1e-7)
     assert expected > 0
     return True
@@ -77,3 +89,9 @@ def test_each_field_means_the_same_to_both(kind: str, changes: dict[str, Any]) -
 @pytest.mark.parametrize("kind", [kind for kind in TERMS if "features" in TERMS[kind].needs])
 def test_narrow_students_are_adapted_alike(kind: str) -> None:
     assert compare(TERMS[kind].config_class(), GFOCAL, feature_channels=3)
+
+
+@pytest.mark.parametrize("detectors", [GFOCAL, ("atss", True)], ids=["bins", "plain"])
+@pytest.mark.parametrize("config", CROSSING, ids=lambda config: config.kind)
+def test_narrow_towers_are_adapted_alike(config: TermConfig, detectors: Kind) -> None:
+    assert compare(config, detectors, tower_channels=3) or detectors[1]

@@ -28,7 +28,7 @@ SPLIT = {1: [[0, 1, 2, 3]], 2: [[0, 2], [3, 1]], 4: [[2], [0], [3], [1]]}
 
 def detector(family: str, seed: int, channels: int) -> DenseDetector:
     torch.manual_seed(seed)
-    sizes = {"fpn_channels": channels, "head_width": 8, "head_depth": 3, "num_classes": 3, "norm_eval": True}
+    sizes = {"fpn_channels": channels, "head_width": channels, "head_depth": 3, "num_classes": 3, "norm_eval": True}
     model = ld_hub.create_model(family, backbone="test_resnet", **sizes)
     for parameter in model.head.parameters():  # far from the small numbers that heads start with
         nn.init.normal_(parameter, std=0.2)
@@ -66,7 +66,7 @@ def tasks() -> dict[str, DistillationTask]:
             try:
                 made[f"{student} {name}"] = DistillationTask(small, large, Distiller(recipe)).double().train()
             except ld_hub.errors.ConfigError:
-                bins_or_anchors = {"ld", "ddf", "vlr", "vlr_gi", "vlr_fine_grained", "fine_grained"}
+                bins_or_anchors = {"ld", "ddf", "vlr", "vlr_gi", "crossld", "vlr_fine_grained", "fine_grained"}
                 assert student == "fcos" and name in bins_or_anchors
     return made
 

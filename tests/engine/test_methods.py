@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ld_hub.distillation import Distiller
+from ld_hub.distillation import Distiller, Recipe, get_recipe
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
 from ld_hub.engine.compare import train_together
 from ld_hub.engine.detection_task import step_counts, total_loss
@@ -20,24 +20,27 @@ from tests.engine.test_accumulation import images, losses_and_gradient, part
 from tests.engine.test_tasks import batch
 
 WIDE = {"fpn_channels": 24}
+ADAPTED = {"fine_grained": (10, {(24, 16), (24,)}), "crossld": (2, {(24, 16)})}  # number and shapes
 
 
 def last(run: Path) -> Checkpoint:
     return Checkpoint.load(RunDirectory(run).find(True) or run)
 
 
-def test_adapters_are_trained_and_continued_but_not_published(data: Path, tmp_path: Path) -> None:
-    settings = {"recipe": "fine_grained", "steps": 4, "save_every": 2, "optimizer": "adamw", "ema_decay": 0.9}
+@pytest.mark.parametrize("recipe", ADAPTED)
+def test_adapters_are_trained_and_continued_but_not_published(recipe: str, data: Path, tmp_path: Path) -> None:
+    number, shapes = ADAPTED[recipe]
+    settings = {"recipe": recipe, "steps": 4, "save_every": 2, "optimizer": "adamw", "ema_decay": 0.9}
     student, trainer = distil(data, tmp_path / "whole", teacher=detector(seed=1, **WIDE), **settings)
     start = tmp_path / "whole/checkpoints/step_00000002"
     adapters = {name: tensor for name, tensor in Checkpoint.load(start).model.items() if "adapters" in name}
-    assert len(adapters) == 10 and {t.shape for t in adapters.values()} == {(24, 16), (24,)}
+    assert len(adapters) == number and {t.shape for t in adapters.values()} == shapes
     end = last(tmp_path / "whole")
     assert not any(torch.equal(end.model[name], tensor) for name, tensor in adapters.items())
     trained = len(end.optimizer["param_groups"][0]["params"])
     assert trained == sum(p.requires_grad for p in student.parameters()) + len(adapters)
     moments = end.optimizer["state"]
-    assert len(moments) == trained and bool(moments[trained - 10]["exp_avg"].any())
+    assert len(moments) == trained and bool(moments[trained - number]["exp_avg"].any())
 
     torch.manual_seed(9)  # other adapters to begin with
     distil(data, tmp_path / "other", detector(seed=5), teacher=detector(seed=1, **WIDE), resume=str(start), **settings)
@@ -55,7 +58,7 @@ def _plan(trainer):
     return Plan.make(trainer.config, len(trainer.train_dataset))
 
 
-def crossing(recipe: str = "crosskd") -> DistillationTask:
+def crossing(recipe: str | Recipe = "crosskd") -> DistillationTask:
     return DistillationTask(detector(norm_eval=True), detector(seed=1), Distiller(recipe)).train()
 
 
@@ -83,7 +86,7 @@ def test_the_teachers_head_runs_in_the_networks_precision_and_losses_do_not() ->
     assert bool(tower.grad.any())
 
 
-@pytest.mark.parametrize("recipe", ["crosskd_pkd", "fine_grained", "bckd", "cwd"])
+@pytest.mark.parametrize("recipe", ["crosskd_pkd", "crossld", "fine_grained", "bckd", "cwd"])
 def test_micro_batches_are_one_batch(recipe: str) -> None:
     task = crossing(recipe).double()
     task.teacher.double()
@@ -97,7 +100,8 @@ def test_micro_batches_are_one_batch(recipe: str) -> None:
 
 
 def test_a_whole_step_compiles_without_a_break() -> None:
-    task, data = crossing(), batch()
+    both = Recipe("both", {**get_recipe("crosskd").terms, **get_recipe("crossld").terms})
+    task, data = crossing(both), batch()
     assignment = task.assign(data)
     counts = step_counts([assignment])
 

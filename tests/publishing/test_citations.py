@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from ld_hub.distillation import TERMS, get_recipe, list_recipes, make_teaching
+from ld_hub.distillation import TERMS, ClassKLConfig, Recipe, get_recipe, list_recipes, make_teaching
 from ld_hub.models.factory import create_model
 from ld_hub.papers import PAPERS
 from ld_hub.publishing.cards import citation_section
@@ -39,6 +39,7 @@ def test_entries_are_bibtex() -> None:
     [
         ("gfocal", "bckd", ["yang2023bckd", "li2020gfl"]),
         ("gfocal", "crosskd_pkd", ["wang2024crosskd", "cao2022pkd", "li2020gfl"]),
+        ("gfocal", "crossld", ["wang2024crosskd", "yang2023bckd", "zheng2022ld", "li2020gfl"]),
         ("gfocalv2", "vlr", ["zheng2022ld", "hinton2015distilling", "li2020gfl", "li2021gflv2"]),
         ("retinanet", "", ["lin2017focal"]),
         ("atss", "", ["zhang2020atss"]),
@@ -49,6 +50,16 @@ def test_a_card_cites_the_method_its_terms_and_the_detector(model: str, recipe: 
     made = create_model(model, backbone="test_resnet", fpn_channels=16, head_width=16, head_depth=1)
     text = citation_section(made, make_teaching(recipe) if recipe else None)
     assert keys_of(text) == keys
+
+
+def test_the_way_through_the_teachers_head_is_cited() -> None:
+    made = create_model("atss", backbone="test_resnet", fpn_channels=16, head_width=16, head_depth=1)
+    own = Recipe("own", {"kd": ClassKLConfig(via="cross_head")})
+    assert keys_of(citation_section(made, make_teaching(own))) == [
+        "hinton2015distilling",
+        "wang2024crosskd",
+        "zhang2020atss",
+    ]
 
 
 def test_strange_recipes_of_others_are_no_error() -> None:

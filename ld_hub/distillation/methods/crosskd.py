@@ -81,8 +81,8 @@ class CrossClass(Term[CrossClassConfig]):
     def forward(self, inputs: TermInputs) -> Tensor:
         """Scalar."""
         valid = inputs.teacher.priors.valid(inputs.targets.image_sizes).flatten()
-        sides = (output.cls_logits.flatten(0, 1) for output in (inputs.student, inputs.teacher))
-        per_row = binary_divergence(*sides)
+        student, teacher = (output.cls_logits.flatten(0, 1) for output in (inputs.student, inputs.teacher))
+        per_row = binary_divergence(student, teacher)
         positives = inputs.step_counts().positives.sum().clamp(min=1)
         return self.config.weight * (per_row * valid).sum() / positives
 

@@ -135,7 +135,7 @@ def require_bins(student: DetectorSpec, teacher: DetectorSpec, rebin: bool) -> N
             raise ConfigError(
                 f"Localization distillation compares bin distributions, and '{spec.name}' has none. "
                 f"Take its form with bins (boxes='bins', e.g. '{spec.family}_r50_bins'), or the recipe 'kd' "
-                "(classes only)."
+                "(classes only), 'bckd' or 'crosskd' (boxes of any kind)."
             )
     if student.reg_max != teacher.reg_max and not rebin:
         raise ConfigError(
