@@ -127,7 +127,7 @@ def create_feature_teacher(
     if checkpoint is not None:
         load_weights(network, checkpoint, name, USE)
     described = timm.get_pretrained_cfg(name)  # None for timm's deprecated names
-    cfg: dict[str, Any] = dict(described.to_dict()) if described is not None else {}
+    cfg = {} if described is None else dict(described.to_dict())
     body = _PatchGrid(network) if plain else network
     trained_at = int(cfg.get("input_size", (3, 224, 224))[-1])
     multiple = size_multiple(body, strides, in_chans, trained_at)
@@ -145,12 +145,11 @@ def create_feature_teacher(
         channels=tuple(each.shape[1] for each in maps),
         data_config=DataConfig.from_timm(cfg, in_chans),
         size_multiple=multiple,
-        origin=_origin(name, cfg, cache_dir) if fetch else None,
+        origin=_origin(name, cache_dir) if fetch else None,
     )
 
 
-def _origin(name: str, cfg: dict[str, Any], cache_dir: str | Path | None) -> str | None:
-    """``org/name@commit`` of the weights that were fetched."""
+def _origin(name: str, cache_dir: str | Path | None) -> str | None:
+    """``org/name@commit`` of weights that were fetched: the cache keeps each commit in a directory of its name."""
     file = weights_file(name, cache_dir)
-    repo = cfg.get("hf_hub_id")
-    return f"{repo}@{file.parent.name}" if file is not None and repo else None
+    return None if file is None else f"{timm.get_pretrained_cfg(name).hf_hub_id}@{file.parent.name}"

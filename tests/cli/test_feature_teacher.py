@@ -52,7 +52,7 @@ def test_beside_a_teacher(data, tmp_path, eyes, capsys):  # noqa: F811
     assert model.teaching.teacher_weights == {"gfocal_tiny": 1.0, "test_vit": 0.5}
     text = model_card(model, run=tmp_path / "run")
     assert "Distilled from `gfocal_tiny`, the features of the image encoder `test_vit` by the recipe `vlr`." in text
-    assert "| `cosine@test_vit` | `cosine` |" in text
+    assert "| `cosine@test_vit` | cosine |" in text
     assert ld_hub_command(["info", str(tmp_path / "run/model")]) == 0
     said = capsys.readouterr().out
     assert "teacher        gfocal_tiny\n" in said and "..., by cosine\n" in said
