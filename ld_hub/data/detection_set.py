@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ld_hub.data.annotations import Bools, Ints
+from ld_hub.errors import MissingFileError
+from ld_hub.hub.files import sha256_of
 from ld_hub.preprocessing import load_image
 
 if TYPE_CHECKING:
     import datasets
+
+HASH_DIGITS = 32  # hexadecimal digits of a file's SHA-256 that tell it from all others
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +29,8 @@ class DetectionSet:
 
     Attributes:
         rows: One row per image: ``image_id`` int, ``path`` str, ``width`` and ``height`` px, ``boxes`` list of
-            ``[x1, y1, x2, y2]`` px clipped to the image, ``labels`` list of 0..C-1, ``crowd`` list of bool.
+            ``[x1, y1, x2, y2]`` px clipped to the image, ``labels`` list of 0..C-1, ``crowd`` list of bool; and
+            ``file_hash`` str where `with_file_hashes` has added it.
         label_names: C names.
         category_ids: C ids of the annotation file, in the order of the labels.
         annotation_file: Where the annotations came from; evaluation reads the ground truth from it.
@@ -32,6 +38,7 @@ class DetectionSet:
         dropped: Boxes left out on reading, by reason.
         protocol: How it is usually scored: ``"coco"``, or ``"voc07"`` and ``"voc12"`` where it was read from VOC.
         source: What messages call it: the annotation file, or the VOC or YOLO directory and what of it was read.
+        file_ids: Of images without labels that came with an annotation file: the id that it gives each path.
     """
 
     rows: datasets.Dataset
@@ -42,6 +49,7 @@ class DetectionSet:
     dropped: dict[str, int] = field(default_factory=dict)
     protocol: str = "coco"
     source: str = ""
+    file_ids: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -72,6 +80,15 @@ class DetectionSet:
         counts = usable[records.offsets[1:]] - usable[records.offsets[:-1]]
         return self.select(np.flatnonzero(counts))
 
+    def with_file_hashes(self, hashes: Sequence[str]) -> DetectionSet:
+        """The dataset whose batches say what is on their images (`ImageBatch.contents`).
+
+        Args:
+            hashes: Of each row's file, see `Records.find_file_hash`.
+        """
+        rows = self.rows.remove_columns("file_hash") if "file_hash" in self.rows.column_names else self.rows
+        return replace(self, rows=rows.add_column("file_hash", list(hashes)))
+
 
 @dataclass(frozen=True, eq=False)
 class Records:
@@ -85,6 +102,7 @@ class Records:
         boxes: ``(K, 4)`` float32 xyxy px.
         labels: ``(K,)`` int64.
         crowd: ``(K,)``.
+        file_hashes: I texts, an Arrow array; None where nobody asked.
     """
 
     image_ids: Ints
@@ -94,6 +112,7 @@ class Records:
     boxes: NDArray[np.float32]
     labels: Ints
     crowd: Bools
+    file_hashes: Any = None
 
     def load(self, index: int) -> Image.Image:
         """Read the image of a row, upright where the declared size says so.
@@ -104,6 +123,18 @@ class Records:
         """
         height, width = self.sizes[index].tolist()
         return load_image(self.paths[index].as_py(), size=(width, height))
+
+    def file_hash(self, index: int) -> str:
+        """Hash of the file of a row as it is stored there; empty where nobody asked."""
+        return "" if self.file_hashes is None else str(self.file_hashes[index].as_py())
+
+    def find_file_hash(self, index: int) -> str:
+        """Hash of the content of the file of a row, and of the size it is declared to have, which may turn it.
+
+        Raises:
+            MissingFileError: If it is gone.
+        """
+        return file_content(self.paths[index].as_py(), *self.sizes[index].tolist())
 
     @classmethod
     def from_table(cls, table: Any) -> Records:
@@ -123,7 +154,24 @@ class Records:
             boxes=boxes.astype(np.float32).reshape(-1, 4),
             labels=flat("labels").to_numpy(zero_copy_only=False).astype(np.int64),
             crowd=flat("crowd").to_numpy(zero_copy_only=False).astype(bool),
+            file_hashes=table.column("file_hash").combine_chunks() if "file_hash" in table.column_names else None,
         )
+
+
+def file_content(path: str, height: int, width: int) -> str:
+    """Hash of the content of an image file, and of the size it is declared to have, which may turn it.
+
+    Args:
+        path: The file.
+        height: Declared, in px.
+        width: Declared, in px.
+
+    Raises:
+        MissingFileError: If it is gone.
+    """
+    if not os.path.isfile(path):
+        raise MissingFileError(f"No image file {path}.")
+    return f"{sha256_of(path)[:HASH_DIGITS]}-{width}x{height}"
 
 
 def build_rows(

@@ -75,7 +75,7 @@ class _TrainRows(Dataset[Sample | _Failure]):
         records = self.records
         rows = slice(int(records.offsets[index]), int(records.offsets[index + 1]))
         try:
-            return self.transform(
+            sample = self.transform(
                 records.load(index),
                 torch.from_numpy(records.boxes[rows].copy()),
                 torch.from_numpy(records.labels[rows].copy()),
@@ -84,6 +84,7 @@ class _TrainRows(Dataset[Sample | _Failure]):
             )
         except LdHubError as error:
             return _Failure(error)
+        return replace(sample, file_hash=records.file_hash(index))
 
 
 class _EvalRows(Dataset[Sample | _Failure]):
@@ -97,7 +98,7 @@ class _EvalRows(Dataset[Sample | _Failure]):
             sample = self.preprocess(self.records.load(index))
         except LdHubError as error:
             return _Failure(error)
-        return replace(sample, image_id=int(self.records.image_ids[index]))
+        return replace(sample, image_id=int(self.records.image_ids[index]), file_hash=self.records.file_hash(index))
 
 
 def train_loader(

@@ -9,7 +9,7 @@ import hashlib
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,8 @@ import numpy as np
 from ld_hub.data.checks import name_some
 from ld_hub.data.detection_set import DetectionSet, build_rows
 from ld_hub.data.discovery import data_root
-from ld_hub.data.layouts import load_data
-from ld_hub.data.source import read_sizes
+from ld_hub.data.layouts import find_source
+from ld_hub.data.source import make_dataset, read_sizes
 from ld_hub.data.text import read_lines
 from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
 from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
@@ -41,7 +41,7 @@ def load_unlabeled(place: str | Path, *, skip_broken: bool = False) -> Detection
         MissingFileError: If there is no such place, or no image in it.
         DataError: If an image cannot be read, and `skip_broken` is False; names it.
     """
-    paths = _listed(Path(place).expanduser())
+    paths, ids = _listed(Path(place).expanduser())
     sizes = list(read_sizes(paths, "reading sizes"))
     broken = [str(found) for found in sizes if isinstance(found, LdHubError)]
     if broken and not skip_broken:
@@ -54,7 +54,7 @@ def load_unlabeled(place: str | Path, *, skip_broken: bool = False) -> Detection
     kept = [(path, size) for path, size in zip(paths, sizes, strict=True) if not isinstance(size, LdHubError)]
     if not kept:
         raise MissingFileError(f"None of the {len(paths)} images in '{place}' can be read.")
-    return _without_boxes([path for path, _ in kept], [size for _, size in kept], str(place))
+    return _without_boxes([path for path, _ in kept], [size for _, size in kept], str(place), ids)
 
 
 def without_annotations(dataset: DetectionSet) -> DetectionSet:
@@ -64,8 +64,10 @@ def without_annotations(dataset: DetectionSet) -> DetectionSet:
         dataset: Of any kind.
     """
     records = dataset.records
-    sizes = [(width, height) for height, width in records.sizes.tolist()]
-    return _without_boxes(records.paths.to_pylist(), sizes, dataset.source)
+    paths, sizes = records.paths.to_pylist(), [(width, height) for height, width in records.sizes.tolist()]
+    labelled = bool(dataset.annotation_file)  # else its ids are counted here, and nobody else knows them
+    ids = dict(zip(paths, records.image_ids.tolist(), strict=True)) if labelled else dataset.file_ids
+    return _without_boxes(paths, sizes, dataset.source, ids)
 
 
 def refuse_leaks(images: DetectionSet, evaluation: DetectionSet) -> None:
@@ -103,10 +105,10 @@ def _same(path: str, other: str, digests: dict[str, str]) -> bool:
     return digests[path] == digests[other]
 
 
-def _listed(place: Path) -> list[str]:
-    """Paths of the images, sorted."""
+def _listed(place: Path) -> tuple[list[str], dict[str, int]]:
+    """Paths of the images, sorted, and their ids in the user's own annotation file where there is one."""
     if place.is_file() and place.suffix.lower() == ".txt":
-        return _from_list(place)
+        return _from_list(place), {}
     if place.is_file() and place.suffix.lower() not in (".yaml", ".yml"):
         raise ConfigError(
             f"'{place}' is a file; images without labels are a directory, a .txt file with a path on each line, or a "
@@ -115,12 +117,15 @@ def _listed(place: Path) -> list[str]:
     if not place.is_file():
         data_root(place, "train")
     try:
-        dataset = load_data(place, "train", check_files=False)
+        source = find_source(place, "train")
+        dataset = make_dataset(source, "drop", False)
     except LdHubError:
         if place.is_file():
             raise
-        return _below(place)  # no data set, or one that cannot be used: its images can
-    return sorted(dataset.records.paths.to_pylist())
+        return _below(place), {}  # no data set, or one that cannot be used: its images can
+    paths = dataset.records.paths.to_pylist()
+    own = source.content is None  # ids of other layouts are counted here
+    return sorted(paths), dict(zip(paths, dataset.records.image_ids.tolist(), strict=True)) if own else {}
 
 
 def _from_list(file: Path) -> list[str]:
@@ -149,10 +154,12 @@ def _below(place: Path) -> list[str]:
     return sorted(found)
 
 
-def _without_boxes(paths: Sequence[str], sizes: Sequence[tuple[int, int]], source: str) -> DetectionSet:
+def _without_boxes(
+    paths: Sequence[str], sizes: Sequence[tuple[int, int]], source: str, file_ids: Mapping[str, int]
+) -> DetectionSet:
     whole = np.array(sizes, dtype=np.int64).reshape(-1, 2)[:, ::-1]
     none = np.zeros(0, dtype=np.int64)
     rows = build_rows(
         np.arange(len(paths), dtype=np.int64), paths, whole, none, np.zeros((0, 4)), none, none.astype(bool)
     )
-    return replace(DetectionSet(rows, (), (), ""), source=source)
+    return replace(DetectionSet(rows, (), (), ""), source=source, file_ids=file_ids)

@@ -82,6 +82,21 @@ def find_part(root: Path, yaml_file: Path | None, split: str) -> YoloPart:
     return YoloPart(images, tuple(names), ", ".join(below(place, root) for place in places), "kpt_shape" in content)
 
 
+def read_names(yaml_file: Path) -> tuple[str, ...]:
+    """The class names of a data.yaml.
+
+    Args:
+        yaml_file: The file.
+
+    Raises:
+        DataError: If it cannot be read, or has none.
+    """
+    content = _read_yaml(yaml_file)
+    if "names" not in content:
+        raise DataError(f"{yaml_file} has no 'names', a list of the class names in the order of their numbers.")
+    return tuple(_names(content, yaml_file))
+
+
 def folders(root: Path, split: str) -> list[tuple[Path, Path]]:
     """Where images and labels of a split are usually laid.
 

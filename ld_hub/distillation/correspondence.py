@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import NamedTuple
@@ -41,18 +41,48 @@ def as_seen(
     Raises:
         ConfigError: If `class_map` names a class that the teacher does not have.
     """
-    renamed = {theirs: mine for mine, theirs in (class_map or {}).items()}
-    missing = [name for name in renamed if name not in teacher.label_names]
-    if missing:
-        raise ConfigError(
-            f"class_map names '{missing[0]}' as a class of teacher '{teacher.name}', which has "
-            f"{', '.join(teacher.label_names[:8])}{' ...' if len(teacher.label_names) > 8 else ''}. "
-            "It maps the student's names to the teacher's."
-        )
+    labels = rename(teacher.label_names, class_map or {}, teacher.name)
     strides = tuple(stride / teacher_scale for stride in teacher.strides)
     whole = tuple(int(stride) if stride == int(stride) else stride for stride in strides)
-    labels = tuple(renamed.get(name, name) for name in teacher.label_names)
     return replace(teacher, strides=whole, label_names=labels)  # type: ignore[arg-type]  # unequal to any if no int
+
+
+def rename(names: Sequence[str], class_map: Mapping[str, str], teacher: str) -> tuple[str, ...]:
+    """A teacher's classes by the student's names.
+
+    Args:
+        names: The teacher's names.
+        class_map: See `as_seen`.
+        teacher: Whose classes they are, for the message.
+
+    Raises:
+        ConfigError: If `class_map` names a class that is not among them.
+    """
+    renamed = {theirs: mine for mine, theirs in class_map.items()}
+    missing = [name for name in renamed if name not in names]
+    if missing:
+        raise ConfigError(
+            f"class_map names '{missing[0]}' as a class of teacher '{teacher}', which has "
+            f"{', '.join(names[:8])}{' ...' if len(names) > 8 else ''}. It maps the student's names to the teacher's."
+        )
+    return tuple(renamed.get(name, name) for name in names)
+
+
+def class_pairs(mine: Sequence[str], theirs: Sequence[str]) -> list[tuple[int, int]]:
+    """Places of two lists of names that mean the same class, in the order of the first.
+
+    Args:
+        mine: The student's classes.
+        theirs: The teacher's, by the student's names.
+
+    Returns:
+        Pairs of places. Equal lists correspond one to one; otherwise classes correspond by name, and numbered ones
+        (which nobody named) to nothing.
+    """
+    if tuple(mine) == tuple(theirs):
+        return [(i, i) for i in range(len(mine))]
+    place = {name: i for i, name in enumerate(theirs) if not _NUMBERED.fullmatch(name)}
+    return [(i, place[name]) for i, name in enumerate(mine) if name in place]
 
 
 def common_classes(student: DetectorSpec, teacher: DetectorSpec) -> list[tuple[int, int]]:
@@ -63,13 +93,9 @@ def common_classes(student: DetectorSpec, teacher: DetectorSpec) -> list[tuple[i
         teacher: Of `as_seen`.
 
     Returns:
-        Pairs of a student's and a teacher's column. Equal lists correspond one to one; otherwise classes correspond
-        by name, and numbered ones (which nobody named) to nothing.
+        Pairs of a student's and a teacher's column, as of `class_pairs`.
     """
-    if student.label_names == teacher.label_names:
-        return [(i, i) for i in range(student.num_classes)]
-    column = {name: i for i, name in enumerate(teacher.label_names) if not _NUMBERED.fullmatch(name)}
-    return [(i, column[name]) for i, name in enumerate(student.label_names) if name in column]
+    return class_pairs(student.label_names, teacher.label_names)
 
 
 def common_levels(student: DetectorSpec, teacher: DetectorSpec) -> tuple[tuple[int, int], int]:

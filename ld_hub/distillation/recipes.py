@@ -114,6 +114,11 @@ class Recipe:
         return cls(texts["name"], terms, texts["summary"], reference, texts["family"], texts["paper"])
 
 
+SCORED_TARGETS = Recipe(
+    "scored_targets", summary="a teacher's boxes on images without labels as targets, weighted by their scores"
+)  # what a teacher teaches that only detects: it has no terms, so it is registered nowhere
+
+
 def _term(name: str, values: Any) -> TermConfig:
     """A term from plain data; see `Recipe.from_dict`."""
     if not isinstance(values, Mapping) or not isinstance(values.get("kind"), str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias, overload
+from typing import Protocol, TypeAlias, overload
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,14 @@ Teacher: TypeAlias = DenseDetector | FeatureTeacher
 Said: TypeAlias = DenseOutput | Encoding  # what a teacher says to a batch
 
 
+class Memory(Protocol):
+    """What a teacher has said before (`ld_hub.engine.teacher_cache`)."""
+
+    def read(self, batch: ImageBatch) -> DenseOutput:
+        """Its predictions for the images of a batch (`ImageBatch.contents`)."""
+        ...
+
+
 def maps_of(needs: Iterable[str]) -> dict[str, bool]:
     """The keywords that ask a detector for maps beside its predictions.
 
@@ -28,16 +36,35 @@ def maps_of(needs: Iterable[str]) -> dict[str, bool]:
 
 @overload
 def ask(
-    teacher: DenseDetector, batch: ImageBatch, student: DenseDetector, scale: float, needs: Iterable[str]
+    teacher: DenseDetector,
+    batch: ImageBatch,
+    student: DenseDetector,
+    scale: float,
+    needs: Iterable[str],
+    memory: Memory | None = None,
 ) -> DenseOutput: ...
 
 
 @overload
-def ask(teacher: Teacher, batch: ImageBatch, student: DenseDetector, scale: float, needs: Iterable[str]) -> Said: ...
+def ask(
+    teacher: Teacher,
+    batch: ImageBatch,
+    student: DenseDetector,
+    scale: float,
+    needs: Iterable[str],
+    memory: Memory | None = None,
+) -> Said: ...
 
 
 @torch.no_grad()
-def ask(teacher: Teacher, batch: ImageBatch, student: DenseDetector, scale: float, needs: Iterable[str]) -> Said:
+def ask(
+    teacher: Teacher,
+    batch: ImageBatch,
+    student: DenseDetector,
+    scale: float,
+    needs: Iterable[str],
+    memory: Memory | None = None,
+) -> Said:
     """What a teacher says to a batch that was normalised for a student: its predictions, or an encoder's maps.
 
     Args:
@@ -46,7 +73,10 @@ def ask(teacher: Teacher, batch: ImageBatch, student: DenseDetector, scale: floa
         student: Whose input the images are.
         scale: Size of the teacher's images over the student's; it sees these enlarged (bilinear), not the files again.
         needs: Maps that a detector hands over as well: ``"features"``, ``"towers"``.
+        memory: Where a detector's predictions are read from, instead of running the network.
     """
+    if memory is not None:
+        return memory.read(batch)
     teacher.eval()
     # the images themselves where mean, std and channel order agree
     images = renormalize(batch.images, batch.image_sizes, student.data_config, teacher.data_config)

@@ -6,66 +6,74 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ld_hub.distillation import Committee, Distiller, Recipe, get_recipe, make_teaching, recipe_of
+from ld_hub.distillation.recipes import SCORED_TARGETS
 from ld_hub.engine.asking import Teacher
+from ld_hub.engine.box_task import BoxTask
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher, create_feature_teacher
 from ld_hub.registry import FEATURE_RECIPE
 from ld_hub.structures import Teaching, Unlabeled
+from ld_hub.teachers.box_teacher import BoxTeacher
+from ld_hub.teachers.functions import Given, settled
 
 
 def gather(
-    student: DenseDetector,
-    teacher: DenseDetector | Mapping[str, DenseDetector] | None,
-    encoder: FeatureTeacher | str | None,
-) -> Teacher | Mapping[str, Teacher]:
+    student: DenseDetector, teacher: Given | None, encoder: FeatureTeacher | str | None
+) -> Teacher | Mapping[str, Teacher] | BoxTeacher:
     """All teachers of a student, the image encoder last.
 
     Args:
         student: The detector to be trained.
-        teacher: A trained detector, or several by name; None where there is none.
+        teacher: Who finds boxes, as `DistillationTrainer` takes it; None where nobody does.
         encoder: An image encoder, or its name in timm, whose weights are fetched once; None where there is none.
 
     Raises:
-        ConfigError: If there is neither; whatever `create_feature_teacher` raises.
+        ConfigError: If there is neither, or an encoder beside a teacher that only detects; whatever
+            `create_feature_teacher` raises.
     """
+    who = None if teacher is None else settled(teacher)
     if encoder is None:
-        if teacher is None:
+        if who is None:
             raise ConfigError("Nobody teaches: give a teacher, a feature_teacher, or both.")
-        return teacher
+        return who
+    if isinstance(who, BoxTeacher):
+        raise ConfigError(
+            f"Teacher '{who.name}' ({who.kind}) only detects, and teaches alone; a feature_teacher (--feature_teacher) "
+            "stands beside a detector of this library. Leave one of the two out."
+        )
     if isinstance(encoder, str):
         encoder = create_feature_teacher(encoder, in_chans=student.data_config.channels)
-    if teacher is None:
+    if who is None:
         return encoder
-    teachers = teacher if isinstance(teacher, Mapping) else {teacher.name: teacher}
-    return {**teachers, encoder.name: encoder}
+    return {**(who if isinstance(who, Mapping) else {who.name: who}), encoder.name: encoder}
 
 
-def without_boxes(teaching: Teaching) -> Teaching:
-    """A teaching where no teacher finds boxes: images without labels have no targets then, and its terms act on them.
+def usual_recipe(teacher: Teacher | Mapping[str, Teacher] | BoxTeacher) -> Recipe:
+    """What is taught where nobody says it.
 
-    Raises:
-        ConfigError: If something is asked for that needs boxes.
+    Args:
+        teacher: Of `gather`.
     """
-    wanted = teaching.unlabeled
-    if wanted is None:
-        return teaching
-    for name, usual in {"threshold": None, "unsure": None, "per_class": False, "regions": "targets"}.items():
-        if getattr(wanted, name) != usual:
-            raise ConfigError(
-                f"unlabeled_{name} is {getattr(wanted, name)!r}, which is about a teacher's detections; a feature "
-                "teacher alone has none. Leave it out, or give a detector as a teacher beside it."
-            )
-    return replace(teaching, unlabeled=replace(wanted, targets=False))
+    if isinstance(teacher, BoxTeacher):
+        return SCORED_TARGETS
+    return get_recipe(FEATURE_RECIPE if isinstance(teacher, FeatureTeacher) else "ld")
 
 
-def settle(teaching: Teaching | None, given: Teaching, *, unlabeled: bool) -> Teaching:
+def settle(
+    teaching: Teaching | None,
+    given: Teaching,
+    teacher: Teacher | Mapping[str, Teacher] | BoxTeacher,
+    *,
+    unlabeled: bool,
+) -> Teaching:
     """The one teaching of a trainer that was given one, or the arguments of one.
 
     Args:
         teaching: As a whole, or None.
         given: Of the arguments.
+        teacher: Of `gather`.
         unlabeled: Whether there are images without labels.
 
     Raises:
@@ -73,16 +81,34 @@ def settle(teaching: Teaching | None, given: Teaching, *, unlabeled: bool) -> Te
     """
     if teaching is None:
         teaching = given
-    elif given != make_teaching():
+    elif given != make_teaching(usual_recipe(teacher)):
         raise ConfigError("teaching says everything about what is taught: leave recipe and its options out.")
     if unlabeled:
-        return replace(teaching, unlabeled=teaching.unlabeled or Unlabeled())
+        wanted = teaching.unlabeled or Unlabeled()
+        return replace(teaching, unlabeled=_without_boxes(wanted) if isinstance(teacher, FeatureTeacher) else wanted)
     if teaching.unlabeled is not None:
         raise ConfigError("unlabeled says how images without labels take part: give them, unlabeled_dataset=.")
     return teaching
 
 
-def make_task(student: DenseDetector, teacher: Teacher | Mapping[str, Teacher], teaching: Teaching) -> DistillationTask:
+def _without_boxes(wanted: Unlabeled) -> Unlabeled:
+    """The same where no teacher finds boxes: images without labels have no targets then, and terms act on them.
+
+    Raises:
+        ConfigError: If something is asked for that needs boxes.
+    """
+    for name, usual in {"threshold": None, "unsure": None, "per_class": False, "regions": "targets"}.items():
+        if getattr(wanted, name) != usual:
+            raise ConfigError(
+                f"unlabeled_{name} is {getattr(wanted, name)!r}, which is about a teacher's detections; a feature "
+                "teacher alone has none. Leave it out, or give a detector as a teacher beside it."
+            )
+    return replace(wanted, targets=False)
+
+
+def make_task(
+    student: DenseDetector, teacher: Teacher | Mapping[str, Teacher] | BoxTeacher, teaching: Teaching
+) -> DistillationTask | BoxTask:
     """The task of a student, whose losses become those of the teaching's code base, if it follows one.
 
     Args:
@@ -91,8 +117,10 @@ def make_task(student: DenseDetector, teacher: Teacher | Mapping[str, Teacher], 
         teaching: What is taught.
 
     Raises:
-        ConfigError: As `DistillationTask` and `make_distiller`.
+        ConfigError: As `DistillationTask`, `BoxTask` and `make_distiller`.
     """
+    if isinstance(teacher, BoxTeacher):
+        return BoxTask(student, teacher, teaching)
     if teaching.reference is not None:  # also of a recipe that was made by `Recipe.published`
         student.criterion = student.criterion.published(
             student.coder, teaching.reference, distilling=True, box_loss=student.criterion.box_loss

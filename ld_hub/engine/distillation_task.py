@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import get_args
 
+import torch
 from torch import Tensor
 
+from ld_hub.data import DetectionSet
 from ld_hub.distillation import Committee, Distiller, MapInputs, Recipe, TermInputs, make_teaching
-from ld_hub.engine.asking import Said, Teacher, ask, head_of, maps_of
+from ld_hub.engine.asking import Memory, Said, Teacher, ask, head_of, maps_of
 from ld_hub.engine.balance import SHARE, GradientBalance
 from ld_hub.engine.detection_task import full_precision, targets_of
 from ld_hub.engine.identity import weights_digest
 from ld_hub.engine.lesson_task import LessonTask
-from ld_hub.engine.lessons import Lesson
+from ld_hub.engine.lessons import DenseLooker, Lesson, choose_thresholds, default_thresholds
 from ld_hub.engine.losses import gradient_shares
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
@@ -55,7 +57,7 @@ class DistillationTask(LessonTask):
     Attributes:
         teachers: The frozen networks by name; a single one is called "teacher".
         balance: What scales the terms, or None.
-        remarks: What `Distiller.setup` has to say to the user about the pair.
+        memories: What teachers have said before, by name; those that are in it are not asked again.
 
     Raises:
         ConfigError: If a teacher is the student itself or has no distiller, or `individual_ld` has no box term to rely
@@ -73,6 +75,7 @@ class DistillationTask(LessonTask):
         unlabeled: Unlabeled | None = None,
     ) -> None:
         super().__init__(student, unlabeled)
+        self.memories: dict[str, Memory] = {}
         teachers = dict(teacher) if isinstance(teacher, Mapping) else {ONLY: teacher}
         if any(one is student for one in teachers.values()):
             raise ConfigError("Teacher and student are the same object: give the teacher as a second model.")
@@ -121,8 +124,9 @@ class DistillationTask(LessonTask):
 
     @property
     def outside(self) -> tuple[Teacher, ...]:
-        """The teachers."""
-        return self._outside
+        """The teachers that run: those without a memory, and those through whose heads terms go."""
+        needs = {name: each.needs for name, each in self.distillers.items()}
+        return tuple(one for name, one in self.teachers.items() if name not in self.memories or "towers" in needs[name])
 
     @property
     def teachers(self) -> dict[str, Teacher]:
@@ -133,6 +137,11 @@ class DistillationTask(LessonTask):
     def detectors(self) -> dict[str, DenseDetector]:
         """Those of the teachers that find boxes."""
         return {name: one for name, one in self.teachers.items() if isinstance(one, DenseDetector)}
+
+    @property
+    def taught_by(self) -> tuple[Teacher, ...]:
+        """See `LessonTask.taught_by`."""
+        return self._outside
 
     @property
     def teacher(self) -> Teacher:
@@ -146,7 +155,7 @@ class DistillationTask(LessonTask):
 
     @property
     def teaching(self) -> Teaching:
-        """What is taught and by whom, to be kept with the student; the recipe is that of its family."""
+        """See `LessonTask.teaching`."""
         distillers = list(self.distillers.values())
         teaching = make_teaching(
             self.recipe,
@@ -156,11 +165,44 @@ class DistillationTask(LessonTask):
             class_map={mine: theirs for each in distillers for mine, theirs in each.class_map.items()},
             teacher_weights=self.distiller.weights if isinstance(self.distiller, Committee) else None,
         )
-        origins = {teacher.name: teacher.origin for teacher in self.outside if teacher.origin}
-        names = tuple(teacher.name for teacher in self.outside)
-        return replace(
-            teaching, teachers=names, origins=origins, unlabeled=self.unlabeled, feature_teacher=self._encoder
-        )
+        origins = {teacher.name: teacher.origin for teacher in self._outside if teacher.origin}
+        names = tuple(teacher.name for teacher in self._outside)
+        teaching = replace(teaching, unlabeled=self.unlabeled, scored=self.scored, feature_teacher=self._encoder)
+        return replace(teaching, teachers=names, origins=origins)
+
+    def prepare(
+        self,
+        images: DetectionSet,
+        labelled: DetectionSet | None,
+        *,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+    ) -> None:
+        """See `LessonTask.prepare`; of several teachers the first one's detections count."""
+        if not self.detectors:
+            self.remarks.append(
+                f"{len(images)} images without labels. A feature teacher finds no boxes: only its terms act on them."
+            )
+            return
+        name, teacher = next(iter(self.detectors.items()))
+        memory = self.memories.get(name)
+        if memory is None:
+            teacher.to(device)
+        scale, class_map = self.distillers[name].teacher_scale, self.distillers[name].class_map
+        looker = DenseLooker(teacher, self.model, default_thresholds(self.model), scale, class_map, memory)
+        looker.thresholds = choose_thresholds(looker, labelled, self.wanted, batch_size=batch_size, workers=workers)
+        self._take(looker, len(images))
+
+    def describe(self) -> list[str]:
+        """See `LessonTask.describe`; with the recipe's table."""
+        parts = [self.recipe.table()]
+        if self.individual_ld:
+            parts.append("Individual LD: loss_bbox and loss_dfl are left to the teacher.")
+        if self.balance is not None:
+            shares = ", ".join(f"{name} {share:g}" for name, share in self.distiller.shares(SHARE).items())
+            parts.append(f"Balance: weights as the gradients say, as shares of the detection loss's: {shares}.")
+        return [*parts, *super().describe()]
 
     @property
     def student(self) -> DenseDetector:
@@ -169,10 +211,11 @@ class DistillationTask(LessonTask):
 
     def teach(self, batch: ImageBatch) -> dict[str, Said]:
         """See `LessonTask.teach`."""
-        return {
-            name: ask(teacher, batch, self.model, self.distillers[name].teacher_scale, self.distillers[name].needs)
-            for name, teacher in self.teachers.items()
-        }
+        taught = dict[str, Said]()
+        for name, teacher in self.teachers.items():
+            scale, needs = self.distillers[name].teacher_scale, self.distillers[name].needs
+            taught[name] = ask(teacher, batch, self.model, scale, needs, self.memories.get(name))
+        return taught
 
     def _labelled(
         self,

@@ -107,7 +107,13 @@ def refuse_nan(output: DenseOutput, batch: ImageBatch) -> None:
 
 
 def batches_of(
-    model: DenseDetector, dataset: DetectionSet, batch_size: int, workers: int, device: torch.device, progress: bool
+    model: DenseDetector,
+    dataset: DetectionSet,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    progress: bool,
+    title: str = "evaluating",
 ) -> Iterator[ImageBatch]:
     """This rank's images as a model wants them, behind a progress bar where somebody can see one."""
     from rich.console import Console
@@ -119,7 +125,7 @@ def batches_of(
     )
     console = Console()
     if progress and rank() == 0 and console.is_terminal:
-        return iter(track(loader, description="evaluating", total=len(loader), console=console, transient=True))
+        return iter(track(loader, description=title, total=len(loader), console=console, transient=True))
     return iter(loader)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher
 from ld_hub.preprocessing import DataConfig
 from ld_hub.structures import Teaching
+from ld_hub.teachers.box_teacher import BoxTeacher
 
 SHOWN = 6  # differences that a message names
 DIGEST = 16  # hexadecimal digits of a SHA-256 that are kept
@@ -31,8 +32,8 @@ class TeacherIdentity:
 
     Attributes:
         name: Of the model.
-        config: Fields of its configuration.
-        weights_sha256: First digits of the hash of its tensors (`weights_digest`).
+        config: Fields of its configuration; of a teacher that only detects, its kind.
+        weights_sha256: First digits of the hash of its tensors (`weights_digest`), or of its file.
     """
 
     name: str
@@ -40,8 +41,10 @@ class TeacherIdentity:
     weights_sha256: str
 
     @classmethod
-    def of(cls, teacher: DenseDetector | FeatureTeacher) -> TeacherIdentity:
-        """Of a teacher; an image encoder is what its name says."""
+    def of(cls, teacher: DenseDetector | FeatureTeacher | BoxTeacher) -> TeacherIdentity:
+        """Of one that teaches; an image encoder is what its name says."""
+        if isinstance(teacher, BoxTeacher):
+            return cls(teacher.name, {"kind": teacher.kind}, teacher.digest[:DIGEST])
         config = asdict(teacher.config) if isinstance(teacher, DenseDetector) else {}
         return cls(teacher.name, config, weights_digest(teacher))
 
@@ -62,6 +65,7 @@ class Identity:
         unlabeled_sha256: First digits of the hash of their names and sizes; None where there are none.
         teachers: Of a distillation.
         teaching: Of a distillation: what is taught.
+        cache_bits: Of the teachers' answers that were kept; None where they are asked in every step.
     """
 
     model: str
@@ -75,15 +79,17 @@ class Identity:
     unlabeled_sha256: str | None = None
     teachers: tuple[TeacherIdentity, ...] = ()
     teaching: Teaching | None = None
+    cache_bits: int | None = None
 
     @classmethod
     def of(
         cls,
         model: DenseDetector,
         dataset: DetectionSet,
-        teachers: Sequence[DenseDetector | FeatureTeacher] = (),
+        teachers: Sequence[DenseDetector | FeatureTeacher | BoxTeacher] = (),
         teaching: Teaching | None = None,
         unlabeled: DetectionSet | None = None,
+        cache_bits: int | None = None,
     ) -> Identity:
         """Of what a trainer was given."""
         return cls(
@@ -96,9 +102,9 @@ class Identity:
             train_images=len(dataset),
             unlabeled_images=0 if unlabeled is None else len(unlabeled),
             unlabeled_sha256=None if unlabeled is None else names_digest(unlabeled),
-            teachers=tuple(map(TeacherIdentity.of, teachers)),
-            # the same weights may be of a later commit
-            teaching=None if teaching is None else replace(teaching, origins={}),
+            teachers=tuple(TeacherIdentity.of(one) for one in teachers),
+            teaching=None if teaching is None else teaching.wished(),
+            cache_bits=cache_bits,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -107,6 +113,8 @@ class Identity:
         del content["teachers"], content["teaching"]
         if not self.unlabeled_images:
             del content["unlabeled_images"], content["unlabeled_sha256"]
+        if self.cache_bits is None:
+            del content["cache_bits"]
         facts: dict[str, list[Any]] = {
             "teacher": [one.name for one in self.teachers],
             "teacher_config": [dict(one.config) for one in self.teachers],

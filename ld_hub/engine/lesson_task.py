@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ld_hub.engine.asking import Said
+from ld_hub.data import DetectionSet
+from ld_hub.engine.asking import Said, Teacher
 from ld_hub.engine.detection_task import DetectionTask, full_precision, step_counts
-from ld_hub.engine.lessons import Lesson, Looker, losses_name
+from ld_hub.engine.lessons import Lesson, Looker, describe_parts, losses_name
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
-from ld_hub.structures import Assignment, DenseOutput, ImageBatch, ScoredTargets, StepCounts, Unlabeled
+from ld_hub.structures import (
+    Assignment,
+    DenseOutput,
+    ImageBatch,
+    Scored,
+    ScoredTargets,
+    StepCounts,
+    Teaching,
+    Unlabeled,
+)
+from ld_hub.teachers.box_teacher import BoxTeacher
 
 
 class LessonTask(DetectionTask):
@@ -24,14 +36,72 @@ class LessonTask(DetectionTask):
         unlabeled: How images without labels take part, if there are any.
 
     Attributes:
-        looker: Makes targets for images without labels; set by the trainer, which knows the thresholds. None where no
-            teacher finds boxes.
+        looker: Makes targets for images without labels; `prepare` sets it. None where no teacher finds boxes.
+        scored: What came of them, for the card; likewise.
+        remarks: What the user should know about student and teacher.
     """
 
     def __init__(self, student: DenseDetector, unlabeled: Unlabeled | None = None) -> None:
         super().__init__(student)
         self.unlabeled = unlabeled
         self.looker: Looker | None = None
+        self.scored: Scored | None = None
+        self.remarks: list[str] = []
+
+    @property
+    def wanted(self) -> Unlabeled:
+        """How images without labels take part, if there are any."""
+        return self.unlabeled or Unlabeled()
+
+    @property
+    @abstractmethod
+    def taught_by(self) -> tuple[Teacher | BoxTeacher, ...]:
+        """The teachers."""
+
+    @property
+    @abstractmethod
+    def teaching(self) -> Teaching:
+        """What is taught and by whom, to be kept with the student; the recipe is that of its family."""
+
+    def known(self, images: DetectionSet) -> DetectionSet:
+        """Those of some images without labels which the teachers can say something about.
+
+        Args:
+            images: Without labels.
+        """
+        return images
+
+    @abstractmethod
+    def prepare(
+        self,
+        images: DetectionSet,
+        labelled: DetectionSet | None,
+        *,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+    ) -> None:
+        """Find out which scores count on images without labels; on every rank, before the first step.
+
+        Args:
+            images: Without labels, all `known`.
+            labelled: Images on which thresholds can be found, or None.
+            batch_size: Images per forward pass.
+            workers: Processes that load images.
+            device: Where the run is.
+        """
+
+    def _take(self, looker: Looker, images: int) -> None:
+        """Set what makes the targets, with thresholds that are final."""
+        self.looker = looker
+        self.scored = Scored(images, looker.thresholds.sure, looker.thresholds.unsure)
+
+    def describe(self) -> list[str]:
+        """Paragraphs about what is taught, for the start of a run."""
+        parts = []
+        if self.looker is not None and self.scored is not None:
+            parts = [self.looker.describe(self.scored.images), describe_parts(self.wanted)]
+        return [part for part in [*parts, *self.remarks] if part]
 
     def teach(self, batch: ImageBatch) -> dict[str, Said]:
         """What each teacher says, by its name, to a batch that was normalised for the student."""
@@ -47,15 +117,12 @@ class LessonTask(DetectionTask):
         Raises:
             ConfigError: If nothing says which scores count (`looker`).
         """
-        if self.looker is None and (self.unlabeled or Unlabeled()).targets:
+        if self.looker is None and self.wanted.targets:
             raise ConfigError("This task has no looker, which says from which score on a teacher's detections count.")
         batch = replace(batch, targets=None)
         taught = self.teach(batch)
-        if self.looker is None:
-            targets = ScoredTargets.none(batch.image_sizes)
-        else:
-            found = next(said for said in taught.values() if isinstance(said, DenseOutput))
-            targets = self.looker.targets(found, batch.image_sizes)
+        looker = self.looker
+        targets = ScoredTargets.none(batch.image_sizes) if looker is None else looker.targets(batch, taught)
         return Lesson(batch, targets, self._assign(batch, targets).scored(targets), taught)
 
     def forward(
@@ -102,7 +169,7 @@ class LessonTask(DetectionTask):
 
     def _unlabelled(self, lesson: Lesson, step: int) -> dict[str, Tensor]:
         """Losses of images without labels, as far as they are wanted."""
-        wanted = self.unlabeled or Unlabeled()
+        wanted = self.wanted
         counts = step_counts([lesson.assignment]) if lesson.counts is None else lesson.counts
         student, losses, terms = self._lesson_parts(lesson, counts, step)
         with full_precision(lesson.batch.images.device):

@@ -7,17 +7,17 @@ the losses of labelled images nor depend on how a step is split.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ld_hub.data import DetectionSet
-from ld_hub.distillation.correspondence import as_seen, common_classes
+from ld_hub.distillation.correspondence import class_pairs, rename
 from ld_hub.distillation.scored_targets import Thresholds, scored_targets
-from ld_hub.engine.asking import Said, ask
+from ld_hub.engine.asking import Memory, Said, ask
 from ld_hub.engine.evaluate import batches_of, gathered
 from ld_hub.errors import ConfigError
 from ld_hub.evaluation.best_f1 import best_f1_scores
@@ -25,7 +25,15 @@ from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.ground_truth import read_ground_truth
 from ld_hub.evaluation.matching import Overlaps, overlaps
 from ld_hub.models.detector import DenseDetector
-from ld_hub.structures import Assignment, DenseOutput, ImageBatch, ScoredTargets, StepCounts, Unlabeled
+from ld_hub.structures import (
+    Assignment,
+    DenseOutput,
+    Detections,
+    ImageBatch,
+    ScoredTargets,
+    StepCounts,
+    Unlabeled,
+)
 
 PREFIX = "unlabeled_"  # of the names of their losses
 MOST = 300  # labelled images on which thresholds are looked for
@@ -40,7 +48,7 @@ class Lesson:
         batch: The images; no targets.
         targets: The first detector's detections; no boxes where only image encoders teach.
         assignment: Of the student's rows to them, weighted by scores.
-        taught: What each teacher says, by its name.
+        taught: What each teacher says, by its name; nothing of one that only detects.
         counts: Normalisers of such images in the whole optimizer step; None takes this batch over all ranks.
         factor: Of their losses.
     """
@@ -58,40 +66,34 @@ def losses_name(name: str) -> str:
     return PREFIX + name.removeprefix("loss_").removeprefix("distill_")
 
 
-class Looker:
-    """Turns a teacher's predictions into targets for a student.
+class Looker(ABC):
+    """Turns what a teacher finds into targets for a student.
 
     Args:
-        teacher: Whose detections they are; with several teachers the first.
-        student: Whose classes they get.
+        name: Of the teacher; with several teachers of the first, whose detections they are.
+        student: Whose classes the targets get.
         thresholds: From which score on a detection counts.
-        teacher_scale: Size of the teacher's images over the student's.
-        class_map: The teacher's name of classes that the student calls otherwise.
+        classes: The teacher's classes, by the student's names.
+
+    Attributes:
+        labels: ``(C',)`` int64, the student's class of each of the teacher's; -1 for those that it does not have.
 
     Raises:
         ConfigError: If the two have no class in common.
     """
 
-    def __init__(
-        self,
-        teacher: DenseDetector,
-        student: DenseDetector,
-        thresholds: Thresholds,
-        teacher_scale: float = 1.0,
-        class_map: Mapping[str, str] | None = None,
-    ) -> None:
-        known = {mine: theirs for mine, theirs in (class_map or {}).items() if theirs in teacher.label_names}
-        pairs = common_classes(student.spec, as_seen(teacher.spec, teacher_scale, known))
+    def __init__(self, name: str, student: DenseDetector, thresholds: Thresholds, classes: Sequence[str]) -> None:
+        pairs = class_pairs(student.label_names, classes)
         if not pairs:
+            both = [", ".join(names[:6]) + " ..." * (len(names) > 6) for names in (classes, student.label_names)]
             raise ConfigError(
-                f"Images without labels: teacher '{teacher.name}' and student '{student.name}' have no class name in "
-                "common. Say which is which: class_map (--class_map MINE=THEIRS)."
+                f"Images without labels: teacher '{name}' ({both[0]}) and student '{student.name}' ({both[1]}) have no "
+                "class name in common. Say which is which: class_map (--class_map MINE=THEIRS)."
             )
-        self.teacher, self.student, self.thresholds, self.scale = teacher, student, thresholds, teacher_scale
-        labels = torch.full((teacher.config.num_classes,), -1)
+        self.name, self.student, self.thresholds = name, student, thresholds
+        self.labels = torch.full((len(classes),), -1)
         for mine, theirs in pairs:
-            labels[theirs] = mine
-        self.labels = labels
+            self.labels[theirs] = mine
 
     def describe(self, images: int) -> str:
         """What counts, for the user.
@@ -106,19 +108,65 @@ class Looker:
         else:
             ((sure, unsure),) = pairs
             shown = f"{sure:g}; from {unsure:g} on they are unsure, and neither targets nor background"
-        return f"{images} images without labels. Boxes of '{self.teacher.name}' are targets from a score of {shown}."
+        return f"{images} images without labels. Boxes of '{self.name}' are targets from a score of {shown}."
 
-    @torch.no_grad()
-    def targets(self, output: DenseOutput, image_sizes: Tensor) -> ScoredTargets:
+    @abstractmethod
+    def targets(self, batch: ImageBatch, taught: Mapping[str, Said]) -> ScoredTargets:
         """The teacher's detections on a batch.
 
         Args:
-            output: Its predictions.
-            image_sizes: ``(N, 2)`` height, width in px of the student's images before padding.
+            batch: Images without labels, as the student gets them.
+            taught: What each teacher says to it; empty for one that only detects.
         """
-        factors = torch.full_like(image_sizes, self.scale, dtype=torch.float32)
-        found = self.teacher.postprocess(output, image_sizes * self.scale, factors)
-        return scored_targets(found, self.labels.to(image_sizes.device), self.thresholds, image_sizes)
+
+    @abstractmethod
+    def found_on(self, part: DetectionSet, batch_size: int, workers: int) -> Iterator[tuple[int, Detections]]:
+        """Ids and detections, in px of the files, of this rank's share of some images with labels."""
+
+
+class DenseLooker(Looker):
+    """Asks a detector of this library, on each batch anew.
+
+    Args:
+        teacher: Whose detections they are.
+        student: See `Looker`, also for `thresholds` and errors.
+        thresholds: See there.
+        teacher_scale: Size of the teacher's images over the student's.
+        class_map: The teacher's name of classes that the student calls otherwise.
+        memory: What the teacher has said before to the images on which thresholds are looked for.
+    """
+
+    def __init__(
+        self,
+        teacher: DenseDetector,
+        student: DenseDetector,
+        thresholds: Thresholds,
+        teacher_scale: float = 1.0,
+        class_map: Mapping[str, str] | None = None,
+        memory: Memory | None = None,
+    ) -> None:
+        known = {mine: theirs for mine, theirs in (class_map or {}).items() if theirs in teacher.label_names}
+        super().__init__(teacher.name, student, thresholds, rename(teacher.label_names, known, teacher.name))
+        self.teacher, self.scale, self.memory = teacher, teacher_scale, memory
+
+    @torch.no_grad()
+    def targets(self, batch: ImageBatch, taught: Mapping[str, Said]) -> ScoredTargets:
+        """See `Looker.targets`."""
+        sizes = batch.image_sizes
+        factors = torch.full_like(sizes, self.scale, dtype=torch.float32)
+        output = next(said for said in taught.values() if isinstance(said, DenseOutput))
+        found = self.teacher.postprocess(output, sizes * self.scale, factors)
+        return scored_targets(found, self.labels.to(sizes.device), self.thresholds, sizes)
+
+    def found_on(self, part: DetectionSet, batch_size: int, workers: int) -> Iterator[tuple[int, Detections]]:
+        """See `Looker.found_on`."""
+        device = next(self.teacher.parameters()).device
+        for loaded in batches_of(self.student, part, batch_size, workers, device, True):
+            batch = loaded.to(device)
+            output = ask(self.teacher, batch, self.student, self.scale, (), self.memory)
+            factors = batch.scale_factors * self.scale
+            found = self.teacher.postprocess(output, batch.image_sizes * self.scale, factors)
+            yield from zip(batch.image_ids, found, strict=True)
 
 
 def describe_parts(wanted: Unlabeled) -> str:
@@ -164,25 +212,17 @@ def choose_thresholds(
 
 def _compared(looker: Looker, labelled: DetectionSet, batch_size: int, workers: int) -> Overlaps:
     """The teacher's detections beside the labels of a part of a data set, over all ranks."""
-    device = next(looker.teacher.parameters()).device
     chosen = np.unique(np.linspace(0, len(labelled) - 1, min(MOST, len(labelled))).round().astype(np.int64))
     part = labelled.select(chosen)
-    images, categories, boxes, scores = [], [], [], []
-    for loaded in batches_of(looker.student, part, batch_size, workers, device, True):
-        batch = loaded.to(device)
-        output = ask(looker.teacher, batch, looker.student, looker.scale, ())
-        factors = batch.scale_factors * looker.scale
-        for image_id, each in zip(
-            batch.image_ids,
-            looker.teacher.postprocess(output, batch.image_sizes * looker.scale, factors),
-            strict=True,
-        ):
-            label = looker.labels[each.labels.cpu()].numpy()
-            images.append(np.full((label >= 0).sum(), image_id))
-            categories.append(np.array(labelled.category_ids)[label[label >= 0]])
-            corners = each.boxes.cpu().double().numpy()[label >= 0]
-            boxes.append(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1))
-            scores.append(each.scores.cpu().double().numpy()[label >= 0])
+    images, categories = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    boxes, scores = [np.zeros((0, 4))], [np.zeros(0)]
+    for image_id, each in looker.found_on(part, batch_size, workers):
+        label = looker.labels[each.labels.cpu()].numpy()
+        images.append(np.full((label >= 0).sum(), image_id))
+        categories.append(np.array(labelled.category_ids)[label[label >= 0]])
+        corners = each.boxes.cpu().double().numpy()[label >= 0]
+        boxes.append(np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1))
+        scores.append(each.scores.cpu().double().numpy()[label >= 0])
     columns = [np.concatenate(each) for each in (images, categories, boxes, scores)]
     found = Found(*(np.concatenate(each) for each in zip(*gathered(columns), strict=True)))
     truth = read_ground_truth(labelled.annotation_file).only(set(part.records.image_ids.tolist()))

@@ -18,9 +18,9 @@ from torch import Tensor
 from ld_hub.data import DetectionSet, train_loader
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
 from ld_hub.engine.detection_task import DetectionTask, step_counts, total_loss
-from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.identity import Identity, differences, require_same
+from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import Lesson
 from ld_hub.engine.losses import NOTES, LossWatch
 from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, make_optimizer, set_lr
@@ -49,7 +49,7 @@ class Loop:
         run: Where it is written.
         accelerator: Devices, ranks and precision.
         identity: What is trained, on what and by whom; a continued run must have the same.
-        unlabeled: Images without labels to train on, or None; the task is a `DistillationTask` then.
+        unlabeled: Images without labels to train on, or None; the task is a `LessonTask` then.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Loop:
 
     def _streams(self) -> tuple[Stream, Stream]:
         """Batches of images with labels and of images without."""
-        wanted = self.task.unlabeled if isinstance(self.task, DistillationTask) else None
+        wanted = self.task.unlabeled if isinstance(self.task, LessonTask) else None
         without = 0 if wanted is None else wanted.batch
         return self._stream(self.train_dataset, self.config.batch_size), self._stream(self.unlabeled, without)
 
@@ -182,7 +182,7 @@ class Loop:
     def _lessons(self, batches: Sequence[ImageBatch | None]) -> list[Lesson | None]:
         """What the teachers say to the images without labels of each micro-batch; None where there are none."""
         task = self.task
-        if not isinstance(task, DistillationTask) or task.unlabeled is None:
+        if not isinstance(task, LessonTask) or task.unlabeled is None:
             return [None for _ in batches]
         with self.accelerator.autocast():
             found = [task.look(batch) for batch in batches if batch is not None]

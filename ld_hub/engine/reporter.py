@@ -15,6 +15,7 @@ from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.records import Times
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher
+from ld_hub.teachers.box_teacher import BoxTeacher
 
 Log = Callable[[dict[str, float], int], None]  # Accelerator.log
 
@@ -167,6 +168,11 @@ def describe_network(model: DenseDetector | FeatureTeacher) -> str:
     what = "frozen" if not trained else f"{trained / 1e6:.2f} M trained"
     inside = model.config.backbone if isinstance(model, DenseDetector) else "features"
     return f"{model.name} ({inside}): {every / 1e6:.2f} M parameters, {what}"
+
+
+def describe_teacher(teacher: DenseDetector | FeatureTeacher | BoxTeacher) -> str:
+    """Name and size of a network, or what a teacher is that only detects."""
+    return teacher.describe() if isinstance(teacher, BoxTeacher) else describe_network(teacher)
 
 
 def _clock(seconds: float) -> str:

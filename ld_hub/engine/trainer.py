@@ -12,18 +12,18 @@ from accelerate import Accelerator
 from ld_hub.data import DetectionSet
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
-from ld_hub.engine.assembly import gather, make_task, settle, without_boxes
-from ld_hub.engine.balance import SHARE
+from ld_hub.engine.assembly import gather, make_task, settle, usual_recipe
+from ld_hub.engine.box_task import BoxTask
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.detection_task import DetectionTask
 from ld_hub.engine.devices import make_accelerator
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_random_frozen_stages
-from ld_hub.engine.lessons import Looker, choose_thresholds, default_thresholds, describe_parts
 from ld_hub.engine.loop import Loop
 from ld_hub.engine.records import RunSettings
-from ld_hub.engine.reporter import describe_network, table
+from ld_hub.engine.remembering import Bits, CacheWanted, remember
+from ld_hub.engine.reporter import describe_network, describe_teacher, table
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.train_config import TrainConfig, changed_fields
 from ld_hub.errors import DataError
@@ -31,8 +31,8 @@ from ld_hub.evaluation import DetectionMetrics
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher
-from ld_hub.registry import FEATURE_RECIPE
 from ld_hub.structures import Balance, Teaching, Unlabeled
+from ld_hub.teachers.functions import Given
 
 
 @dataclass(frozen=True)
@@ -269,11 +269,13 @@ class DistillationTrainer(Trainer):
     Args:
         student: Detector of the data's classes.
         teacher: Trained detector, or several by name. Classes correspond by name; terms on classes need a common one.
-            None where a feature teacher teaches alone.
+            Or what only detects, and teaches by its boxes on images without labels: `ld_hub.teachers.load_teacher`'s,
+            or a function of PIL images (`ld_hub.teachers.functions.FunctionTeacher`). None where a feature teacher
+            teaches alone.
         recipe: Registered name (`list_recipes`) or recipe; the same for all teachers. ``"ld"`` where not given, and
-            ``"cosine"`` for a feature teacher alone.
+            ``"cosine"`` for a feature teacher alone; a teacher that only detects takes none.
         feature_teacher: An image encoder that teaches features: a name in timm, or a `FeatureTeacher`. Beside a
-            teacher it teaches by the recipe ``"cosine"``, with a weight in `teacher_weights` under its name.
+            detector it teaches by the recipe ``"cosine"``, with a weight in `teacher_weights` under its name.
         teaching: All that the arguments from here to `teacher_weights` say, in one; they are left out then.
         reference: ``"ld"`` or ``"bckd"`` for the published computation of that code base in every loss; None for
             the sound default, which does not depend on how a batch is split.
@@ -285,6 +287,9 @@ class DistillationTrainer(Trainer):
             counts for those that have the class.
         teacher_weights: With several teachers: factor of each one's terms; 1 for those that are not named.
         unlabeled: How `unlabeled_dataset` takes part; the defaults of `Unlabeled` where not given.
+        cache_teacher: Ask the teachers once about each image, and read what they said from this directory in every
+            step; ``"auto"`` for one that the library chooses (`CacheWanted`).
+        cache_bits: 8 or 32, of what is kept.
         unlabeled_dataset: Images without labels (`ld_hub.data.load_unlabeled`, or any data set, whose annotations are
             not looked at); `train_dataset` may be None then. Of several teachers the first one's detections count.
         train_dataset: See `Trainer`, also for all other arguments.
@@ -294,12 +299,12 @@ class DistillationTrainer(Trainer):
         attachments: See `Trainer`.
     """
 
-    task: DistillationTask
+    task: DistillationTask | BoxTask
 
     def __init__(
         self,
         student: DenseDetector,
-        teacher: DenseDetector | Mapping[str, DenseDetector] | None = None,
+        teacher: Given | None = None,
         recipe: str | Recipe | None = None,
         *,
         feature_teacher: FeatureTeacher | str | None = None,
@@ -311,6 +316,8 @@ class DistillationTrainer(Trainer):
         class_map: Mapping[str, str] | None = None,
         teacher_weights: Mapping[str, float] | None = None,
         unlabeled: Unlabeled | None = None,
+        cache_teacher: str | None = None,
+        cache_bits: Bits = 8,
         unlabeled_dataset: DetectionSet | None = None,
         train_dataset: DetectionSet | None = None,
         eval_dataset: DetectionSet | None = None,
@@ -318,8 +325,9 @@ class DistillationTrainer(Trainer):
         trackers: Sequence[Any] = (),
         attachments: Mapping[str, str] | None = None,
     ) -> None:
+        who = gather(student, teacher, feature_teacher)
         given = make_teaching(
-            recipe or (FEATURE_RECIPE if teacher is None and teaching is None else "ld"),
+            recipe or usual_recipe(who),
             reference=reference,
             individual_ld=individual_ld,
             balance=balance,
@@ -328,12 +336,12 @@ class DistillationTrainer(Trainer):
             teacher_weights=teacher_weights,
             unlabeled=unlabeled,
         )
-        teaching = settle(teaching, given, unlabeled=unlabeled_dataset is not None)
-        teaching = without_boxes(teaching) if teacher is None else teaching
+        teaching = settle(teaching, given, who, unlabeled=unlabeled_dataset is not None)
         known = eval_dataset if train_dataset is None else train_dataset
         if known is not None:
             fit_labels(student, known)
-        task = make_task(student, gather(student, teacher, feature_teacher), teaching)
+        self.cache = None if cache_teacher is None else CacheWanted(cache_teacher, cache_bits)
+        task = make_task(student, who, teaching)
         if train_dataset is None and teaching.unlabeled is not None:
             config = replace(config or TrainConfig(), batch_size=teaching.unlabeled.batch)
         super().__init__(
@@ -343,50 +351,45 @@ class DistillationTrainer(Trainer):
             config=config,
             trackers=trackers,
             attachments=attachments,
-            unlabeled_dataset=None if unlabeled_dataset is None else without_annotations(unlabeled_dataset),
+            unlabeled_dataset=None if unlabeled_dataset is None else task.known(without_annotations(unlabeled_dataset)),
         )
         student.teaching = task.teaching  # saved with it
 
     def describe(self, plan: Plan, processes: int = 1, precision: str = "no") -> str:
         """The table at the start of a run, with the recipe's."""
-        parts = [super().describe(plan, processes, precision), self.task.recipe.table()]
-        if self.task.individual_ld:
-            parts.append("Individual LD: loss_bbox and loss_dfl are left to the teacher.")
-        if self.task.balance is not None:
-            shares = ", ".join(f"{name} {share:g}" for name, share in self.task.distiller.shares(SHARE).items())
-            parts.append(f"Balance: weights as the gradients say, as shares of the detection loss's: {shares}.")
-        if self.unlabeled_dataset is not None:
-            images, looker = len(self.unlabeled_dataset), self.task.looker
-            said = f"{images} images without labels. A feature teacher finds no boxes: only its terms act on them."
-            parts.append(said if looker is None else looker.describe(images))
-            parts += filter(None, [describe_parts(self.task.unlabeled or Unlabeled())])
-        return "\n\n".join([*parts, *self.task.remarks])
+        return "\n\n".join([super().describe(plan, processes, precision), *self.task.describe()])
 
     def _prepare(self, accelerator: Accelerator) -> None:
-        """Find out which scores count on images without labels."""
-        wanted = self.task.unlabeled
-        if wanted is None or not self.task.detectors:
+        """Ask the teachers what is asked once, and find out which scores count on images without labels."""
+        if self.cache is not None:
+            datasets = self.train_dataset, self.unlabeled_dataset
+            self.train_dataset, self.unlabeled_dataset = remember(
+                self.task, self.cache, datasets, self.config, accelerator
+            )
+        images, config = self.unlabeled_dataset, self.config
+        if images is None:
             return
-        name, teacher = next(iter(self.task.detectors.items()))
-        teacher.to(accelerator.device)
-        scale, class_map = self.task.distillers[name].teacher_scale, self.task.distillers[name].class_map
-        looker = Looker(teacher, self.model, default_thresholds(self.model), scale, class_map)
-        config = self.config
-        looker.thresholds = choose_thresholds(
-            looker, self.train_dataset, wanted, batch_size=config.eval_batch_size, workers=config.workers
+        self.task.prepare(
+            images,
+            self.train_dataset,
+            batch_size=config.eval_batch_size,
+            workers=config.workers,
+            device=accelerator.device,
         )
-        self.task.looker = looker
+        self.model.teaching = self.task.teaching  # with what was found
 
     def _networks(self) -> list[tuple[str, str]]:
-        teachers = [("teacher", describe_network(teacher)) for teacher in self.task.outside]
+        teachers = [("teacher", describe_teacher(teacher)) for teacher in self.task.taught_by]
         return [("student", describe_network(self.model)), *teachers]
 
     def identity(self) -> Identity:
         """See `Trainer.identity`; with the teachers and what they teach."""
-        return Identity.of(self.model, self._images, self.task.outside, self.task.teaching, self.unlabeled_dataset)
+        task, bits = self.task, None if self.cache is None else self.cache.bits
+        return Identity.of(self.model, self._images, task.taught_by, task.teaching, self.unlabeled_dataset, bits)
 
     def _has_optional_parameters(self) -> bool:
-        return any(parameter.requires_grad for parameter in self.task.distiller.parameters())
+        distiller = self.task.distiller if isinstance(self.task, DistillationTask) else None
+        return distiller is not None and any(parameter.requires_grad for parameter in distiller.parameters())
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, bool | int | float | str]:

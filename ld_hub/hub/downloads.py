@@ -35,6 +35,7 @@ def download(
     cache_dir: str | Path | None = None,
     token: str | bool | None = None,
     weights: bool = True,
+    also: Sequence[str] = (),
     endpoint: str | None = None,
 ) -> Path:
     """Fetch ``config.json`` and ``model.safetensors`` of a Hub repository into the cache.
@@ -48,6 +49,7 @@ def download(
         cache_dir: Cache to use instead of huggingface_hub's own.
         token: Access token, or True to require the stored one. It never enters a message.
         weights: Whether the weights are wanted; False fetches the configuration only.
+        also: Names of further files, which must be there.
         endpoint: Address of another Hub server.
 
     Returns:
@@ -57,7 +59,7 @@ def download(
         HubError: If the repository, revision or file does not exist or may not be read, or the network fails.
     """
     folder = Path()
-    for name in (CONFIG_NAME, WEIGHTS_NAME)[: 1 + weights]:
+    for name in (*(CONFIG_NAME, WEIGHTS_NAME)[: 1 + weights], *also):
         at = revision if name == CONFIG_NAME else folder.name  # of the same commit, whatever is published meanwhile
         try:
             file = hf_hub_download(
@@ -116,7 +118,10 @@ def _explain(error: Exception, repo_id: str, revision: str | None, name: str, se
             f"The Hub cannot be reached and {name} of {where} is not in the cache. Check the network (and HF_ENDPOINT, "
             "HF_HUB_OFFLINE, LD_HUB_OFFLINE), or copy the model directory here and load it with 'local-dir:PATH'.",
         ),
-        (isinstance(error, EntryNotFoundError) and not offline, f"{where} has no {name}.{_HOW_PUBLISHED[name]}"),
+        (
+            isinstance(error, EntryNotFoundError) and not offline,
+            f"{where} has no {name}.{_HOW_PUBLISHED.get(name, '')}",
+        ),
         (status is not None, f"The Hub answered {status} for {name} of {where}: {_ADVICE.get(status, 'try later')}."),
         (
             getattr(error, "errno", None) in DISK_FULL,

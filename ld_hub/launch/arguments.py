@@ -101,23 +101,31 @@ class DistillArguments:
 
     Attributes:
         teacher: Teacher: a model directory (RUN/model) or a name. Several are separated by commas; all teach by the
-            same recipe. NAME's own where not given.
-        teacher_checkpoint: Weights of a teacher given by name: a .safetensors or a published .pth file.
+            same recipe. NAME's own where not given. Or what only detects, and teaches by its boxes on the images of
+            --unlabeled: hf:ORG/NAME or a directory (transformers), torchvision:NAME, boxes.json (COCO results), a
+            directory of YOLO predictions.
+        teacher_checkpoint: Weights of a teacher given by name: a .safetensors or a published .pth file; of one of
+            torchvision's the state dict.
         teacher_weights: With several teachers: a factor of each one's terms, in their order; 1 where not given.
         teacher_scale: Size of the teacher's images over the student's; 2 lets its level l + 1 teach level l.
         class_map: Which class of the data is which of the teacher's, where names differ: person=pedestrian,car=auto
             (a mapping in YAML). Classes of the same name correspond anyhow.
         feature_teacher: An image encoder that teaches features: any timm model with maps, e.g.
             vit_small_patch16_dinov3.lvd1689m, whose weights are fetched once. Alone it teaches by the recipe cosine or
-            another one on features; beside a teacher by cosine, and the recipe is the teacher's.
+            another one on features; beside a detector by cosine, and the recipe is the detector's.
         feature_teacher_checkpoint: Local safetensors file with its weights under timm's names; nothing is fetched.
         feature_teacher_weight: Beside a teacher: a factor of its terms; 1 where not given.
-        recipe: What is distilled: the name of a recipe, or a YAML file with one. NAME's own where not given.
+        recipe: What is distilled: the name of a recipe, or a YAML file with one. NAME's own where not given. A teacher
+            that only detects takes none.
         reference: Compute every loss as the code base of the LD paper (ld) or of BCKD (bckd) did, faults included.
         individual_ld: Leave loss_bbox and loss_dfl to the teacher (LD paper, supplement, Table 1).
         balance: gradient scales each term so that its gradient is a set share of the detection loss's, instead of by
             the published weights, which were tuned for COCO; --terms.TERM.share sets it, 0.3 where not given.
         train_teacher: First train the teacher on this data, in output_dir/teacher, then distil. Resumable as a whole.
+        cache_teacher: Ask the teacher once about each image, before the training, and read its answers from this
+            directory in every step; auto chooses one, which other runs with this teacher, data and image size find
+            again. Mirrored images have answers of their own; random sizes (short_sides) exclude it.
+        cache_bits: 32 keeps the teacher's numbers as they are, 8 takes a quarter of the room.
     """
 
     teacher: str | None = None
@@ -133,6 +141,8 @@ class DistillArguments:
     individual_ld: bool = False
     balance: Literal["none", "gradient"] = "none"
     train_teacher: bool = False
+    cache_teacher: str | None = None
+    cache_bits: Literal[8, 32] = 8
 
     def __post_init__(self) -> None:
         weights: Any = self.teacher_weights

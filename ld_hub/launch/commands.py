@@ -19,10 +19,12 @@ from ld_hub.launch.arguments import (
     TeacherArguments,
     UnlabeledArguments,
 )
+from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
-from ld_hub.launch.recipe_files import find_recipe, recipe_flags
+from ld_hub.launch.recipe_files import BOXES_ALONE, find_recipe, recipe_flags
 from ld_hub.models.names import find, require_model, split_tag
 from ld_hub.registry import FEATURE_RECIPE
+from ld_hub.teachers.kinds import find_kind, load_teacher
 
 if TYPE_CHECKING:
     from ld_hub.distillation import Recipe
@@ -73,6 +75,9 @@ DISTILL = Command(
   ... --teacher runs/a/model,runs/b/model     two teachers
   ... --data mine/ --unlabeled photos/        few labels, and many photographs
   ... --feature_teacher convnext_tiny         an image encoder teaches, too
+  ... --unlabeled photos/ --teacher boxes.json  taught by boxes of whatever
+  ... --unlabeled photos/ --teacher hf:ORG/NAME  by a detector of transformers
+  ... --data mine/ --cache_teacher auto       the teacher is asked once
   ... --config arguments.yaml --resume        flags from a file that a run wrote""",
     more={"recipe": f"Registered: {', '.join(catalog.recipes())}; `ld-hub recipes` says what they are."},
 )
@@ -122,7 +127,8 @@ def distill(argv: Sequence[str]) -> int:
     from ld_hub.launch.teachers import Pupil, TeacherWanted, find_feature_teacher, find_teacher, train_teacher
 
     flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
-    names = _teacher_names(typed.teacher, flags)
+    boxes = load_teacher(typed.teacher, flags.teacher_checkpoint) if typed.only_detects else None
+    names = [] if typed.only_detects else _teacher_names(typed.teacher, flags)
     wanted = [TeacherWanted(parsed.name, name, flags, parsed.of(TeacherArguments), data) for name in names]
     without = parsed.of(UnlabeledArguments)
     training, evaluation = load_parts(data, labels=without.train_labels)
@@ -142,9 +148,11 @@ def distill(argv: Sequence[str]) -> int:
     student = build_model(parsed.name, structure, known, _say, resuming=resuming)
     trainer = DistillationTrainer(
         student,
-        found[0] if len(found) == 1 else teachers or None,
+        boxes or (found[0] if len(found) == 1 else teachers or None),
         feature_teacher=encoder,
         teaching=_teaching(recipe, flags, list(teachers), without.wanted(config.batch_size)),
+        cache_teacher=flags.cache_teacher,
+        cache_bits=flags.cache_bits,
         unlabeled_dataset=images,
         train_dataset=training,
         eval_dataset=evaluation,
@@ -188,6 +196,11 @@ class TypedDistillation:
     teacher: str
     family: str
 
+    @property
+    def only_detects(self) -> bool:
+        """Whether the teacher has boxes, classes and scores alone."""
+        return self.recipe == BOXES_ALONE
+
     def make_recipe(self) -> Recipe:
         """The recipe, with the changes asked for.
 
@@ -210,8 +223,13 @@ class TypedDistillation:
         self.parsed.of(UnlabeledArguments).require()
         flags.classes()
         flags.require_teachers(self.teacher)
-        for name in _teacher_names(self.teacher, flags):
-            require_model(name)
+        if self.only_detects:
+            require_boxes(self.teacher, flags, self.parsed.of(UnlabeledArguments))
+        else:
+            names = _teacher_names(self.teacher, flags)
+            refuse_boxes(names)
+            for name in names:
+                require_model(name)
         _require_files(
             teacher_checkpoint=flags.teacher_checkpoint, feature_teacher_checkpoint=flags.feature_teacher_checkpoint
         )
@@ -229,16 +247,20 @@ def parse_distill(argv: Sequence[str]) -> TypedDistillation:
     first = parse(DISTILL, argv, any_terms=True)
     entry = find(split_tag(first.name)[0])
     distilled, flags = entry.distilled, first.of(DistillArguments)
-    alone = flags.teacher is None and distilled is None and flags.feature_teacher is not None
+    teacher = flags.teacher or (distilled.teacher if distilled else "")
+    if teacher and find_kind(teacher) is not None:
+        return TypedDistillation(
+            parse(DISTILL, argv, recipe_flags(BOXES_ALONE, entry.family)), BOXES_ALONE, teacher, entry.family
+        )
+    alone = not teacher and flags.feature_teacher is not None
     if flags.recipe is None and distilled is None and not alone:
         raise ConfigError(f"'{first.name}' is no distilled name: say how to distil, e.g. --recipe vlr.")
-    if flags.teacher is None and distilled is None and not alone:
+    if not teacher and not alone:
         raise ConfigError(
             f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR, or an image "
             "encoder, --feature_teacher TIMM_NAME."
         )
     recipe = flags.recipe or (distilled.recipe if distilled else FEATURE_RECIPE)
-    teacher = flags.teacher or (distilled.teacher if distilled else "")
     parsed = parse(DISTILL, argv, recipe_flags(recipe, entry.family, flags.reference))
     return TypedDistillation(parsed, recipe, teacher, entry.family)
 

@@ -14,6 +14,7 @@ from ld_hub.registry import RECIPES
 if TYPE_CHECKING:
     from ld_hub.distillation import Recipe
 
+BOXES_ALONE = "scored_targets"  # what a teacher teaches that only detects
 SUFFIXES = (".yaml", ".yml", ".json")
 FIELDS = ("name", "summary", "reference", "family", "paper", "terms")
 
@@ -29,6 +30,8 @@ def recipe_flags(recipe: str, family: str, reference: str | None = None) -> Reci
     Raises:
         UnknownNameError: If there is no such name; as `find_recipe`.
     """
+    if recipe == BOXES_ALONE:
+        return RecipeFlags(recipe, ())
     if recipe.endswith(SUFFIXES) or recipe in RECIPES:
         terms = {name: (term.kind, config_fields(type(term), vars(term)))
                  for name, term in find_recipe(recipe, family, reference).terms.items()}  # fmt: skip
@@ -69,6 +72,10 @@ def find_recipe(recipe: str, family: str | None = None, reference: str | None = 
         MissingFileError: If there is no such file.
         ConfigError: If the file is no recipe; names the file, the term and the field.
     """
+    if recipe == BOXES_ALONE:
+        from ld_hub.distillation.recipes import SCORED_TARGETS
+
+        return SCORED_TARGETS
     require_recipe(recipe)
 
     from ld_hub.distillation import get_recipe

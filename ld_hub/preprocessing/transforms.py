@@ -32,6 +32,7 @@ class Sample:
         crowd: ``(G,)`` bool, or None where no box is a crowd.
         image_id: Id in the dataset, or None.
         mirrored: Whether `image` was flipped left to right.
+        file_hash: Of the file it was read from; empty where nobody asked.
     """
 
     image: Tensor
@@ -42,6 +43,7 @@ class Sample:
     crowd: Tensor | None = None
     image_id: int | None = None
     mirrored: bool = False
+    file_hash: str = ""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -173,7 +175,13 @@ def collate_layout(samples: Sequence[Sample]) -> ImageBatch:
         targets=_collate_targets(samples, image_sizes),
         image_ids=tuple(s.image_id for s in samples if s.image_id is not None),
         mirrored=torch.tensor([s.mirrored for s in samples]),
+        contents=tuple(content_key(s.file_hash, s.mirrored) for s in samples if s.file_hash),
     )
+
+
+def content_key(file_hash: str, mirrored: bool) -> str:
+    """What is on an image: its file's hash, marked where it was flipped left to right."""
+    return f"{file_hash}-mirrored" if mirrored else file_hash
 
 
 def create_transform(

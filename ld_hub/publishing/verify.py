@@ -366,7 +366,7 @@ def _check_training(report: Report, file: Path, model: DenseDetector) -> None:
         data_config=model.data_config,
         label_names=model.label_names,
         category_ids=model.category_ids,
-        teaching=None if model.teaching is None else replace(model.teaching, origins={}),
+        teaching=None if model.teaching is None else model.teaching.wished(),
     )
     changed = identity.differences(then.to_dict(), now.to_dict())
     report.add(name, [f"{key}: the run has {old}, the model {new}" for key, (old, new) in changed.items()])

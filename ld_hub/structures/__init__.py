@@ -21,7 +21,7 @@ from ld_hub.structures.parts import Assigner, Criterion
 from ld_hub.structures.priors import Priors
 from ld_hub.structures.rows import Rows
 from ld_hub.structures.targets import Assignment, ImageBatch, ScoredTargets, StepCounts, Targets
-from ld_hub.structures.teaching import Balance, FeatureTeaching, Teaching, Unlabeled
+from ld_hub.structures.teaching import Balance, FeatureTeaching, Scored, Teaching, Unlabeled
 
 __all__ = [
     "AnnotationRow",
@@ -47,6 +47,7 @@ __all__ = [
     "ReadImageRow",
     "ResultRow",
     "Rows",
+    "Scored",
     "ScoredTargets",
     "StepCounts",
     "Targets",

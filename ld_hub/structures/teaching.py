@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from ld_hub.checked import Source, read_fields
@@ -11,8 +11,18 @@ from ld_hub.errors import CheckpointError, ConfigError
 
 Balance: TypeAlias = Literal["none", "gradient"]
 _IN_FILES = {"recipe": "name", "teachers": "teacher", "origins": "teacher_origin"}  # what files call some fields
-_OPTIONS = ("teachers", "origins", "balance", "teacher_scale", "class_map", "teacher_weights", "unlabeled",
-            "feature_teacher")  # fmt: skip
+_OPTIONS = (
+    "teachers",
+    "origins",
+    "kinds",
+    "balance",
+    "teacher_scale",
+    "class_map",
+    "teacher_weights",
+    "unlabeled",
+    "scored",
+    "feature_teacher",
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,26 @@ class FeatureTeaching:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """What came of images without labels.
+
+    Attributes:
+        images: How many took part.
+        sure: Least score of a detection that was a target, for each class of the student.
+        unsure: Least score of a detection that was at least no background, likewise.
+    """
+
+    images: int
+    sure: tuple[float, ...]
+    unsure: tuple[float, ...]
+
+    def describe(self) -> str:
+        """In words, without the images: one pair of scores, or the range of those of the classes."""
+        sure, unsure = (_range(values) for values in (self.sure, self.unsure))
+        return f"from a score of {sure} on they are targets, from {unsure} on neither targets nor background"
+
+
+@dataclass(frozen=True)
 class Teaching:
     """What is distilled, by whom, and with which options: plain values, that need no term to be known.
 
@@ -108,7 +138,8 @@ class Teaching:
         paper: Address of the recipe's paper.
         terms: Fields of each term by its name, with its ``kind``.
         teachers: Names of the teachers' models, the image encoder's last.
-        origins: ``org/name@commit`` by name, of those that came from the Hub.
+        origins: ``org/name@commit`` by name, of those that came from the Hub; ``sha256:...`` of files of boxes.
+        kinds: What teachers are that are no detectors of this library, by name: they only detect.
         individual_ld: Whether loss_bbox and loss_dfl are left to the teacher (LD paper, supplement, Table 1).
         balance: ``"gradient"`` scales each term so that its gradient is a set share of the detection loss's, whatever
             its weight; ``"none"`` takes the weights as they are.
@@ -116,6 +147,7 @@ class Teaching:
         class_map: The teacher's name of classes that the student calls otherwise.
         teacher_weights: Of several teachers: factor of each one's terms, by the name that it was given under.
         unlabeled: How images without labels take part; None where there are none.
+        scored: What came of them, once the run has begun.
         feature_teacher: The image encoder among the teachers; None where there is none.
     """
 
@@ -127,18 +159,24 @@ class Teaching:
     terms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     teachers: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
     individual_ld: bool = False
     balance: Balance = "none"
     teacher_scale: float = 1.0
     class_map: Mapping[str, str] = field(default_factory=dict)
     teacher_weights: Mapping[str, float] = field(default_factory=dict)
     unlabeled: Unlabeled | None = None
+    scored: Scored | None = None
     feature_teacher: FeatureTeaching | None = None
 
     @property
     def detectors(self) -> tuple[str, ...]:
         """Names of the teachers that find boxes."""
         return self.teachers if self.feature_teacher is None else self.teachers[:-1]
+
+    def wished(self) -> Teaching:
+        """What was asked for: without commits, which may hold the same weights, and without what was found."""
+        return replace(self, origins={}, scored=None)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values as config.json has them; a single teacher stands there as a text, and options where given."""
@@ -164,3 +202,8 @@ class Teaching:
         if isinstance(named.get("teachers"), str):
             named["teachers"] = [named["teachers"]]
         return read_fields(cls, named, Source(where, CheckpointError))
+
+
+def _range(values: tuple[float, ...]) -> str:
+    least, most = min(values), max(values)
+    return f"{least:g}" if least == most else f"{least:g} to {most:g}"

@@ -63,6 +63,7 @@ def train(data: Path, out: Path, model: DenseDetector | None = None, **changes: 
 def distil(data: Path, out: Path, student: DenseDetector | None = None, **changes: Any) -> tuple[DenseDetector, Any]:
     """A short distillation without evaluation; returns student and trainer."""
     names = ("recipe", "reference", "individual_ld", "balance", "teacher_scale", "class_map", "teacher_weights")
+    names += ("cache_teacher", "cache_bits", "unlabeled", "unlabeled_dataset")
     options = {key: changes.pop(key) for key in names if key in changes}
     teacher = changes.pop("teacher", None) or detector(seed=1)
     student = student or detector()

@@ -18,7 +18,7 @@ from ld_hub.distillation.scored_targets import Thresholds
 from ld_hub.engine import DistillationTrainer, TrainConfig
 from ld_hub.engine.detection_task import step_counts
 from ld_hub.engine.distillation_task import DistillationTask
-from ld_hub.engine.lessons import Looker, choose_thresholds, describe_parts
+from ld_hub.engine.lessons import DenseLooker, choose_thresholds, describe_parts
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.structures import ImageBatch, Unlabeled
 from tests.engine.runs import NAMES, QUICK, detector, equal, records, weights
@@ -32,7 +32,7 @@ def task(recipe: str = "vlr", **options: object) -> DistillationTask:
     made = DistillationTask(detector(), detector(seed=1), Distiller(recipe), unlabeled=unlabeled)
     made.teacher.postprocess_config = replace(made.teacher.postprocess_config, score_threshold=0.005)
     thresholds = Thresholds((SURE,) * 3, (UNSURE,) * 3)
-    made.looker = Looker(made.teacher, made.student, thresholds)
+    made.looker = DenseLooker(made.teacher, made.student, thresholds)
     return made.train()
 
 
@@ -312,8 +312,8 @@ def test_a_teacher_of_other_classes_is_refused_with_the_way_out():
     teacher = detector(seed=1)
     teacher.set_labels(("cat", "dog", "cow"), (1, 2, 3))
     with pytest.raises(ConfigError, match="class_map"):
-        Looker(teacher, detector(), Thresholds.same(0.5, 3))
-    looker = Looker(teacher, detector(), Thresholds.same(0.5, 3), class_map={NAMES[1]: "cow"})
+        DenseLooker(teacher, detector(), Thresholds.same(0.5, 3))
+    looker = DenseLooker(teacher, detector(), Thresholds.same(0.5, 3), class_map={NAMES[1]: "cow"})
     assert looker.labels.tolist() == [-1, -1, 1]
 
 

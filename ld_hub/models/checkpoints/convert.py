@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ld_hub.errors import CheckpointError, MissingFileError
-from ld_hub.hub import WEIGHTS_NAME, describe_bytes, refuse_non_finite
+from ld_hub.hub import WEIGHTS_NAME, describe_bytes, load_safetensors, refuse_non_finite
 from ld_hub.models.checkpoints.differences import LoadReport, compare
 from ld_hub.models.checkpoints.key_maps import key_map
 from ld_hub.models.checkpoints.pretrained import load_matched, load_weights, require_kinds
@@ -170,6 +170,22 @@ def read_openmmlab(path: str | Path) -> OpenMMLabCheckpoint:
     names, dropped = _students(state)
     tensors = {name: state[original] for name, original in names.items()}
     return OpenMMLabCheckpoint(path, tensors, tuple(dropped), _label_names(content))
+
+
+def read_state(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` or ``.pth`` file of whatever model, under their own names.
+
+    Args:
+        path: The file; no code in it is run.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        CheckpointError: If it cannot be read, or holds no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"No checkpoint file '{path}'.")
+    return load_safetensors(path) if path.suffix == ".safetensors" else _state_dict(path, _load(path))
 
 
 def _load(path: Path) -> Any:
