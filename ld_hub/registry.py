@@ -205,3 +205,4 @@ class ModelRegistry(Registry[ModelEntry]):
 MODELS = ModelRegistry("model", "List them with `ld-hub list` or ld_hub.list_models().")
 # Recipes and kinds of terms are registered when `ld_hub.distillation` is imported; before that the catalogue has them.
 RECIPES: Registry[Any] = Registry("recipe", "List them with `ld-hub recipes` or ld_hub.list_recipes().")
+FEATURE_RECIPE = "cosine"  # of an image encoder: alone where no other is asked for, beside a detector always

@@ -18,6 +18,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from accelerate.commands.launch import launch_command_parser
 
@@ -25,7 +26,7 @@ from examples.reproduce.rows import ROWS
 from ld_hub.cli.main import VERBS, main
 from ld_hub.distillation import RECIPES, TERMS, Recipe
 from ld_hub.errors import LdHubError
-from ld_hub.hub import read_config
+from ld_hub.hub import read_config, save_safetensors
 from ld_hub.launch.commands import TRAIN
 from ld_hub.launch.flag_parser import parse
 from ld_hub.models.factory import create_model
@@ -58,6 +59,7 @@ PLOTS = ("ld-hub analyze", "ld-hub curves")  # parsed alone where the extra `plo
 INSTEAD = {
     "--checkpoint gfocal_r18_ld_r101": "--checkpoint runs/alone/model",  # what would be downloaded
     "--compare_alone --seeds 3": "--compare_alone",  # nine runs
+    "vit_small_patch16_dinov3.lvd1689m": "test_vit --feature_teacher_checkpoint vit.safetensors",
 }
 PARSED = {
     "pip install -e .": "the environment of the tests is one",
@@ -162,6 +164,7 @@ def place(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         teacher = create_model(demo / "teacher")
         teacher.set_labels([called if label == "star" else label for label in teacher.label_names])
         teacher.save_pretrained(tmp_path / name)
+    save_safetensors(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
     for page in PAGES:
         for recipe in [text for language, text in blocks(page) if language == "yaml"]:
             (tmp_path / "mine.yaml").write_text(recipe)

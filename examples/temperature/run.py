@@ -22,8 +22,9 @@ from ld_hub.distillation import BoxBinsKLConfig, Distiller, Recipe, TermConfig, 
 from ld_hub.distillation.regions import RegionConfig, select
 from ld_hub.engine import TrainConfig
 from ld_hub.engine.compare import Course, train_together
+from ld_hub.engine.detection_task import DetectionTask, targets_of
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.engine.tasks import DetectionTask, DistillationTask, targets_of
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import TrainTransform

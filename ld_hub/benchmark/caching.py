@@ -13,7 +13,8 @@ import torch
 
 from ld_hub.benchmark.steps import Timing, Watch, Workload, synthetic_batch, trained_logits
 from ld_hub.distillation import Distiller, Recipe
-from ld_hub.engine.tasks import ONLY, DetectionTask, DistillationTask, targets_of, total_loss
+from ld_hub.engine.detection_task import DetectionTask, targets_of, total_loss
+from ld_hub.engine.distillation_task import ONLY, DistillationTask
 from ld_hub.engine.teacher_cache import BITS, TeacherCache, pack, unpack
 from ld_hub.hub import ShardStore
 from ld_hub.models.detector import DenseDetector

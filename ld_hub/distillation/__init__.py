@@ -1,7 +1,7 @@
 """What a teacher adds to a student's training: terms, the regions they look at, and recipes of them."""
 
 from ld_hub.distillation.distiller import Committee, Distiller
-from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.inputs import MapInputs, TermInputs
 from ld_hub.distillation.methods.bckd import BoxIoUConfig, ClassBCEConfig
 from ld_hub.distillation.methods.cwd import ChannelKLConfig
 from ld_hub.distillation.methods.dist_kd import CorrelationConfig
@@ -31,6 +31,7 @@ __all__ = [
     "Distiller",
     "FeatureMSEConfig",
     "FocalGlobalConfig",
+    "MapInputs",
     "MaskedGenerationConfig",
     "PearsonFeatureConfig",
     "Recipe",

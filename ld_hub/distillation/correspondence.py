@@ -205,7 +205,7 @@ class Matching(nn.Module):
         self.names = student.name, teacher.name
         self.teacher_scale = teacher_scale
         self.first, self.levels = common_levels(student, teacher)
-        self.nearest = tuple(_nearest(stride, teacher.strides) for stride in student.strides)
+        self.nearest = tuple(nearest(stride, teacher.strides) for stride in student.strides)
         self.anchors = student.anchors_per_cell, teacher.anchors_per_cell
         self.row_by_row = student.strides == teacher.strides and self.anchors[0] == self.anchors[1]
         self.same_centers = student.family == teacher.family
@@ -315,8 +315,8 @@ def listed(strides: tuple[float, ...]) -> str:
     return ", ".join(f"{stride:.4g}" for stride in strides)
 
 
-def _nearest(stride: float, strides: tuple[float, ...]) -> int:
-    """Index of the stride whose ratio to one is nearest to 1."""
+def nearest(stride: float, strides: tuple[float, ...]) -> int:
+    """Index of the stride whose ratio to one is nearest to 1, the first on a tie."""
     return min(range(len(strides)), key=lambda k: abs(math.log(strides[k] / stride)))
 
 

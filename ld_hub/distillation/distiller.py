@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from ld_hub.distillation.correspondence import Matching, as_seen
 from ld_hub.distillation.cross_head import CrossHead, spec_through_head
-from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.inputs import MapInputs, TermInputs
 from ld_hub.distillation.recipes import Recipe, get_recipe
 from ld_hub.distillation.regions import require_region
 from ld_hub.distillation.terms import TERMS, Term
 from ld_hub.errors import ConfigError
 from ld_hub.registry import RECIPES
-from ld_hub.structures import DetectorSpec
+from ld_hub.structures import DetectorSpec, EncoderSpec
 
 
 class Distiller(nn.Module):
@@ -65,19 +65,19 @@ class Distiller(nn.Module):
     def _crosses(self) -> bool:
         return any(config.crossing is not None for config in self.recipe.terms.values())
 
-    def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
+    def setup(self, student: DetectorSpec, teacher: DetectorSpec | EncoderSpec) -> list[str]:
         """Adapt the recipe to the student's family, check the pair, make adapters; once, before the optimizer is made.
 
         Returns:
             Remarks for the user.
 
         Raises:
-            ConfigError: If the recipe cannot run between these detectors.
+            ConfigError: If the recipe cannot run between these two.
         """
         self._follow(self.recipe.for_family(student.family))
-        seen = as_seen(teacher, self.teacher_scale, self.class_map)
-        self.matching = Matching(student, seen, self.teacher_scale)
-        remarks = list(self.matching.remarks)
+        seen = self._seen(teacher)
+        self.matching = None if isinstance(seen, EncoderSpec) else Matching(student, seen, self.teacher_scale)
+        remarks = [] if self.matching is None else list(self.matching.remarks)
         for name, term in self._named():
             try:
                 remarks += [f"{name}: {remark}" for remark in _set_up(term, student, seen)]
@@ -86,7 +86,17 @@ class Distiller(nn.Module):
                 raise ConfigError(
                     f"Recipe '{self.recipe.name}', term '{name}': {error} Recipes that fit this pair: {fitting}."
                 ) from None
-        return [*remarks, *self.cross_head.setup(student, seen)] if self._crosses else remarks
+        if self._crosses and isinstance(seen, DetectorSpec):
+            remarks += self.cross_head.setup(student, seen)
+        return remarks
+
+    def _seen(self, teacher: DetectorSpec | EncoderSpec) -> DetectorSpec | EncoderSpec:
+        """A teacher in the student's terms."""
+        if isinstance(teacher, DetectorSpec):
+            return as_seen(teacher, self.teacher_scale, self.class_map)
+        if self.class_map:
+            raise ConfigError(f"class_map has {self.class_map}; '{teacher.name}' is an image encoder without classes.")
+        return teacher.seen_at(self.teacher_scale)
 
     def shares(self, default: float) -> dict[str, float]:
         """Each term's share of the detection loss's gradient, by name of its loss (`TermConfig.share`)."""
@@ -123,39 +133,42 @@ class Distiller(nn.Module):
     def _named(self) -> list[tuple[str, Term[Any]]]:
         return list(cast("Iterable[tuple[str, Term[Any]]]", self.terms.items()))  # to mypy they are modules
 
-    def forward(self, inputs: TermInputs, step: int = 0) -> dict[str, Tensor]:
+    def forward(self, inputs: MapInputs, step: int = 0) -> dict[str, Tensor]:
         """Weighted losses of the terms, ``distill_<term>``; a term outside its steps gives a connected 0.
 
         Args:
             inputs: A batch.
             step: 0-based optimizer step.
         """
-        inputs = inputs if self.matching is None else inputs.matched(self.matching)
+        if isinstance(inputs, TermInputs) and self.matching is not None:
+            inputs = inputs.matched(self.matching)
         losses = {}
         for (_, term), (name, factor) in zip(self._named(), self.factors(step).items(), strict=True):
             losses[name] = factor * term(self.seen(term, inputs)) if factor else 0 * inputs.student.box.sum()
         return losses
 
-    def seen(self, term: Term[Any], inputs: TermInputs) -> TermInputs:
+    def seen(self, term: Term[Any], inputs: MapInputs) -> MapInputs:
         """A batch as a term sees it: as it is, or through the teacher's head."""
         over = term.config.crossing
-        return inputs if over is None else self.cross_head(inputs, over)
+        return self.cross_head(inputs, over) if isinstance(inputs, TermInputs) and over is not None else inputs
 
 
-def _set_up(term: Term[Any], student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
+def _set_up(term: Term[Any], student: DetectorSpec, teacher: DetectorSpec | EncoderSpec) -> list[str]:
     """`Term.setup`, for terms that look through the teacher's head with what that makes of the student."""
+    if isinstance(teacher, EncoderSpec):
+        return term.setup_encoder(student, teacher)
     if term.config.crossing is None:
         return term.setup(student, teacher)
     require_region(term.config, student, teacher)
     return term.setup(spec_through_head(student, teacher), teacher)
 
 
-def fitting_recipes(student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
-    """Registered recipes that can run between two detectors.
+def fitting_recipes(student: DetectorSpec, teacher: DetectorSpec | EncoderSpec) -> list[str]:
+    """Registered recipes that can run between a student and a teacher.
 
     Args:
         student: Its description.
-        teacher: Of `ld_hub.distillation.correspondence.as_seen`.
+        teacher: In the student's terms (`ld_hub.distillation.correspondence.as_seen`, `EncoderSpec.seen_at`).
     """
 
     def fits(recipe: Recipe) -> bool:
@@ -193,7 +206,7 @@ class Committee(nn.Module):
         self.names = list(distillers)
         self.distillers = nn.ModuleList(distillers.values())  # names may hold dots, which keys of modules may not
 
-    def setup(self, student: DetectorSpec, teachers: Mapping[str, DetectorSpec]) -> list[str]:
+    def setup(self, student: DetectorSpec, teachers: Mapping[str, DetectorSpec | EncoderSpec]) -> list[str]:
         """Set up each distiller; see `Distiller.setup`."""
         remarks = []
         for name, distiller in self._named():
@@ -229,7 +242,7 @@ class Committee(nn.Module):
     def _named(self) -> list[tuple[str, Distiller]]:
         return list(zip(self.names, cast("Iterable[Distiller]", self.distillers), strict=True))
 
-    def forward(self, inputs: Mapping[str, TermInputs], step: int = 0) -> dict[str, Tensor]:
+    def forward(self, inputs: Mapping[str, MapInputs], step: int = 0) -> dict[str, Tensor]:
         """Weighted losses ``distill_<term>@<teacher>`` of all teachers.
 
         Args:

@@ -8,16 +8,17 @@ student and is no part of the published model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.correspondence import nearest
+from ld_hub.distillation.inputs import MapInputs
 from ld_hub.distillation.terms import CONFIG, Term
-from ld_hub.structures import DetectorSpec
+from ld_hub.structures import DetectorSpec, EncoderSpec
 
 EPS = 1e-6  # least standard deviation of a channel
 
@@ -52,31 +53,55 @@ class FeatureTerm(Term[CONFIG]):
         """Adapters are made where widths differ."""
         remarks = super().setup(student, teacher)
         width, wanted = student.feature_channels, teacher.feature_channels
-        self.adapters = nn.ModuleList()
+        widths = [wanted] * len(student.strides)
+        self.adapters = _adapters(width, widths if width != wanted else [])
+        self.build(widths)
         if width == wanted:
             return remarks
-        self.adapters.extend(nn.Linear(width, wanted) for _ in student.strides)
         remark = f"The pyramid has {width} channels and the teacher's {wanted}: adapters are trained with the student."
         return [*remarks, remark]
 
-    def levels(self, inputs: TermInputs) -> Iterator[Level]:
-        """The levels of a batch that student and teacher have in common, finest first."""
-        ours, theirs = inputs.student.features, inputs.teacher.features
-        if ours is None or theirs is None:
-            raise AssertionError("feature terms need the maps of both pyramids: forward(images, features=True)")
+    def setup_encoder(self, student: DetectorSpec, encoder: EncoderSpec) -> list[str]:
+        """Adapters are always made: a pyramid's channels and an encoder's have nothing to do with each other."""
+        chosen = [nearest(stride, encoder.strides) for stride in student.strides]
+        widths = [encoder.channels[k] for k in chosen]
+        self.adapters = _adapters(student.feature_channels, widths)
+        self.build(widths)
+        pairs = ", ".join(f"{s} by {encoder.strides[k]:.4g}" for s, k in zip(student.strides, chosen, strict=True))
+        return [
+            f"'{encoder.name}' is an image encoder: the student's levels are taught by its maps of nearest stride, "
+            f"interpolated ({pairs} px), through adapters that are trained with the student."
+        ]
+
+    def build(self, widths: Sequence[int]) -> None:
+        """Make what else the term trains.
+
+        Args:
+            widths: For each of the student's levels the channels that its adapted map and the teacher's have.
+        """
+
+    def levels(self, inputs: MapInputs) -> Iterator[Level]:
+        """The levels of a batch that are taught, finest first."""
+        ours = inputs.student.features
+        if ours is None:
+            raise AssertionError("terms on maps need those of both pyramids: forward(images, features=True)")
         priors, per_cell = inputs.student.priors, inputs.student.priors.anchors_per_cell
         valid = inputs.assignment.valid[:, ::per_cell]
         sizes = [size // per_cell for size in priors.level_sizes]
-        for index, theirs_at in inputs.common_levels():
+        for index, theirs in inputs.teacher_maps():
             mine = rows_of(ours[index])
             yield Level(
                 index=index,
                 student=self.adapters[index](mine) if self.adapters else mine,
-                teacher=rows_of(theirs[theirs_at]),
+                teacher=rows_of(theirs),
                 valid=valid.split(sizes, dim=1)[index].to(mine.dtype),
                 shape=priors.level_shapes[index],
                 stride=priors.level_strides[index],
             )
+
+
+def _adapters(width: int, wanted: Sequence[int]) -> nn.ModuleList:
+    return nn.ModuleList(nn.Linear(width, each) for each in wanted)
 
 
 def rows_of(feature: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ld_hub.distillation.correspondence import Matching, Partners
+from ld_hub.distillation.correspondence import Matching, Partners, nearest
 from ld_hub.ops.dist import reduce_counts
-from ld_hub.structures import Assignment, DenseOutput, Rows, StepCounts, Targets, Towers
+from ld_hub.ops.resampling import on_cells
+from ld_hub.structures import Assignment, DenseOutput, Encoding, Rows, StepCounts, Targets, Towers
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,49 @@ class Pairs:
 
 
 @dataclass(frozen=True, eq=False)
-class TermInputs:
+class MapInputs:
+    """One batch as terms on maps see it: all there is where an image encoder teaches (`TermInputs` where a detector).
+
+    Attributes:
+        student: Predictions and maps with gradient.
+        teacher: Of the same images; whatever comes in, terms see it without gradient.
+        assignment: Of the student's rows.
+        targets: Ground truths.
+        counts: Normalisers of the whole optimizer step; None means this batch, over all ranks.
+    """
+
+    student: DenseOutput
+    teacher: DenseOutput | Encoding
+    assignment: Assignment
+    targets: Targets
+    counts: StepCounts | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "teacher", self.teacher.detach())
+
+    def step_counts(self) -> StepCounts:
+        """Target-only normalisers of the whole optimizer step."""
+        if self.counts is not None:
+            return self.counts
+        return reduce_counts([StepCounts.local(self.assignment)])
+
+    def teacher_maps(self) -> list[tuple[int, Tensor]]:
+        """Index of each of the student's levels that is taught, and the teacher's map on its cells, finest first.
+
+        Each level is taught by the encoder's map of nearest stride, interpolated (`on_cells`).
+        """
+        if not isinstance(self.teacher, Encoding):
+            raise AssertionError("a detector's maps belong to its rows: TermInputs")
+        priors, strides = self.student.priors, self.teacher.strides
+        found = []
+        for shape, stride in zip(priors.level_shapes, priors.level_strides, strict=True):
+            k = nearest(stride, strides)
+            found.append(on_cells(self.teacher.maps[k], strides[k], shape, stride))
+        return list(enumerate(found))
+
+
+@dataclass(frozen=True, eq=False)
+class TermInputs(MapInputs):
     """One batch as student and teacher see it.
 
     Attributes:
@@ -116,11 +159,7 @@ class TermInputs:
             once in this step for all terms (`ld_hub.distillation.cross_head`).
     """
 
-    student: DenseOutput
     teacher: DenseOutput
-    assignment: Assignment
-    targets: Targets
-    counts: StepCounts | None = None
     matching: Matching | None = None
     teacher_head: Callable[[Towers], DenseOutput] | None = None
     confident: bool = False
@@ -130,7 +169,7 @@ class TermInputs:
     partners: Partners | None = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "teacher", self.teacher.detach())
+        super().__post_init__()
         object.__setattr__(self, "partners", self._partners())
 
     def _partners(self) -> Partners | None:
@@ -146,12 +185,6 @@ class TermInputs:
         """The same batch with predictions that the teacher's head made of the student's towers."""
         return replace(self, student=output, own=self)
 
-    def step_counts(self) -> StepCounts:
-        """Target-only normalisers of the whole optimizer step."""
-        if self.counts is not None:
-            return self.counts
-        return reduce_counts([StepCounts.local(self.assignment)])
-
     def pairs(self, rows: Rows) -> Pairs:
         """Rows of the student beside the teacher's that belong to them; the same rows where both have the same."""
         partners = rows if self.partners is None else self.partners.of(rows)
@@ -163,6 +196,12 @@ class TermInputs:
             return [(level, level) for level in range(len(self.student.priors.level_shapes))]
         mine, theirs = self.matching.first
         return [(mine + level, theirs + level) for level in range(self.matching.levels)]
+
+    def teacher_maps(self) -> list[tuple[int, Tensor]]:
+        """See `MapInputs.teacher_maps`: the levels that both pyramids have, as they are."""
+        if self.teacher.features is None:
+            raise AssertionError("terms on maps need those of both pyramids: forward(images, features=True)")
+        return [(mine, self.teacher.features[theirs]) for mine, theirs in self.common_levels()]
 
     def everywhere(self) -> Pairs:
         """All rows of the student in place, beside their partners; off the images their weight is 0."""

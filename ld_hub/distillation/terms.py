@@ -21,7 +21,7 @@ from ld_hub.distillation.regions import RegionConfig, require_region
 from ld_hub.errors import ConfigError
 from ld_hub.papers import Paper
 from ld_hub.registry import Registry
-from ld_hub.structures import DetectorSpec
+from ld_hub.structures import DetectorSpec, EncoderSpec
 
 CONFIG = TypeVar("CONFIG", bound="TermConfig")
 Over = Literal["image", "batch"]
@@ -238,6 +238,21 @@ class Term(nn.Module, ABC, Generic[CONFIG]):
             require_common_levels(student, teacher)
         require_region(self.config, student, teacher)
         return []
+
+    def setup_encoder(self, student: DetectorSpec, encoder: EncoderSpec) -> list[str]:
+        """As `setup`, where an image encoder teaches; then `forward` gets `MapInputs`.
+
+        Args:
+            student: Its description.
+            encoder: Its description, strides in px of the student's images.
+
+        Raises:
+            ConfigError: If the term needs more of its teacher than maps.
+        """
+        raise ConfigError(
+            f"'{encoder.name}' is an image encoder: it has maps of features, and neither rows nor boxes nor classes, "
+            f"which the term '{self.config.kind}' needs of its teacher."
+        )
 
     @abstractmethod
     def forward(self, inputs: TermInputs) -> Tensor:

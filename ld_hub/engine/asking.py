@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, TypeAlias, overload
 
 import torch
 import torch.nn.functional as F
 
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.feature_teacher import FeatureTeacher
 from ld_hub.preprocessing import renormalize
-from ld_hub.structures import DenseOutput, ImageBatch, Priors, Towers
+from ld_hub.structures import DenseOutput, Encoding, ImageBatch, Priors, Towers
+
+Teacher: TypeAlias = DenseDetector | FeatureTeacher
+Said: TypeAlias = DenseOutput | Encoding  # what a teacher says to a batch
 
 
 class Memory(Protocol):
@@ -30,7 +34,7 @@ def maps_of(needs: Iterable[str]) -> dict[str, bool]:
     return {kind: True for kind in sorted(needs)}
 
 
-@torch.no_grad()
+@overload
 def ask(
     teacher: DenseDetector,
     batch: ImageBatch,
@@ -38,16 +42,38 @@ def ask(
     scale: float,
     needs: Iterable[str],
     memory: Memory | None = None,
-) -> DenseOutput:
-    """A teacher's predictions for a batch that was normalised for a student.
+) -> DenseOutput: ...
+
+
+@overload
+def ask(
+    teacher: Teacher,
+    batch: ImageBatch,
+    student: DenseDetector,
+    scale: float,
+    needs: Iterable[str],
+    memory: Memory | None = None,
+) -> Said: ...
+
+
+@torch.no_grad()
+def ask(
+    teacher: Teacher,
+    batch: ImageBatch,
+    student: DenseDetector,
+    scale: float,
+    needs: Iterable[str],
+    memory: Memory | None = None,
+) -> Said:
+    """What a teacher says to a batch that was normalised for a student: its predictions, or an encoder's maps.
 
     Args:
         teacher: Put into eval mode.
         batch: Images and their sizes.
         student: Whose input the images are.
         scale: Size of the teacher's images over the student's; it sees these enlarged (bilinear), not the files again.
-        needs: Maps to hand over as well: ``"features"``, ``"towers"``.
-        memory: Where its predictions are read from, instead of running the network.
+        needs: Maps that a detector hands over as well: ``"features"``, ``"towers"``.
+        memory: Where a detector's predictions are read from, instead of running the network.
     """
     if memory is not None:
         return memory.read(batch)
@@ -56,6 +82,8 @@ def ask(
     images = renormalize(batch.images, batch.image_sizes, student.data_config, teacher.data_config)
     if scale != 1:
         images = F.interpolate(images, scale_factor=scale, mode="bilinear")
+    if isinstance(teacher, FeatureTeacher):
+        return Encoding(teacher(images), teacher.spec.seen_at(scale).strides)
     output: DenseOutput = teacher(images, **maps_of(needs))
     return output
 

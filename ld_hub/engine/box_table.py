@@ -11,13 +11,14 @@ from torch import Tensor
 from ld_hub.data import DetectionSet
 from ld_hub.distillation.correspondence import rename
 from ld_hub.distillation.scored_targets import Thresholds
+from ld_hub.engine.asking import Said
 from ld_hub.engine.lessons import Looker
 from ld_hub.engine.looking import look_at
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.hub import ShardStore
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import rank, world_size
-from ld_hub.structures import DenseOutput, Detections, ImageBatch, ScoredTargets
+from ld_hub.structures import Detections, ImageBatch, ScoredTargets
 from ld_hub.teachers.box_teacher import BoxTeacher
 from ld_hub.teachers.photos import photos_of
 
@@ -144,7 +145,7 @@ class BoxLooker(Looker):
         ids = images.records.image_ids.tolist()
         self.table = BoxTable(ids, found, self.labels, self.thresholds, device)
 
-    def targets(self, batch: ImageBatch, taught: Mapping[str, DenseOutput]) -> ScoredTargets:
+    def targets(self, batch: ImageBatch, taught: Mapping[str, Said]) -> ScoredTargets:
         """See `Looker.targets`."""
         if self.table is None:
             raise ConfigError("This teacher has not been asked yet: lay_out makes the table of what it found.")

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
 from ld_hub.data import DetectionSet, train_loader
-from ld_hub.engine.asking import ask
+from ld_hub.engine.asking import Said, Teacher, ask
 from ld_hub.engine.detection_task import DetectionTask, step_counts, total_loss
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.losses import LossWatch
@@ -24,7 +24,7 @@ from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import TrainTransform
-from ld_hub.structures import DenseOutput, ImageBatch
+from ld_hub.structures import ImageBatch
 
 
 @dataclass
@@ -185,14 +185,14 @@ class Asked:
     def __init__(self, batch: ImageBatch, tasks: Iterable[DetectionTask]) -> None:
         self.batch = batch
         self._needs: dict[tuple[int, float], frozenset[str]] = {}
-        self._said: dict[tuple[int, float], tuple[DenseOutput, float]] = {}
+        self._said: dict[tuple[int, float], tuple[Said, float]] = {}
         for task in tasks:
             for key, _, needs in _wishes(task):
                 self._needs[key] = self._needs.get(key, frozenset()) | needs
 
-    def answers(self, task: DistillationTask) -> tuple[dict[str, DenseOutput], float]:
+    def answers(self, task: DistillationTask) -> tuple[dict[str, Said], float]:
         """`DistillationTask.teach`, and the seconds of it that were another student's."""
-        taught, shared = {}, 0.0
+        taught, shared = dict[str, Said](), 0.0
         for name, (key, teacher, _) in zip(task.teachers, _wishes(task), strict=True):
             if key in self._said:
                 shared += self._said[key][1]
@@ -204,7 +204,7 @@ class Asked:
         return taught, shared
 
 
-def _wishes(task: DetectionTask) -> list[tuple[tuple[int, float], DenseDetector, frozenset[str]]]:
+def _wishes(task: DetectionTask) -> list[tuple[tuple[int, float], Teacher, frozenset[str]]]:
     """For each teacher: what makes its answer the same, itself, and the maps asked for."""
     if not isinstance(task, DistillationTask):
         return []

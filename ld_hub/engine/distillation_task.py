@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 
 from ld_hub.data import DetectionSet
-from ld_hub.distillation import Committee, Distiller, Recipe, TermInputs, make_teaching
-from ld_hub.engine.asking import Memory, ask, head_of, maps_of
+from ld_hub.distillation import Committee, Distiller, MapInputs, Recipe, TermInputs, make_teaching
+from ld_hub.engine.asking import Memory, Said, Teacher, ask, head_of, maps_of
 from ld_hub.engine.balance import SHARE, GradientBalance
 from ld_hub.engine.detection_task import full_precision, targets_of
+from ld_hub.engine.identity import weights_digest
 from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import DenseLooker, Lesson, choose_thresholds, default_thresholds
 from ld_hub.engine.losses import gradient_shares
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.feature_teacher import FeatureTeacher
 from ld_hub.structures import (
     Assignment,
     Balance,
     DenseOutput,
+    FeatureTeaching,
     ImageBatch,
     ScoredTargets,
     StepCounts,
@@ -38,12 +41,13 @@ BOX_LOSSES = ("loss_bbox", "loss_dfl")  # what Individual LD replaces (LD paper,
 class DistillationTask(LessonTask):
     """Training of a student by the ground truth and by one frozen teacher, or several.
 
-    Teachers stand outside the module tree: they are in no state dict, no optimizer and no DDP bucket, `train()` does
-    not reach them, and they run in eval mode without gradient, under the autocast of the caller.
+    A teacher is a detector, or an image encoder whose maps terms on features learn from. Teachers stand outside the
+    module tree: they are in no state dict, no optimizer and no DDP bucket, `train()` does not reach them, and they run
+    in eval mode without gradient, under the autocast of the caller.
 
     Args:
         student: The detector to be trained.
-        teacher: A trained detector, or several by name.
+        teacher: A trained detector or an image encoder, or several by name.
         distiller: The terms; for several teachers a `Committee` of the same names. Set up here for the detectors.
         individual_ld: Leave loss_bbox and loss_dfl to the teachers (LD paper, supplement, Table 1).
         balance: ``"gradient"``: each term is scaled to its share of the detection loss's gradient
@@ -51,7 +55,7 @@ class DistillationTask(LessonTask):
         unlabeled: How images without labels take part, if there are any.
 
     Attributes:
-        teachers: The frozen detectors by name; a single one is called "teacher".
+        teachers: The frozen networks by name; a single one is called "teacher".
         balance: What scales the terms, or None.
         memories: What teachers have said before, by name; those that are in it are not asked again.
 
@@ -63,7 +67,7 @@ class DistillationTask(LessonTask):
     def __init__(
         self,
         student: DenseDetector,
-        teacher: DenseDetector | Mapping[str, DenseDetector],
+        teacher: Teacher | Mapping[str, Teacher],
         distiller: Distiller | Committee,
         *,
         individual_ld: bool = False,
@@ -84,7 +88,7 @@ class DistillationTask(LessonTask):
             )
         frozen = (teachers[name].eval().requires_grad_(False) for name in self.distillers)
         self._outside = tuple(frozen)  # a tuple hides them from nn.Module
-        self.remarks = self._set_up()
+        self.remarks, self._encoder = self._set_up(), self._find_encoder()
         if individual_ld:
             self._require_box_terms()
         if balance not in get_args(Balance):
@@ -99,6 +103,16 @@ class DistillationTask(LessonTask):
             return self.distiller.setup(student, specs)
         return self.distiller.setup(student, specs[ONLY])
 
+    def _find_encoder(self) -> FeatureTeaching | None:
+        """The image encoder among the teachers; its terms are not the recipe's where a detector teaches by that."""
+        found = {name: one for name, one in self.teachers.items() if isinstance(one, FeatureTeacher)}
+        if len(found) > 1:
+            raise ConfigError(f"There are {len(found)} image encoders ({', '.join(found)}); expected at most one.")
+        for name, one in found.items():
+            terms = self.distillers[name].recipe.to_dict()["terms"] if self.detectors else {}
+            return FeatureTeaching(one.name, weights_digest(one), terms)
+        return None
+
     def _require_box_terms(self) -> None:
         recipes = [distiller.recipe for distiller in self.distillers.values()]
         kinds = [term.kind for recipe in recipes for term in recipe.terms.values() if term.crossing is None]
@@ -109,24 +123,29 @@ class DistillationTask(LessonTask):
             )
 
     @property
-    def outside(self) -> tuple[DenseDetector, ...]:
+    def outside(self) -> tuple[Teacher, ...]:
         """The teachers that run: those without a memory, and those through whose heads terms go."""
         needs = {name: each.needs for name, each in self.distillers.items()}
         return tuple(one for name, one in self.teachers.items() if name not in self.memories or "towers" in needs[name])
 
     @property
-    def teachers(self) -> dict[str, DenseDetector]:
-        """The frozen detectors by name."""
+    def teachers(self) -> dict[str, Teacher]:
+        """The frozen networks by name."""
         return dict(zip(self.distillers, self._outside, strict=True))
 
     @property
-    def taught_by(self) -> tuple[DenseDetector, ...]:
+    def detectors(self) -> dict[str, DenseDetector]:
+        """Those of the teachers that find boxes."""
+        return {name: one for name, one in self.teachers.items() if isinstance(one, DenseDetector)}
+
+    @property
+    def taught_by(self) -> tuple[Teacher, ...]:
         """See `LessonTask.taught_by`."""
         return self._outside
 
     @property
-    def teacher(self) -> DenseDetector:
-        """The frozen detector; of several, the first."""
+    def teacher(self) -> Teacher:
+        """The frozen network; of several, the first."""
         return self._outside[0]
 
     @property
@@ -148,7 +167,8 @@ class DistillationTask(LessonTask):
         )
         origins = {teacher.name: teacher.origin for teacher in self._outside if teacher.origin}
         names = tuple(teacher.name for teacher in self._outside)
-        return replace(teaching, teachers=names, origins=origins, unlabeled=self.unlabeled, scored=self.scored)
+        teaching = replace(teaching, unlabeled=self.unlabeled, scored=self.scored, feature_teacher=self._encoder)
+        return replace(teaching, teachers=names, origins=origins)
 
     def prepare(
         self,
@@ -160,7 +180,12 @@ class DistillationTask(LessonTask):
         device: torch.device,
     ) -> None:
         """See `LessonTask.prepare`; of several teachers the first one's detections count."""
-        name, teacher = next(iter(self.teachers.items()))
+        if not self.detectors:
+            self.remarks.append(
+                f"{len(images)} images without labels. A feature teacher finds no boxes: only its terms act on them."
+            )
+            return
+        name, teacher = next(iter(self.detectors.items()))
         memory = self.memories.get(name)
         if memory is None:
             teacher.to(device)
@@ -189,9 +214,9 @@ class DistillationTask(LessonTask):
         """Whether the teachers are asked about images with labels."""
         return self.unlabeled is None or self.unlabeled.labeled_terms
 
-    def teach(self, batch: ImageBatch) -> dict[str, DenseOutput]:
-        """Each teacher's predictions, by its name, for a batch that was normalised for the student."""
-        taught = {}
+    def teach(self, batch: ImageBatch) -> dict[str, Said]:
+        """See `LessonTask.teach`."""
+        taught = dict[str, Said]()
         for name, teacher in self.teachers.items():
             scale, needs = self.distillers[name].teacher_scale, self.distillers[name].needs
             taught[name] = ask(teacher, batch, self.model, scale, needs, self.memories.get(name))
@@ -204,7 +229,7 @@ class DistillationTask(LessonTask):
         counts: StepCounts,
         step: int,
         shares: bool,
-        taught: Mapping[str, DenseOutput] | None,
+        taught: Mapping[str, Said] | None,
     ) -> dict[str, Tensor]:
         """Losses and terms of images with labels; see `forward`."""
         if not self.asks_labelled:
@@ -232,25 +257,24 @@ class DistillationTask(LessonTask):
         targets: Targets,
         assignment: Assignment,
         counts: StepCounts,
-        taught: Mapping[str, DenseOutput],
-    ) -> dict[str, TermInputs]:
+        taught: Mapping[str, Said],
+    ) -> dict[str, MapInputs]:
         """What the terms of each teacher see; to be made in the precision that the networks run in (`head_of`)."""
         regions = "targets" if self.unlabeled is None else self.unlabeled.regions
         confident = isinstance(targets, ScoredTargets) and regions == "confident"
-        return {
-            name: TermInputs(
-                student,
-                taught[name],
-                assignment,
-                targets,
-                counts,
-                teacher_head=head_of(teacher, taught[name].priors),
-                confident=confident,
-            )
-            for name, teacher in self.teachers.items()
-        }
+        inputs = dict[str, MapInputs]()
+        for name, teacher in self.teachers.items():
+            said = taught[name]
+            if isinstance(teacher, DenseDetector) and isinstance(said, DenseOutput):
+                head = head_of(teacher, said.priors)
+                inputs[name] = TermInputs(
+                    student, said, assignment, targets, counts, teacher_head=head, confident=confident
+                )
+            else:
+                inputs[name] = MapInputs(student, said, assignment, targets, counts)
+        return inputs
 
-    def _losses(self, inputs: Mapping[str, TermInputs], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _losses(self, inputs: Mapping[str, MapInputs], step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses against targets, and terms, by name."""
         seen = next(iter(inputs.values()))
         counts = seen.step_counts()

@@ -17,6 +17,7 @@ from ld_hub.checked import Scalar, Source, read_fields
 from ld_hub.data import DetectionSet
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.feature_teacher import FeatureTeacher
 from ld_hub.preprocessing import DataConfig
 from ld_hub.structures import Teaching
 from ld_hub.teachers.box_teacher import BoxTeacher
@@ -40,11 +41,12 @@ class TeacherIdentity:
     weights_sha256: str
 
     @classmethod
-    def of(cls, teacher: DenseDetector | BoxTeacher) -> TeacherIdentity:
-        """Of one that teaches."""
+    def of(cls, teacher: DenseDetector | FeatureTeacher | BoxTeacher) -> TeacherIdentity:
+        """Of one that teaches; an image encoder is what its name says."""
         if isinstance(teacher, BoxTeacher):
             return cls(teacher.name, {"kind": teacher.kind}, teacher.digest[:DIGEST])
-        return cls(teacher.name, asdict(teacher.config), weights_digest(teacher))
+        config = asdict(teacher.config) if isinstance(teacher, DenseDetector) else {}
+        return cls(teacher.name, config, weights_digest(teacher))
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Identity:
         cls,
         model: DenseDetector,
         dataset: DetectionSet,
-        teachers: Sequence[DenseDetector | BoxTeacher] = (),
+        teachers: Sequence[DenseDetector | FeatureTeacher | BoxTeacher] = (),
         teaching: Teaching | None = None,
         unlabeled: DetectionSet | None = None,
         cache_bits: int | None = None,

@@ -10,11 +10,21 @@ import torch
 from torch import Tensor
 
 from ld_hub.data import DetectionSet
+from ld_hub.engine.asking import Said, Teacher
 from ld_hub.engine.detection_task import DetectionTask, full_precision, step_counts
 from ld_hub.engine.lessons import Lesson, Looker, describe_parts, losses_name
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
-from ld_hub.structures import Assignment, DenseOutput, ImageBatch, Scored, StepCounts, Teaching, Unlabeled
+from ld_hub.structures import (
+    Assignment,
+    DenseOutput,
+    ImageBatch,
+    Scored,
+    ScoredTargets,
+    StepCounts,
+    Teaching,
+    Unlabeled,
+)
 from ld_hub.teachers.box_teacher import BoxTeacher
 
 
@@ -26,7 +36,7 @@ class LessonTask(DetectionTask):
         unlabeled: How images without labels take part, if there are any.
 
     Attributes:
-        looker: Makes targets for images without labels; `prepare` sets it.
+        looker: Makes targets for images without labels; `prepare` sets it. None where no teacher finds boxes.
         scored: What came of them, for the card; likewise.
         remarks: What the user should know about student and teacher.
     """
@@ -45,7 +55,7 @@ class LessonTask(DetectionTask):
 
     @property
     @abstractmethod
-    def taught_by(self) -> tuple[DenseDetector | BoxTeacher, ...]:
+    def taught_by(self) -> tuple[Teacher | BoxTeacher, ...]:
         """The teachers."""
 
     @property
@@ -93,12 +103,12 @@ class LessonTask(DetectionTask):
             parts = [self.looker.describe(self.scored.images), describe_parts(self.wanted)]
         return [part for part in [*parts, *self.remarks] if part]
 
-    def teach(self, batch: ImageBatch) -> dict[str, DenseOutput]:
-        """Each teacher's predictions, by its name, for a batch that was normalised for the student."""
+    def teach(self, batch: ImageBatch) -> dict[str, Said]:
+        """What each teacher says, by its name, to a batch that was normalised for the student."""
         return {}
 
     @torch.no_grad()
-    def look(self, batch: ImageBatch, taught: Mapping[str, DenseOutput] | None = None) -> Lesson:
+    def look(self, batch: ImageBatch, taught: Mapping[str, Said] | None = None) -> Lesson:
         """What the teachers say to images without labels, and the student's rows that answer for it.
 
         Args:
@@ -108,11 +118,12 @@ class LessonTask(DetectionTask):
         Raises:
             ConfigError: If nothing says which scores count (`looker`).
         """
-        if self.looker is None:
+        if self.looker is None and self.wanted.targets:
             raise ConfigError("This task has no looker, which says from which score on a teacher's detections count.")
         batch = replace(batch, targets=None)
         taught = self.teach(batch) if taught is None else taught
-        targets = self.looker.targets(batch, taught)
+        looker = self.looker
+        targets = ScoredTargets.none(batch.image_sizes) if looker is None else looker.targets(batch, taught)
         return Lesson(batch, targets, self._assign(batch, targets).scored(targets), taught)
 
     def forward(
@@ -122,7 +133,7 @@ class LessonTask(DetectionTask):
         counts: StepCounts | None = None,
         step: int = 0,
         shares: bool = False,
-        taught: Mapping[str, DenseOutput] | None = None,
+        taught: Mapping[str, Said] | None = None,
         lesson: Lesson | None = None,
     ) -> dict[str, Tensor]:
         """Compute the losses and terms of a batch; see `DetectionTask.forward`.
@@ -152,7 +163,7 @@ class LessonTask(DetectionTask):
         counts: StepCounts,
         step: int,
         shares: bool,
-        taught: Mapping[str, DenseOutput] | None,
+        taught: Mapping[str, Said] | None,
     ) -> dict[str, Tensor]:
         """Losses of images with labels; see `forward`."""
         return super().forward(batch, assignment, counts, step)

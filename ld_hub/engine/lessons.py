@@ -17,7 +17,7 @@ import torch
 from ld_hub.data import DetectionSet
 from ld_hub.distillation.correspondence import class_pairs, rename
 from ld_hub.distillation.scored_targets import Thresholds, scored_targets
-from ld_hub.engine.asking import Memory, ask
+from ld_hub.engine.asking import Memory, Said, ask
 from ld_hub.engine.evaluate import batches_of, gathered
 from ld_hub.errors import ConfigError
 from ld_hub.evaluation.best_f1 import best_f1_scores
@@ -46,9 +46,9 @@ class Lesson:
 
     Attributes:
         batch: The images; no targets.
-        targets: The first teacher's detections.
+        targets: The first detector's detections; no boxes where only image encoders teach.
         assignment: Of the student's rows to them, weighted by scores.
-        taught: Each teacher's predictions, by its name; none of one that only detects.
+        taught: What each teacher says, by its name; nothing of one that only detects.
         counts: Normalisers of such images in the whole optimizer step; None takes this batch over all ranks.
         factor: Of their losses.
     """
@@ -56,7 +56,7 @@ class Lesson:
     batch: ImageBatch
     targets: ScoredTargets
     assignment: Assignment
-    taught: Mapping[str, DenseOutput]
+    taught: Mapping[str, Said]
     counts: StepCounts | None = None
     factor: float = 1.0
 
@@ -111,12 +111,12 @@ class Looker(ABC):
         return f"{images} images without labels. Boxes of '{self.name}' are targets from a score of {shown}."
 
     @abstractmethod
-    def targets(self, batch: ImageBatch, taught: Mapping[str, DenseOutput]) -> ScoredTargets:
+    def targets(self, batch: ImageBatch, taught: Mapping[str, Said]) -> ScoredTargets:
         """The teacher's detections on a batch.
 
         Args:
             batch: Images without labels, as the student gets them.
-            taught: Each teacher's predictions for it; empty for one that only detects.
+            taught: What each teacher says to it; empty for one that only detects.
         """
 
     @abstractmethod
@@ -150,11 +150,12 @@ class DenseLooker(Looker):
         self.teacher, self.scale, self.memory = teacher, teacher_scale, memory
 
     @torch.no_grad()
-    def targets(self, batch: ImageBatch, taught: Mapping[str, DenseOutput]) -> ScoredTargets:
+    def targets(self, batch: ImageBatch, taught: Mapping[str, Said]) -> ScoredTargets:
         """See `Looker.targets`."""
         sizes = batch.image_sizes
         factors = torch.full_like(sizes, self.scale, dtype=torch.float32)
-        found = self.teacher.postprocess(next(iter(taught.values())), sizes * self.scale, factors)
+        output = next(said for said in taught.values() if isinstance(said, DenseOutput))
+        found = self.teacher.postprocess(output, sizes * self.scale, factors)
         return scored_targets(found, self.labels.to(sizes.device), self.thresholds, sizes)
 
     def found_on(self, part: DetectionSet, batch_size: int, workers: int) -> Iterator[tuple[int, Detections]]:

@@ -110,7 +110,11 @@ def remember(
     without = config.batch_size if task.unlabeled is None else task.unlabeled.batch
     pairs = [(data, size) for data, size in zip(known, (config.batch_size, without), strict=True) if data is not None]
     images, batches = [data for data, _ in pairs], [size for _, size in pairs]
-    for name, teacher in task.teachers.items():
+    if not task.detectors:
+        raise ConfigError(
+            "A cache (cache_teacher, --cache_teacher) keeps what detectors say; no detector teaches here."
+        )
+    for name, teacher in task.detectors.items():
         distiller = task.distillers[name]
         facts = cache_identity(
             teacher, task.model, distiller.teacher_scale, distiller.needs, wanted.bits, accelerator.mixed_precision

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.records import Times
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.feature_teacher import FeatureTeacher
 from ld_hub.teachers.box_teacher import BoxTeacher
 
 Log = Callable[[dict[str, float], int], None]  # Accelerator.log
@@ -160,16 +161,17 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in pairs)
 
 
-def describe_network(model: DenseDetector) -> str:
-    """Name and size of a detector."""
+def describe_network(model: DenseDetector | FeatureTeacher) -> str:
+    """Name and size of a detector, or of an image encoder."""
     every = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     what = "frozen" if not trained else f"{trained / 1e6:.2f} M trained"
-    return f"{model.name} ({model.config.backbone}): {every / 1e6:.2f} M parameters, {what}"
+    inside = model.config.backbone if isinstance(model, DenseDetector) else "features"
+    return f"{model.name} ({inside}): {every / 1e6:.2f} M parameters, {what}"
 
 
-def describe_teacher(teacher: DenseDetector | BoxTeacher) -> str:
-    """Name and size of a detector, or what a teacher is that only detects."""
+def describe_teacher(teacher: DenseDetector | FeatureTeacher | BoxTeacher) -> str:
+    """Name and size of a network, or what a teacher is that only detects."""
     return teacher.describe() if isinstance(teacher, BoxTeacher) else describe_network(teacher)
 
 

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from ld_hub.data import DetectionSet
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
-from ld_hub.engine.assembly import make_task, settle, usual_recipe
+from ld_hub.engine.assembly import gather, make_task, settle, usual_recipe
 from ld_hub.engine.box_task import BoxTask
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.detection_task import DetectionTask
@@ -30,8 +30,9 @@ from ld_hub.errors import DataError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.feature_teacher import FeatureTeacher
 from ld_hub.structures import Balance, Teaching, Unlabeled
-from ld_hub.teachers.functions import Given, settled
+from ld_hub.teachers.functions import Given
 
 
 @dataclass(frozen=True)
@@ -269,9 +270,12 @@ class DistillationTrainer(Trainer):
         student: Detector of the data's classes.
         teacher: Trained detector, or several by name. Classes correspond by name; terms on classes need a common one.
             Or what only detects, and teaches by its boxes on images without labels: `ld_hub.teachers.load_teacher`'s,
-            or a function of PIL images (`ld_hub.teachers.functions.FunctionTeacher`).
-        recipe: Registered name (`list_recipes`) or recipe; the same for all teachers. ``"ld"`` where not given; a
-            teacher that only detects takes none.
+            or a function of PIL images (`ld_hub.teachers.functions.FunctionTeacher`). None where a feature teacher
+            teaches alone.
+        recipe: Registered name (`list_recipes`) or recipe; the same for all teachers. ``"ld"`` where not given, and
+            ``"cosine"`` for a feature teacher alone; a teacher that only detects takes none.
+        feature_teacher: An image encoder that teaches features: a name in timm, or a `FeatureTeacher`. Beside a
+            detector it teaches by the recipe ``"cosine"``, with a weight in `teacher_weights` under its name.
         teaching: All that the arguments from here to `teacher_weights` say, in one; they are left out then.
         reference: ``"ld"`` or ``"bckd"`` for the published computation of that code base in every loss; None for
             the sound default, which does not depend on how a batch is split.
@@ -300,9 +304,10 @@ class DistillationTrainer(Trainer):
     def __init__(
         self,
         student: DenseDetector,
-        teacher: Given,
+        teacher: Given | None = None,
         recipe: str | Recipe | None = None,
         *,
+        feature_teacher: FeatureTeacher | str | None = None,
         teaching: Teaching | None = None,
         reference: str | None = None,
         individual_ld: bool = False,
@@ -320,7 +325,7 @@ class DistillationTrainer(Trainer):
         trackers: Sequence[Any] = (),
         attachments: Mapping[str, str] | None = None,
     ) -> None:
-        who = settled(teacher)
+        who = gather(student, teacher, feature_teacher)
         given = make_teaching(
             recipe or usual_recipe(who),
             reference=reference,
@@ -331,8 +336,7 @@ class DistillationTrainer(Trainer):
             teacher_weights=teacher_weights,
             unlabeled=unlabeled,
         )
-        usual = make_teaching(usual_recipe(who))
-        teaching = settle(teaching, given, usual, unlabeled=unlabeled_dataset is not None)
+        teaching = settle(teaching, given, who, unlabeled=unlabeled_dataset is not None)
         known = eval_dataset if train_dataset is None else train_dataset
         if known is not None:
             fit_labels(student, known)

@@ -110,6 +110,11 @@ class DistillArguments:
         teacher_scale: Size of the teacher's images over the student's; 2 lets its level l + 1 teach level l.
         class_map: Which class of the data is which of the teacher's, where names differ: person=pedestrian,car=auto
             (a mapping in YAML). Classes of the same name correspond anyhow.
+        feature_teacher: An image encoder that teaches features: any timm model with maps, e.g.
+            vit_small_patch16_dinov3.lvd1689m, whose weights are fetched once. Alone it teaches by the recipe cosine or
+            another one on features; beside a detector by cosine, and the recipe is the detector's.
+        feature_teacher_checkpoint: Local safetensors file with its weights under timm's names; nothing is fetched.
+        feature_teacher_weight: Beside a teacher: a factor of its terms; 1 where not given.
         recipe: What is distilled: the name of a recipe, or a YAML file with one. NAME's own where not given. A teacher
             that only detects takes none.
         reference: Compute every loss as the code base of the LD paper (ld) or of BCKD (bckd) did, faults included.
@@ -128,6 +133,9 @@ class DistillArguments:
     teacher_weights: tuple[float, ...] | None = None
     teacher_scale: float = 1.0
     class_map: str | dict[str, str] | None = None
+    feature_teacher: str | None = None
+    feature_teacher_checkpoint: str | None = None
+    feature_teacher_weight: float | None = None
     recipe: str | None = None
     reference: Literal["ld", "bckd"] | None = None
     individual_ld: bool = False
@@ -140,6 +148,27 @@ class DistillArguments:
         weights: Any = self.teacher_weights
         if isinstance(weights, list):  # from the command line or YAML
             object.__setattr__(self, "teacher_weights", tuple(weights))
+
+    def require_teachers(self, teacher: str) -> None:
+        """Refuse flags about a teacher that there is not.
+
+        Args:
+            teacher: Name or directory of the detector that teaches; the empty string where there is none.
+
+        Raises:
+            ConfigError: Naming the flag.
+        """
+        given = {name for name, value in vars(self).items() if value not in (None, False)}
+        if self.feature_teacher is None:
+            wrong, missing = given & {"feature_teacher_checkpoint", "feature_teacher_weight"}, "--feature_teacher NAME"
+        elif not teacher:
+            of_detectors = {"teacher_checkpoint", "teacher_weights", "train_teacher", "class_map"}
+            wrong = given & {*of_detectors, "feature_teacher_weight"}
+            missing = "--teacher NAME; --terms.TERM.weight weighs what a feature teacher teaches alone"
+        else:
+            return
+        if wrong:
+            raise ConfigError(f"--{min(wrong)} is about a teacher that is not there: give {missing}.")
 
     def classes(self) -> dict[str, str]:
         """`class_map` as a mapping.
@@ -157,8 +186,8 @@ class DistillArguments:
             )
         return {mine.strip(): theirs.strip() for mine, theirs in pairs}
 
-    def weights(self, teachers: Sequence[str]) -> dict[str, float] | None:
-        """`teacher_weights` by teacher.
+    def weights(self, teachers: Sequence[str]) -> dict[str, float]:
+        """`teacher_weights` by teacher, and that of the feature teacher.
 
         Raises:
             ConfigError: If there are not as many weights as teachers.
@@ -168,7 +197,10 @@ class DistillArguments:
                 f"--teacher_weights has {len(self.teacher_weights)} numbers; there are {len(teachers)} teachers "
                 f"({', '.join(teachers)})."
             )
-        return None if self.teacher_weights is None else dict(zip(teachers, self.teacher_weights, strict=True))
+        weights = dict(zip(teachers, self.teacher_weights, strict=True)) if self.teacher_weights is not None else {}
+        if self.feature_teacher is not None and self.feature_teacher_weight is not None:
+            weights[self.feature_teacher] = self.feature_teacher_weight
+        return weights
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ld_hub.launch.arguments import ComparisonArguments, DistillArguments, HubAr
 from ld_hub.launch.flag_parser import Command, Parsed
 from ld_hub.launch.start import Say, build_model, require_known, seed_weights
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.feature_teacher import FeatureTeacher
 from ld_hub.models.names import find, split_tag
 from ld_hub.structures import Teaching
 from ld_hub.teachers.box_teacher import BoxTeacher
@@ -34,6 +35,7 @@ class Students:
         evaluation: Images to evaluate on, or None.
         unlabeled: Images without labels, or None.
         teacher: A detector, several by name, or a teacher that only detects.
+        feature_teacher: An image encoder, or None.
         teaching: What they teach.
         first: Settings of the first distillation.
         attachments: Of its directory.
@@ -45,7 +47,8 @@ class Students:
     training: DetectionSet | None
     evaluation: DetectionSet | None
     unlabeled: DetectionSet | None
-    teacher: DenseDetector | Mapping[str, DenseDetector] | BoxTeacher
+    teacher: DenseDetector | Mapping[str, DenseDetector] | BoxTeacher | None
+    feature_teacher: FeatureTeacher | None
     teaching: Teaching
     first: TrainConfig
     attachments: Mapping[str, str]
@@ -67,6 +70,7 @@ class Students:
         return DistillationTrainer(
             self._student(self.parsed.name, config),
             self.teacher,
+            feature_teacher=self.feature_teacher,
             teaching=self.teaching,
             cache_teacher=flags.cache_teacher,
             cache_bits=flags.cache_bits,

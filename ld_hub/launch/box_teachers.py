@@ -35,6 +35,8 @@ def require_boxes(teacher: str, flags: DistillArguments, unlabeled: UnlabeledArg
         )
     if flags.train_teacher:
         raise ConfigError(f"{who}; --train_teacher trains a detector of this library: give its name as --teacher.")
+    if flags.feature_teacher is not None:
+        raise ConfigError(f"{who}, and teaches alone: leave --feature_teacher out, or --teacher.")
     if flags.reference is not None:
         raise ConfigError(f"{who}; --reference is about a recipe's terms: leave it out.")
     if unlabeled.unlabeled is None:

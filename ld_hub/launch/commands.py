@@ -24,6 +24,7 @@ from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
 from ld_hub.launch.recipe_files import BOXES_ALONE, find_recipe, recipe_flags
 from ld_hub.models.names import find, require_model, split_tag
+from ld_hub.registry import FEATURE_RECIPE
 from ld_hub.teachers.kinds import find_kind, load_teacher
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ DISTILL = Command(
   ... --teacher runs/a/model,runs/b/model     two teachers
   ... --data mine/ --unlabeled photos/        few labels, and many photographs
   ... --data mine/ --compare_alone --seeds 3  what the teacher is worth
+  ... --feature_teacher convnext_tiny         an image encoder teaches, too
   ... --unlabeled photos/ --teacher boxes.json  taught by boxes of whatever
   ... --unlabeled photos/ --teacher hf:ORG/NAME  by a detector of transformers
   ... --data mine/ --cache_teacher auto       the teacher is asked once
@@ -125,7 +127,7 @@ def distill(argv: Sequence[str]) -> int:
 
     from ld_hub.launch.beside import Students
     from ld_hub.launch.start import load_images, load_parts, require_known, seed_weights, skeleton, structure_of
-    from ld_hub.launch.teachers import Pupil, TeacherWanted, find_teacher, train_teacher
+    from ld_hub.launch.teachers import Pupil, TeacherWanted, find_feature_teacher, find_teacher, train_teacher
 
     flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
     boxes = load_teacher(typed.teacher, flags.teacher_checkpoint) if typed.only_detects else None
@@ -149,7 +151,8 @@ def distill(argv: Sequence[str]) -> int:
         training,
         evaluation,
         images,
-        boxes or (found[0] if len(found) == 1 else teachers),
+        boxes or (found[0] if len(found) == 1 else teachers or None),
+        find_feature_teacher(flags),
         _teaching(recipe, flags, list(teachers), without.wanted(config.batch_size)),
         first=config,
         attachments=_attachments(parsed, config, argv),
@@ -184,7 +187,8 @@ class TypedDistillation:
     Attributes:
         parsed: Its flags.
         recipe: Name or file of the recipe.
-        teacher: Name or directory of the teacher; several are separated by commas.
+        teacher: Name or directory of the teacher; several are separated by commas. The empty string where an image
+            encoder teaches alone.
         family: Of the student.
     """
 
@@ -221,6 +225,7 @@ class TypedDistillation:
         without.require()
         self.parsed.of(ComparisonArguments).require(self.parsed.of(DataArguments), without)
         flags.classes()
+        flags.require_teachers(self.teacher)
         if self.only_detects:
             require_boxes(self.teacher, flags, self.parsed.of(UnlabeledArguments))
         else:
@@ -228,7 +233,9 @@ class TypedDistillation:
             refuse_boxes(names)
             for name in names:
                 require_model(name)
-        _require_files(teacher_checkpoint=flags.teacher_checkpoint)
+        _require_files(
+            teacher_checkpoint=flags.teacher_checkpoint, feature_teacher_checkpoint=flags.feature_teacher_checkpoint
+        )
 
 
 def parse_distill(argv: Sequence[str]) -> TypedDistillation:
@@ -244,15 +251,19 @@ def parse_distill(argv: Sequence[str]) -> TypedDistillation:
     entry = find(split_tag(first.name)[0])
     distilled, flags = entry.distilled, first.of(DistillArguments)
     teacher = flags.teacher or (distilled.teacher if distilled else "")
-    if find_kind(teacher) is not None:
+    if teacher and find_kind(teacher) is not None:
         return TypedDistillation(
             parse(DISTILL, argv, recipe_flags(BOXES_ALONE, entry.family)), BOXES_ALONE, teacher, entry.family
         )
-    if flags.recipe is None and distilled is None:
+    alone = not teacher and flags.feature_teacher is not None
+    if flags.recipe is None and distilled is None and not alone:
         raise ConfigError(f"'{first.name}' is no distilled name: say how to distil, e.g. --recipe vlr.")
-    if flags.teacher is None and distilled is None:
-        raise ConfigError(f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR.")
-    recipe = flags.recipe or (distilled.recipe if distilled else "")
+    if not teacher and not alone:
+        raise ConfigError(
+            f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR, or an image "
+            "encoder, --feature_teacher TIMM_NAME."
+        )
+    recipe = flags.recipe or (distilled.recipe if distilled else FEATURE_RECIPE)
     parsed = parse(DISTILL, argv, recipe_flags(recipe, entry.family, flags.reference))
     return TypedDistillation(parsed, recipe, teacher, entry.family)
 
@@ -279,7 +290,7 @@ def _require_files(**flags: str | None) -> None:
 
 
 def _teacher_names(given: str, flags: DistillArguments) -> list[str]:
-    names = [given] if Path(given).is_dir() else [name.strip() for name in given.split(",") if name.strip()]
+    names = [given] if given and Path(given).is_dir() else [name.strip() for name in given.split(",") if name.strip()]
     if len(names) > 1 and (flags.train_teacher or flags.teacher_checkpoint is not None):
         flag = "--train_teacher" if flags.train_teacher else "--teacher_checkpoint"
         raise ConfigError(f"{flag} is for a single teacher; --teacher names {len(names)}: {', '.join(names)}.")

@@ -19,6 +19,7 @@ from ld_hub.launch.start import Say, build_model, skeleton
 from ld_hub.models.checkpoints.convert import load_checkpoint
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
+from ld_hub.models.feature_teacher import FeatureTeacher, create_feature_teacher
 from ld_hub.models.names import available, get_pretrained_cfg, is_model
 from ld_hub.structures import DetectorSpec
 
@@ -102,6 +103,17 @@ def find_teacher(wanted: TeacherWanted, pupil: Pupil) -> DenseDetector:
         ) from None
     check_classes(wanted, pupil, teacher.spec)
     return teacher
+
+
+def find_feature_teacher(flags: DistillArguments) -> FeatureTeacher | None:
+    """The image encoder that was asked for, with its weights.
+
+    Raises:
+        LdHubError: Whatever `create_feature_teacher` raises.
+    """
+    if flags.feature_teacher is None:
+        return None
+    return create_feature_teacher(flags.feature_teacher, checkpoint=flags.feature_teacher_checkpoint)
 
 
 def check_classes(wanted: TeacherWanted, pupil: Pupil, teacher: DetectorSpec) -> None:

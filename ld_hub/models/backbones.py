@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import timm
-import torch
-import torch.nn.functional as F
-from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
-from ld_hub.errors import CheckpointError, ConfigError, MissingFileError, unknown_name
-from ld_hub.hub import WEIGHTS_NAME, load_safetensors, offline
+from ld_hub.errors import CheckpointError, ConfigError, unknown_name
 from ld_hub.layers.deformable import DeformableConv2d
 from ld_hub.models.short_names import OFFSETS, SHORT_NAMES, ShortName, with_offsets
+from ld_hub.models.timm_features import (
+    Use,
+    channels_first,
+    create_network,
+    load_weights,
+    pad_to_multiple,
+    size_multiple,
+    stages_of,
+)
 from ld_hub.preprocessing import DataConfig
 
 REDUCTIONS = (8, 16, 32)
+FITTING = "Fitting models: resnet*, resnext*, convnext*, efficientnet*, mobilenetv*, swin*, regnet*."
+USE = Use(
+    what="backbone",
+    checkpoint="backbone_checkpoint",
+    fitting="Any timm model with features at strides 8, 16, 32 fits, e.g. resnet50, convnext_tiny, efficientnet_b0.",
+    without="pretrained_backbone=False",
+)
 LOADED = "checkpoint"  # `Backbone.initialized_from` of weights that came with a whole detector's
 
 
@@ -84,16 +94,22 @@ class Backbone(nn.Module):
         self.body = _create_body(style, in_chans, pretrained and checkpoint is None, cache_dir)
         if style.adapt is not None:
             style.adapt(self.body)
-        self.channels_last_output = getattr(self.body, "output_fmt", None) == "NHWC"
         self.channels: tuple[int, ...] = tuple(self.body.feature_info.channels())
         self.norms = nn.ModuleList(map(nn.LayerNorm, self.channels)) if style.output_norms else None
         described = timm.get_pretrained_cfg(self.timm_name)  # None for timm's deprecated names
         self.pretrained_cfg: dict[str, Any] = dict(described.to_dict()) if described is not None else {}
         trained_at = self.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
-        self.size_multiple = _size_multiple(self.body, in_chans, int(trained_at))
+        multiple = size_multiple(self.body, REDUCTIONS, in_chans, int(trained_at))
+        if multiple is None:
+            raise ConfigError(
+                f"Backbone '{name}' takes images neither of any size nor of multiples of {max(REDUCTIONS)} or "
+                f"{trained_at} px, or gives maps at other strides than it declares, so no detector can stand on it. "
+                f"{FITTING}"
+            )
+        self.size_multiple = multiple
         self.initialized_from: str | None = "pretrained" if pretrained else None
         if checkpoint is not None:
-            self._load(Path(checkpoint))
+            load_weights(self.body, checkpoint, self.timm_name, USE)
             self.initialized_from = str(checkpoint)
         self.register_load_state_dict_post_hook(_note_loading)  # type: ignore[no-untyped-call]  # untyped in torch
         self._frozen = list(self._stages(frozen_stages)) if frozen_stages else []
@@ -140,13 +156,11 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """``(N, in_chans, H, W)`` to three maps ``(N, C_l, ceil(H/s), ceil(W/s))`` for s = 8, 16, 32."""
         height, width = images.shape[-2:]
-        down, right = (-(-side // self.size_multiple) * self.size_multiple - side for side in (height, width))
-        maps: list[Tensor] = self.body(F.pad(images, (0, right, 0, down)) if down or right else images)
+        maps: list[Tensor] = self.body(pad_to_multiple(images, self.size_multiple))
         if self.norms is not None:  # of maps with the channels last
             maps = [norm(m) for norm, m in zip(self.norms, maps, strict=True)]
-        if self.channels_last_output:
-            maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
-        if down or right:
+        maps = channels_first(self.body, maps)
+        if self.size_multiple > 1:
             maps = [m[:, :, : -(-height // s), : -(-width // s)] for m, s in zip(maps, REDUCTIONS, strict=True)]
         return maps
 
@@ -164,7 +178,7 @@ class Backbone(nn.Module):
     def _stages(self, count: int) -> Iterator[nn.Module]:
         """Top modules of the stem and the first `count` stages, in the order of the forward pass."""
         reduction = 2 ** (count + 1)
-        ends = [stage.module for stage in _feature_info(self.timm_name) if stage.reduction == reduction]
+        ends = [stage.module for stage in stages_of(self.timm_name, USE) if stage.reduction == reduction]
         if not ends:
             raise ConfigError(f"frozen_stages: backbone '{self.name}' has no stage that ends at stride {reduction}.")
         last = _flat(ends[-1])
@@ -184,25 +198,6 @@ class Backbone(nn.Module):
         for module in self._frozen:
             yield from module.parameters()
 
-    def _load(self, path: Path) -> None:
-        if not path.is_file():
-            raise MissingFileError(f"backbone_checkpoint: no file '{path}'.")
-        expected = self.body.state_dict()
-        found = load_safetensors(path)
-        state = {name if name in expected else _flat_key(name): tensor for name, tensor in found.items()}
-        optional = ["num_batches_tracked"]
-        if not any("conv_offset" in name for name in state):
-            optional += ["conv_offset.weight", "conv_offset.bias"]  # classifiers have none: they stay zero
-        missing = [k for k in expected if k not in state and not k.endswith(tuple(optional))]
-        wrong = [k for k, v in expected.items() if k in state and state[k].shape != v.shape]
-        if missing or wrong:
-            raise CheckpointError(
-                f"backbone_checkpoint '{path}' does not fit '{self.timm_name}': {len(missing)} tensors missing "
-                f"(first: {missing[:3]}), {len(wrong)} of another shape (first: {wrong[:3]}). "
-                "Expected a safetensors file of this timm model under timm's key names."
-            )
-        self.body.load_state_dict({k: state.get(k, v) for k, v in expected.items()})
-
 
 def _note_loading(backbone: Any, keys: Any) -> None:
     """After `load_state_dict` of the backbone or of a module around it."""
@@ -217,114 +212,17 @@ def _batch_norms(module: nn.Module) -> Iterator[nn.Module]:
 
 def _create_body(style: ShortName, in_chans: int, pretrained: bool, cache_dir: str | Path | None) -> Any:
     """The timm feature extractor; errors name what would fit."""
-    full_name = style.timm
-    reductions = [stage.reduction for stage in _feature_info(full_name)]
+    reductions = [stage.reduction for stage in stages_of(style.timm, USE)]
     wanted = [max((i for i, r in enumerate(reductions) if r == s), default=-1) for s in REDUCTIONS]
     if -1 in wanted:
         raise ConfigError(
-            f"backbone '{full_name}' has features at strides {reductions}, expected {list(REDUCTIONS)} among them. "
-            "Fitting models: resnet*, resnext*, convnext*, efficientnet*, mobilenetv*, swin*, regnet*."
+            f"backbone '{style.timm}' has features at strides {reductions}, expected {list(REDUCTIONS)} among them. "
+            f"{FITTING}"
         )
-    try:
-        build = partial(_with_any_input_size, full_name, in_chans=in_chans, out_indices=tuple(wanted), **style.options)
-        if not pretrained:
-            return build()
-        if offline():  # timm itself would ask the Hub
-            build = partial(build, pretrained_cfg_overlay={"file": _fetched_before(full_name, cache_dir)})
-        return build(pretrained=True, cache_dir=cache_dir)
-    except (OSError, RuntimeError, ValueError) as error:
-        if not pretrained:
-            raise
-        raise CheckpointError(
-            f"The ImageNet weights of backbone '{full_name}' could not be loaded: {str(error).splitlines()[0]} "
-            "Without a network, pass backbone_checkpoint=FILE.safetensors (timm's weights under timm's names) "
-            "or pretrained_backbone=False."
-        ) from error
-
-
-def _fetched_before(full_name: str, cache_dir: str | Path | None) -> str:
-    """The file of a backbone's weights, for use without the network."""
-    cfg = timm.get_pretrained_cfg(full_name)
-    repo = cfg.hf_hub_id if cfg is not None else None
-    file = try_to_load_from_cache(repo, WEIGHTS_NAME, cache_dir=cache_dir) if repo else None
-    if not isinstance(file, str):
-        raise OSError(f"{offline()} forbids the network, and they were not fetched before.")
-    return file
-
-
-def _with_any_input_size(full_name: str, **options: Any) -> Any:
-    """Create the feature extractor with its fixed input size lifted where it has one (Swin, ViT)."""
-    for lift in ({"strict_img_size": False}, {"dynamic_img_size": True}, {}):
-        try:
-            return timm.create_model(full_name, features_only=True, **options, **lift)
-        except TypeError:
-            continue
-    raise ConfigError(f"timm cannot build '{full_name}' as a feature extractor.")
-
-
-def _size_multiple(body: nn.Module, in_chans: int, trained_at: int) -> int:
-    """What the sides of an image have to be multiples of: 1 where every stage rounds up, as in ResNets.
-
-    Patches (ConvNeXt, Swin) cut or refuse a rest; windows of a fixed number of cells (MaxViT) refuse all but
-    multiples of the size they were trained at. Found by asking, on the smallest images that tell.
-    """
-    was_training = body.training
-    body.eval()
-    try:
-        for multiple in (1, max(REDUCTIONS), trained_at):
-            height, width = (65, 95) if multiple == 1 else (2 * multiple, multiple)
-            if _rounds_up(body, in_chans, height, width):
-                return multiple
-    finally:
-        body.train(was_training)
-    raise ConfigError(
-        f"This backbone takes images neither of any size nor of multiples of {max(REDUCTIONS)} or {trained_at} px, or "
-        "gives maps at other strides than it declares, so no detector can stand on it. Fitting models: resnet*, "
-        "convnext*, efficientnet*, mobilenetv*, swin*, regnet*."
-    )
-
-
-def _rounds_up(body: nn.Module, in_chans: int, height: int, width: int) -> bool:
-    """Whether an image of this size gives maps of the size the grid of priors has."""
-    weight = next(body.parameters())
-    image = torch.zeros(1, in_chans, height, width, device=weight.device, dtype=weight.dtype)
-    try:
-        with torch.no_grad():
-            maps = body(image)
-    except (RuntimeError, AssertionError, ValueError, IndexError):
-        return False
-    sizes = [m.shape[1:3] if getattr(body, "output_fmt", None) == "NHWC" else m.shape[2:] for m in maps]
-    return all(tuple(s) == (-(-height // r), -(-width // r)) for s, r in zip(sizes, REDUCTIONS, strict=True))
+    options = {"features_only": True, "in_chans": in_chans, "out_indices": tuple(wanted), **style.options}
+    return create_network(style.timm, USE, pretrained=pretrained, cache_dir=cache_dir, **options)
 
 
 def _flat(module_name: str) -> str:
     """A stage is called ``stages.0`` in its table and ``stages_0`` in a flattened extractor."""
     return module_name.replace(".", "_")
-
-
-def _flat_key(name: str) -> str:
-    """A classifier's tensor in the extractor: ``layers.0.blocks...`` of Swin is ``layers_0.blocks...`` there."""
-    return re.sub(r"^(\w+)\.(\d+)\.", r"\1_\2.", name)
-
-
-class _Stage(NamedTuple):
-    """A map that a timm model gives: after which module, and its stride in px."""
-
-    module: str
-    reduction: int
-
-
-@lru_cache(maxsize=64)
-def _feature_info(full_name: str) -> tuple[_Stage, ...]:
-    """Table of all feature maps, read from a model without weights."""
-    for device in ("meta", "cpu"):  # a few models compute with values while they are built
-        try:
-            with torch.device(device):
-                stages = timm.create_model(full_name, features_only=True).feature_info.get_dicts()
-            return tuple(_Stage(stage["module"], stage["reduction"]) for stage in stages)
-        except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
-            reason = f"{type(error).__name__}: {error}"
-    raise ConfigError(
-        f"backbone '{full_name}' cannot give features ({reason}). "
-        "Any timm model with features at strides 8, 16, 32 fits, e.g. resnet50, convnext_tiny, efficientnet_b0."
-    )

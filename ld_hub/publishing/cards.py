@@ -7,7 +7,7 @@ for the student alone beside it, from the run's comparison.json; figures of othe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +136,7 @@ def recipe_section(teaching: Teaching | None, note: str = "") -> str:
     if teaching is None or not teaching.terms:
         return ""
     rows = []
-    for name, term in teaching.terms.items():
+    for name, term in _terms(teaching).items():
         first = [_cell(key, term.get(key)) for key in _TERM_COLUMNS]
         others = [f"{key}={_value(value)}" for key, value in term.items() if _telling(key, value)]
         rows.append([code(name), *first, escape(", ".join(others))])
@@ -146,6 +146,13 @@ def recipe_section(teaching: Teaching | None, note: str = "") -> str:
     summary = f"{code(teaching.recipe)}: {escape(teaching.summary)}".rstrip(": ")
     parts = ["## Recipe", f"{summary}. {note}".strip(), table(head, rows)]
     return "\n\n".join([*parts, *([f"Options: {escape(', '.join(options))}."] if options else [])])
+
+
+def _terms(teaching: Teaching) -> dict[str, Mapping[str, Any]]:
+    """All terms by name; those of an image encoder beside a detector have its name behind theirs."""
+    encoder = teaching.feature_teacher
+    beside = {} if encoder is None else {f"{name}@{encoder.name}": term for name, term in encoder.terms.items()}
+    return {**teaching.terms, **beside}
 
 
 def size_section(model: Any, speed: str = "") -> str:
@@ -177,7 +184,7 @@ def citation_section(model: Any, teaching: Teaching | None, paper: str = "") -> 
         paper: Address of the paper, where the method has none.
     """
     method = paper if teaching is None else teaching.paper or paper
-    terms = [] if teaching is None else papers_of_terms(teaching.terms.values())
+    terms = [] if teaching is None else papers_of_terms(_terms(teaching).values())
     entries = bibtex([method, *terms, *(each.arxiv for each in model.papers)])
     return f"## Citation\n\n{fence(entries, 'bibtex')}" if entries else ""
 

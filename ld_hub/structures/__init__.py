@@ -15,12 +15,13 @@ from ld_hub.structures.coco_rows import (
     ResultRow,
 )
 from ld_hub.structures.detections import Detections
+from ld_hub.structures.encodings import EncoderSpec, Encoding
 from ld_hub.structures.outputs import BoxCoder, DenseOutput, DetectorSpec, HeadMaps, Towers
 from ld_hub.structures.parts import Assigner, Criterion
 from ld_hub.structures.priors import Priors
 from ld_hub.structures.rows import Rows
 from ld_hub.structures.targets import Assignment, ImageBatch, ScoredTargets, StepCounts, Targets
-from ld_hub.structures.teaching import Balance, Scored, Teaching, Unlabeled
+from ld_hub.structures.teaching import Balance, FeatureTeaching, Scored, Teaching, Unlabeled
 
 __all__ = [
     "AnnotationRow",
@@ -33,6 +34,9 @@ __all__ = [
     "DenseOutput",
     "Detections",
     "DetectorSpec",
+    "EncoderSpec",
+    "Encoding",
+    "FeatureTeaching",
     "HeadMaps",
     "ImageBatch",
     "ImageFileRow",

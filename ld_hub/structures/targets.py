@@ -119,6 +119,18 @@ class ScoredTargets(Targets):
     scores: Tensor
     sure: Tensor
 
+    @classmethod
+    def none(cls, image_sizes: Tensor) -> ScoredTargets:
+        """No box on any image.
+
+        Args:
+            image_sizes: ``(N, 2)`` height, width in px.
+        """
+        numbers = image_sizes.new_zeros(len(image_sizes), 0, dtype=torch.float32)
+        flags = numbers.bool()
+        boxes = numbers[..., None].expand(-1, -1, 4)
+        return cls(boxes, numbers.long(), flags, flags, image_sizes, numbers, flags)
+
     def __post_init__(self) -> None:
         if self.boxes.shape[1] == 0:
             for name in ("scores", "sure"):

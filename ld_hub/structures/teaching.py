@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +22,7 @@ _OPTIONS = (
     "teacher_weights",
     "unlabeled",
     "scored",
+    "feature_teacher",
 )
 
 
@@ -87,6 +88,22 @@ class Unlabeled:
 
 
 @dataclass(frozen=True)
+class FeatureTeaching:
+    """An image encoder that teaches features.
+
+    Attributes:
+        name: Of the encoder, in timm where it is from there, with its tag.
+        weights_sha256: First digits of the hash of its tensors.
+        terms: What it teaches beside a detector, whose recipe is another: fields of each term by its name, with its
+            ``kind``. Empty where it teaches alone, by the teaching's recipe.
+    """
+
+    name: str = ""
+    weights_sha256: str = ""
+    terms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Scored:
     """What came of images without labels.
 
@@ -121,7 +138,7 @@ class Teaching:
         family: Family of detectors whose published settings the terms have.
         paper: Address of the recipe's paper.
         terms: Fields of each term by its name, with its ``kind``.
-        teachers: Names of the teachers' models.
+        teachers: Names of the teachers' models, the image encoder's last.
         origins: ``org/name@commit`` by name, of those that came from the Hub; ``sha256:...`` of files of boxes.
         kinds: What teachers are that are no detectors of this library, by name: they only detect.
         individual_ld: Whether loss_bbox and loss_dfl are left to the teacher (LD paper, supplement, Table 1).
@@ -132,6 +149,7 @@ class Teaching:
         teacher_weights: Of several teachers: factor of each one's terms, by the name that it was given under.
         unlabeled: How images without labels take part; None where there are none.
         scored: What came of them, once the run has begun.
+        feature_teacher: The image encoder among the teachers; None where there is none.
     """
 
     recipe: str = "custom"
@@ -150,10 +168,20 @@ class Teaching:
     teacher_weights: Mapping[str, float] = field(default_factory=dict)
     unlabeled: Unlabeled | None = None
     scored: Scored | None = None
+    feature_teacher: FeatureTeaching | None = None
 
-    def who(self) -> str:
-        """The teachers in words: names, and what and whence they are, as far as that is known."""
-        facts = {name: [self.kinds.get(name), self.origins.get(name)] for name in self.teachers}
+    @property
+    def detectors(self) -> tuple[str, ...]:
+        """Names of the teachers that find boxes."""
+        return self.teachers if self.feature_teacher is None else self.teachers[:-1]
+
+    def who(self, names: Sequence[str]) -> str:
+        """Teachers in words: names, and what and whence they are, as far as that is known.
+
+        Args:
+            names: Of some `teachers`.
+        """
+        facts = {name: [self.kinds.get(name), self.origins.get(name)] for name in names}
         told = {name: ", ".join(filter(None, each)) for name, each in facts.items()}
         return ", ".join(f"{name} ({each})" if each else name for name, each in told.items())
 

@@ -8,7 +8,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from ld_hub.engine.tasks import DistillationTask
 
 from ld_hub.distillation import (
     BoxBinsKLConfig,
@@ -23,6 +22,7 @@ from ld_hub.distillation import (
     get_recipe,
 )
 from ld_hub.distillation.methods.ddf import DecoupledBinsKLConfig
+from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
 from tests.distillation.sides import Kind, distiller_of, inputs_of, leaves, spec
 from tests.distillation.test_cross_head import batch, detector, terms

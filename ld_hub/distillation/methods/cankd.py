@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,12 +10,11 @@ from torch import Tensor, nn
 
 from ld_hub.distillation import plain
 from ld_hub.distillation.features import FeatureTerm, Level, standardised
-from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.inputs import MapInputs, TermInputs
 from ld_hub.distillation.recipes import Recipe, register_recipe
 from ld_hub.distillation.terms import WholeConfig, register_term
 from ld_hub.errors import ConfigError
 from ld_hub.papers import Paper, register_paper
-from ld_hub.structures import DetectorSpec
 
 PAPER = register_paper(
     Paper(
@@ -85,14 +85,12 @@ class CrossAttentionFeature(FeatureTerm[CrossAttentionConfig]):
     learns = ("features",)
     config_class = CrossAttentionConfig
 
-    def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
-        """See `FeatureTerm.setup`; makes the blocks."""
-        remarks, width = super().setup(student, teacher), teacher.feature_channels
-        inner = max(width // self.config.reduction, 1)
-        self.blocks = nn.ModuleList(CrossAttention(width, inner) for _ in student.strides)
-        return remarks
+    def build(self, widths: Sequence[int]) -> None:
+        """The blocks."""
+        reduction = self.config.reduction
+        self.blocks = nn.ModuleList(CrossAttention(width, max(width // reduction, 1)) for width in widths)
 
-    def forward(self, inputs: TermInputs) -> Tensor:
+    def forward(self, inputs: MapInputs) -> Tensor:
         """Scalar."""
         total = inputs.student.box.new_zeros(())
         for level in self.levels(inputs):

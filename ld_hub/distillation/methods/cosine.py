@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ld_hub.distillation import plain
 from ld_hub.distillation.features import EPS, FeatureTerm
-from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.inputs import MapInputs, TermInputs
 from ld_hub.distillation.recipes import Recipe, register_recipe
 from ld_hub.distillation.terms import WholeConfig, register_term
 from ld_hub.papers import Paper, register_paper
@@ -52,7 +52,7 @@ class CosineFeature(FeatureTerm[CosineFeatureConfig]):
     learns = ("features",)
     config_class = CosineFeatureConfig
 
-    def forward(self, inputs: TermInputs) -> Tensor:
+    def forward(self, inputs: MapInputs) -> Tensor:
         """Scalar."""
         total = inputs.student.box.new_zeros(())
         for level in self.levels(inputs):

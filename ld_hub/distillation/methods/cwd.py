@@ -12,11 +12,11 @@ from torch import Tensor
 from ld_hub.distillation import plain
 from ld_hub.distillation.correspondence import require_common_classes
 from ld_hub.distillation.features import FeatureTerm
-from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.inputs import MapInputs, TermInputs
 from ld_hub.distillation.recipes import Recipe, register_recipe
-from ld_hub.distillation.terms import WholeConfig, register_term
+from ld_hub.distillation.terms import Term, WholeConfig, register_term
 from ld_hub.papers import Paper, register_paper
-from ld_hub.structures import DetectorSpec
+from ld_hub.structures import DetectorSpec, EncoderSpec
 
 PAPER = register_paper(
     Paper(
@@ -60,7 +60,13 @@ class ChannelKL(FeatureTerm[ChannelKLConfig]):
         require_common_classes(student, teacher)
         return []
 
-    def forward(self, inputs: TermInputs) -> Tensor:
+    def setup_encoder(self, student: DetectorSpec, encoder: EncoderSpec) -> list[str]:
+        """See `FeatureTerm.setup_encoder`; logits need a detector as the teacher."""
+        if self.config.on == "features":
+            return super().setup_encoder(student, encoder)
+        return Term.setup_encoder(self, student, encoder)
+
+    def forward(self, inputs: MapInputs) -> Tensor:
         """Scalar."""
         temperature, total = self.config.temperature, inputs.student.box.new_zeros(())
         for student, teacher, valid in self._maps(inputs):
@@ -70,12 +76,14 @@ class ChannelKL(FeatureTerm[ChannelKLConfig]):
             total = total + (log_t.exp() * (log_t - log_p)).sum() / student.shape[2]
         return self.config.weight * temperature**2 * total / inputs.step_counts().images
 
-    def _maps(self, inputs: TermInputs) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _maps(self, inputs: MapInputs) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Student and teacher ``(N, P, F)`` and valid cells ``(N, P)`` of each level."""
         if self.config.on == "features":
             for level in self.levels(inputs):
                 yield level.student, level.teacher, level.valid
             return
+        if not isinstance(inputs, TermInputs):
+            raise AssertionError("logits are of a detector: TermInputs")
         student, teacher, weight = inputs.class_maps()
         sizes = inputs.student.priors.level_sizes
         yield from zip(student.split(sizes, 1), teacher.split(sizes, 1), weight.split(sizes, 1), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 from ld_hub.distillation import plain
 from ld_hub.distillation.features import FeatureTerm, Level
-from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.inputs import MapInputs, TermInputs
 from ld_hub.distillation.recipes import Recipe, register_recipe
 from ld_hub.distillation.terms import WholeConfig, register_term
 from ld_hub.papers import Paper, register_paper
-from ld_hub.structures import DetectorSpec, Targets
+from ld_hub.structures import Targets
 
 PAPER = register_paper(
     Paper(
@@ -83,14 +84,12 @@ class FocalGlobal(FeatureTerm[FocalGlobalConfig]):
     learns = ("features",)
     config_class = FocalGlobalConfig
 
-    def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
-        """See `FeatureTerm.setup`; makes a context block per level for either side."""
-        remarks, width = super().setup(student, teacher), teacher.feature_channels
-        self.student_context = nn.ModuleList(GlobalContext(width) for _ in student.strides)
-        self.teacher_context = nn.ModuleList(GlobalContext(width) for _ in student.strides)
-        return remarks
+    def build(self, widths: Sequence[int]) -> None:
+        """A context block per level for either side."""
+        self.student_context = nn.ModuleList(GlobalContext(width) for width in widths)
+        self.teacher_context = nn.ModuleList(GlobalContext(width) for width in widths)
 
-    def forward(self, inputs: TermInputs) -> Tensor:
+    def forward(self, inputs: MapInputs) -> Tensor:
         """Scalar."""
         total = inputs.student.box.new_zeros(())
         for level in self.levels(inputs):

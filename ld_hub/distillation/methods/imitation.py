@@ -16,9 +16,9 @@ from ld_hub.distillation.inputs import TermInputs
 from ld_hub.distillation.methods import ld
 from ld_hub.distillation.recipes import Recipe, register_recipe
 from ld_hub.distillation.regions import select
-from ld_hub.distillation.terms import TermConfig, register_term
+from ld_hub.distillation.terms import Term, TermConfig, register_term
 from ld_hub.papers import Paper, register_paper
-from ld_hub.structures import Priors, Rows
+from ld_hub.structures import DetectorSpec, EncoderSpec, Priors, Rows
 
 FITNETS = register_paper(
     Paper(
@@ -89,6 +89,10 @@ class FeatureMSE(FeatureTerm[FeatureMSEConfig]):
     paper = FITNETS
     learns = ("features",)
     config_class = FeatureMSEConfig
+
+    def setup_encoder(self, student: DetectorSpec, encoder: EncoderSpec) -> list[str]:
+        """Refused: regions are of rows, and a mean square of maps that no one has brought to a scale says nothing."""
+        return Term.setup_encoder(self, student, encoder)
 
     def forward(self, inputs: TermInputs) -> Tensor:
         """Scalar."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,12 +11,11 @@ from torch import Tensor, nn
 
 from ld_hub.distillation import plain
 from ld_hub.distillation.features import FeatureTerm
-from ld_hub.distillation.inputs import TermInputs
+from ld_hub.distillation.inputs import MapInputs, TermInputs
 from ld_hub.distillation.recipes import Recipe, register_recipe
 from ld_hub.distillation.terms import WholeConfig, register_term
 from ld_hub.errors import ConfigError
 from ld_hub.papers import Paper, register_paper
-from ld_hub.structures import DetectorSpec
 
 PAPER = register_paper(
     Paper(
@@ -59,16 +59,14 @@ class MaskedGeneration(FeatureTerm[MaskedGenerationConfig]):
     learns = ("features",)
     config_class = MaskedGenerationConfig
 
-    def setup(self, student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
-        """See `FeatureTerm.setup`; makes the generators."""
-        remarks, width = super().setup(student, teacher), teacher.feature_channels
+    def build(self, widths: Sequence[int]) -> None:
+        """The generators."""
         self.generators = nn.ModuleList(
             nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1))
-            for _ in student.strides
+            for width in widths
         )
-        return remarks
 
-    def forward(self, inputs: TermInputs) -> Tensor:
+    def forward(self, inputs: MapInputs) -> Tensor:
         """Scalar."""
         total = inputs.student.box.new_zeros(())
         for level in self.levels(inputs):
