@@ -18,7 +18,7 @@ from ld_hub.engine.distillation_task import ONLY, DistillationTask
 from ld_hub.engine.teacher_cache import BITS, TeacherCache, pack, unpack
 from ld_hub.hub import ShardStore
 from ld_hub.models.detector import DenseDetector
-from ld_hub.structures import ImageBatch
+from ld_hub.structures import DenseOutput, ImageBatch
 
 SPREAD = 3.0  # standard deviation of the bin logits of a trained detector
 
@@ -101,6 +101,8 @@ def _differences(task: DistillationTask, batch: ImageBatch, work: Workload) -> d
     """See `CacheCost.differences`; on answers that look trained: flat ones lose nothing."""
     with _autocast(work, batch.images.device):
         (answer,) = task.teach(batch).values()
+    if not isinstance(answer, DenseOutput):
+        raise AssertionError("the teacher of this benchmark is a detector")
     bins = answer.box.ndim == 4
     sharp = dataclasses.replace(
         answer,
