@@ -137,7 +137,8 @@ def run(command: str) -> None:
     training = launched(words)
     if training is not None:
         name, arguments = training
-        code = importlib.import_module(f"ld_hub.{name}").main([*arguments, *SMALL[name].split()])
+        flags = SMALL[name].replace("--short_sides 48 64 ", "") if "--cache_teacher" in arguments else SMALL[name]
+        code = importlib.import_module(f"ld_hub.{name}").main([*arguments, *flags.split()])
     else:
         assert words[0] == "ld-hub", f"tests/test_readme.py does not know how to run: {command}"
         code = main([*words[1:], *SMALL.get(words[1], "").split()])

@@ -131,8 +131,9 @@ def mirror(batch: ImageBatch) -> ImageBatch:
 def pack(output: DenseOutput, bits: int) -> dict[str, Tensor]:
     """An output as it is kept.
 
-    In 8 bits, bin logits are codes with a scale for each edge, less their largest, which no softmax sees; class logits
-    are codes with a scale and a largest value for each row, maps the same for each channel; all else is float16.
+    In 8 bits (`ld_hub.ops.quantize`), bin logits are codes with a scale for each edge, less their largest, which no
+    softmax sees; class logits are codes with a scale and a largest value for each row, maps the same for each channel;
+    all else is float16.
 
     Args:
         output: Of a batch.
@@ -151,7 +152,7 @@ def pack(output: DenseOutput, bits: int) -> dict[str, Tensor]:
     fields: dict[str, Tensor] = {}
     for name, part in parts.items():
         if name == "cls" or _is_map(name) or part.ndim == 4:
-            codes = quantize(part.flatten(2) if _is_map(name) else part, shift=name != "box")
+            codes = quantize(part.flatten(2) if _is_map(name) else part, softmax=name == "box")
             fields |= {f"{name}.codes": codes.codes.view_as(part), f"{name}.scale": codes.scale}
             fields |= {} if codes.top is None else {f"{name}.top": codes.top}
         else:
