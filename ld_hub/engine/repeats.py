@@ -78,9 +78,9 @@ class Repeats:
             self.say(f"\n[{number} of {len(plan)}] {TITLES[training]}, seed {seed}, in {settings.output_dir}")
             trainer = self._make(training, settings)
             model = model or trainer.model.name
-            self._complete(trainer)
+            trained = self._complete(trainer)
             found[training].append(Trained.read(root, run, seed))
-            if rank() == 0:
+            if rank() == 0 and (trained or number == len(plan)):  # until then the file knows more
                 Comparison.of(model, found).write(root)
         return Comparison.of(model, found)
 
@@ -91,14 +91,15 @@ class Repeats:
             raise ConfigError("There are no images to evaluate on, so nothing would say what is better: give some.")
         return trainer
 
-    def _complete(self, trainer: Trainer) -> None:
-        """Train, or see that what is complete already is this very run."""
+    def _complete(self, trainer: Trainer) -> bool:
+        """Train, or see that what is complete already is this very run; returns whether it trained."""
         run = RunDirectory(trainer.config.output_dir)
         if trainer.config.resume is True and run.result_file.is_file():
             trainer.require_same(run)
             self.say("complete already")
-        else:
-            trainer.train()
+            return False
+        trainer.train()
+        return True
 
 
 def place(config: TrainConfig, training: Training, seed: int) -> str:
