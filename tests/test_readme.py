@@ -56,9 +56,10 @@ SMALL = {
     "benchmark": "--size 64 64 --repeats 1 --batch_size 1 --device cpu",
 }
 PLOTS = ("ld-hub analyze", "ld-hub curves")  # parsed alone where the extra `plot` is not installed
-INSTEAD = {  # what would be downloaded
-    "--checkpoint gfocal_r18_ld_r101": "--checkpoint runs/alone/model",
-    "vit_small_patch16_dinov3.lvd1689m": "test_vit --feature_teacher_checkpoint vit.safetensors",
+INSTEAD = {
+    "--checkpoint gfocal_r18_ld_r101": "--checkpoint runs/alone/model",  # what would be downloaded
+    "vit_small_patch16_dinov3.lvd1689m": "test_vit --feature_teacher_checkpoint vit.safetensors",  # likewise
+    "--compare_alone --seeds 3": "--compare_alone",  # nine runs
 }
 PARSED = {
     "pip install -e .": "the environment of the tests is one",

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
+
+from ld_hub.spread import Spread, paired
 
 HERE = Path(__file__).parent
 
 
 def spread(values: list[float], digits: int = 1) -> str:
-    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
+    return Spread.of(values).text(digits)
 
 
 def tables(results: list[dict]) -> str:
@@ -33,10 +35,14 @@ def tables(results: list[dict]) -> str:
         cells = [spread([row[key] for row in rows]) for key in ("AP", "AP50", "AP75")]
         gain = ""
         if row["name"].startswith("student") and row["name"] != "student alone":
-            gain = spread([r["rows"][index]["AP"] - r["rows"][1]["AP"] for r in results])
+            gain = paired(_ap(results, index), _ap(results, 1)).text()
         seconds = spread([row["seconds"] for row in rows], 0)
         lines.append(f"| {row['name']} | {' | '.join(cells)} | {gain} | {row['parameters'] / 1e6:.2f} M | {seconds} |")
     return "\n".join(lines)
+
+
+def _ap(results: list[dict], index: int) -> dict[int, float]:
+    return {r["settings"]["seed"]: r["rows"][index]["AP"] for r in results}
 
 
 def shares(results: list[dict]) -> str:

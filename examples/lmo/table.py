@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
+
+from ld_hub.spread import Spread
 
 HERE = Path(__file__).parent
 ROWS = {
@@ -60,9 +62,7 @@ def collect(out: Path) -> dict:
 
 
 def spread(values: list[float], digits: int = 1) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.{digits}f}"
-    return f"{mean(values):.{digits}f} ± {stdev(values):.{digits}f}"
+    return Spread.of(values).text(digits)
 
 
 def tables(found: dict) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from statistics import mean, stdev
 
 from examples.lmo.table import read_run, refresh, spread
+from ld_hub.spread import paired
 
 HERE = Path(__file__).parent
 DATA = {
@@ -42,10 +42,11 @@ def collect(out: Path) -> dict:
     return found
 
 
-def paired(found: dict, row: str) -> str:
+def above_alone(found: dict, row: str) -> str:
     """AP above the student alone, seed by seed."""
-    gains = [run["AP"] - found["alone"][seed]["AP"] for seed, run in found[row].items() if seed in found["alone"]]
-    return f"{mean(gains):+.1f}" + (f" ± {stdev(gains):.1f}" if len(gains) > 1 else "")
+    ap, alone = ({seed: run["AP"] for seed, run in found[name].items()} for name in (row, "alone"))
+    gain = paired(ap, alone)
+    return "" if gain is None else gain.text(sign="+")
 
 
 def table(data: str, found: dict) -> str:
@@ -61,7 +62,7 @@ def table(data: str, found: dict) -> str:
             ap, ap50, seconds = (
                 spread([run[k] for run in runs], d) for k, d in (("AP", 1), ("AP50", 1), ("seconds", 0))
             )
-            gain = "" if row == "alone" else paired(found, row)
+            gain = "" if row == "alone" else above_alone(found, row)
             seeds = ", ".join(found[row])
             lines.append(f"| {title} | {seeds} | {runs[0]['steps']} | {ap} | {ap50} | {gain} | {seconds} |")
     return "\n".join(lines)

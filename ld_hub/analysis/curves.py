@@ -9,19 +9,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ld_hub.checked import Scalar, shorten
 from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.comparison import TITLES, Comparison
+from ld_hub.engine.records import Record, read_records
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 from ld_hub.hub import atomic_write
+from ld_hub.hub.evidence import COMPARISON_NAME
+from ld_hub.spread import Spread
 
-Record: TypeAlias = Mapping[str, float]
 Fact: TypeAlias = Scalar | list[Scalar]  # a setting of a run
 
 SHOWN = ("eval/AP", "eval/AP50", "eval/AP75", "loss", "loss_", "distill_", "share/", "scale/", "grad_norm", "lr")
@@ -71,40 +73,6 @@ class Group:
     seeds: tuple[Any, ...] = ()
 
 
-def read_records(file: Path) -> list[dict[str, float]]:
-    """Read a metrics.jsonl.
-
-    Args:
-        file: As the trainer writes it, maybe still does: a last line without its end is left out.
-
-    Returns:
-        For each line its finite numbers by name, ``step`` always among them.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        CheckpointError: If another line is no record of a run; names it.
-    """
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        raise MissingFileError(f"No '{file}': a training run writes it as it goes.") from None
-    records = []
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            if not line.endswith("\n"):
-                break  # cut: the process was killed while it wrote, or writes just now
-            record = None
-        if not isinstance(record, dict) or type(record.get("step")) is not int:
-            raise CheckpointError(
-                f"'{file}', line {number}: {shorten(line.strip())} is no record of a run, expected a JSON object with "
-                "'step'. Remove the line, or restore the file."
-            )
-        records.append({name: value for name, value in record.items() if _is_finite(value)})
-    return records
-
-
 def group_runs(directories: Sequence[Path], named: Mapping[str, Sequence[Path]] | None = None) -> list[Group]:
     """Put runs together that differ only in seed, and read them.
 
@@ -145,6 +113,43 @@ def group_runs(directories: Sequence[Path], named: Mapping[str, Sequence[Path]] 
         )
         for name, paths in groups
     ]
+
+
+def comparisons(directories: Sequence[Path]) -> dict[str, list[Path]]:
+    """The groups of those runs that have a comparison.json: the distillation and its student alone, over the seeds.
+
+    Args:
+        directories: Runs; those without one are passed over.
+
+    Raises:
+        CheckpointError: If one cannot be read.
+    """
+    found = {run: Comparison.read(run / COMPARISON_NAME) for run in directories if (run / COMPARISON_NAME).is_file()}
+    return {
+        TITLES[training] if len(directories) == 1 else f"{run.name}: {TITLES[training]}": [
+            run / each.run for each in row.runs
+        ]
+        for run, comparison in found.items()
+        for training, row in comparison.rows.items()
+    }
+
+
+def with_one_end(group: Group) -> Group:
+    """A group whose runs end together: what one of another length logged last stands at the mean of the last steps.
+
+    Runs of equal seconds have about as many steps, and AP is often measured at the end alone.
+    """
+    ends = [max((int(record["step"]) for record in records), default=0) for records in group.records]
+    end = round(statistics.fmean(ends))
+    moved = (
+        tuple(
+            {**record, "step": end} if record["step"] == last else record
+            for record in records
+            if record["step"] < end or record["step"] == last
+        )
+        for records, last in zip(group.records, ends, strict=True)
+    )
+    return replace(group, records=tuple(moved))
 
 
 def course(name: str, records: Sequence[Record]) -> Group:
@@ -280,17 +285,9 @@ def _curve(group: Group, name: str) -> Curve:
     """The mean of a quantity over a group's runs, at the steps that all of them have."""
     runs = [{int(r["step"]): r[name] for r in records if name in r} for records in group.records]
     steps = sorted(set.intersection(*(set(run) for run in runs)))
-    values = [[run[step] for run in runs] for step in steps]
-    spread = [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values]
-    return Curve(tuple(steps), tuple(map(statistics.fmean, values)), tuple(spread), len(runs))
+    found = [Spread.of([run[step] for run in runs]) for step in steps]
+    return Curve(tuple(steps), tuple(each.mean for each in found), tuple(each.std or 0.0 for each in found), len(runs))
 
 
 def _mean_std(values: Sequence[float]) -> str:
-    if not values:
-        return "–"
-    mean = f"{statistics.fmean(values):.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return Spread.of(values).text() if values else "–"

@@ -14,7 +14,10 @@ _DESCRIPTION = """\
 Draw what training runs logged: AP, losses, each distillation term, gradients,
 learning rate. Runs that differ only in their seed become one line, mean and
 standard deviation, called after what tells it from the others; --group puts
-others together. Writes OUT/curves.png, OUT/curves.csv, and prints the last AP."""
+others together. A run with a comparison.json (ld_hub.distill --compare_alone
+or --seeds) becomes the lines of that: distilled, alone for as many steps, alone
+for as many seconds. Writes OUT/curves.png, OUT/curves.csv, and prints the last
+AP."""
 
 _EPILOG = """\
 examples:
@@ -50,10 +53,12 @@ def run(args: argparse.Namespace) -> int:
         require_directory(run, "training run")
 
     from ld_hub.analysis.curve_plots import MISSING, plot_curves
-    from ld_hub.analysis.curves import final_table, group_runs, panels, write_csv
+    from ld_hub.analysis.curves import comparisons, final_table, group_runs, panels, with_one_end, write_csv
 
-    groups = group_runs(args.runs, named)
-    curves = panels(groups)
+    beside = comparisons(args.runs)
+    inside = {run for runs in beside.values() for run in runs}
+    groups = group_runs([run for run in args.runs if run not in inside], {**beside, **named})
+    curves = panels([with_one_end(group) if group.name in beside else group for group in groups])
     if not curves:
         raise ConfigError(f"Nothing has been logged yet in {', '.join(map(str, args.runs)) or 'these runs'}.")
     print(final_table(groups))

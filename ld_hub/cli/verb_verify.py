@@ -14,7 +14,9 @@ _DESCRIPTION = """\
 Recompute a published model's AP on the data and compare everything: the AP in
 the card (README.md) with the evaluation artefact in eval/, the artefact's
 hashes with the files, its numbers with its detections, and both with what the
-weights detect now. Exit code 0 if all agrees, 1 if anything differs; then the
+weights detect now. Where a run has trained the student alone beside it, the
+card's table of that is compared with comparison.json, and this with the runs
+that are still there. Exit code 0 if all agrees, 1 if anything differs; then the
 differences are listed. Of several evaluations in eval/, those of the given data
 are recomputed and the others named as skipped.
 

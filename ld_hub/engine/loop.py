@@ -24,7 +24,7 @@ from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import Lesson
 from ld_hub.engine.losses import NOTES, LossWatch
 from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, make_optimizer, set_lr
-from ld_hub.engine.records import Best, RunState
+from ld_hub.engine.records import Best, RunOutcome, RunState
 from ld_hub.engine.reporter import Clock, Reporter
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.train_config import changed_fields
@@ -351,13 +351,8 @@ class Loop:
         self.task.model.eval()
         if self.accelerator.is_main_process:
             save_pretrained(self.task.model, self.run_dir.model_dir)
-            result = {
-                "steps": self.step,
-                "seconds": round(self.clock.training, 3),
-                "best": asdict(self.best),
-                "metrics": None if self.metrics is None else self.metrics.to_dict(),
-            }
-            self.run_dir.write_json(self.run_dir.result_file, result)
+            outcome = RunOutcome(self.step, round(self.clock.training, 3), self.best, self.metrics)
+            self.run_dir.write_json(self.run_dir.result_file, asdict(outcome))
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.wait_for_everyone()

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from ld_hub.checked import Source, read_fields
+from ld_hub.checked import Source, read_fields, shorten
 from ld_hub.engine.checkpoint import RandomState
 from ld_hub.engine.identity import Identity
 from ld_hub.engine.train_config import TrainConfig
-from ld_hub.errors import CheckpointError
+from ld_hub.errors import CheckpointError, MissingFileError
 from ld_hub.evaluation import DetectionMetrics
+from ld_hub.hub.config_file import parse_json
 from ld_hub.version import __version__
+
+Record: TypeAlias = Mapping[str, float]  # a line of metrics.jsonl
 
 
 @dataclass(frozen=True)
@@ -136,3 +142,67 @@ class RunSettings:
         """
         identity = Identity.from_dict(content, where)
         return read_fields(cls, {**content, "identity": identity}, Source(where, CheckpointError))
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """result.json of a run that is complete.
+
+    Attributes:
+        steps: Optimizer steps made.
+        seconds: Of training, without evaluation and saving.
+        best: The best evaluation.
+        metrics: The last one, or None.
+    """
+
+    steps: int
+    seconds: float
+    best: Best = Best()
+    metrics: DetectionMetrics | None = None
+
+    @classmethod
+    def read(cls, file: Path) -> RunOutcome:
+        """From the file, checked.
+
+        Raises:
+            CheckpointError: Naming the field, what it is and what it should be.
+        """
+        return read_fields(cls, parse_json(file, "what a run writes"), Source(f"'{file}'", CheckpointError))
+
+
+def read_records(file: Path) -> list[dict[str, float]]:
+    """Read a metrics.jsonl.
+
+    Args:
+        file: As the trainer writes it, maybe still does: a last line without its end is left out.
+
+    Returns:
+        For each line its finite numbers by name, ``step`` always among them.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        CheckpointError: If another line is no record of a run; names it.
+    """
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        raise MissingFileError(f"No '{file}': a training run writes it as it goes.") from None
+    records = []
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            if not line.endswith("\n"):
+                break  # cut: the process was killed while it wrote, or writes just now
+            record = None
+        if not isinstance(record, dict) or type(record.get("step")) is not int:
+            raise CheckpointError(
+                f"'{file}', line {number}: {shorten(line.strip())} is no record of a run, expected a JSON object with "
+                "'step'. Remove the line, or restore the file."
+            )
+        records.append({name: value for name, value in record.items() if _is_finite(value)})
+    return records
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

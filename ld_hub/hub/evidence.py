@@ -33,6 +33,7 @@ FORMAT = "ld_hub.evaluation"
 FORMAT_VERSION = 1
 EVAL_DIRECTORY = "eval"  # of a model directory or repository: where artefacts and their detections lie
 TRAINING_DIRECTORY = "training"  # of a repository: settings of the run that made the model
+COMPARISON_NAME = "comparison.json"  # of a run, and of that directory: the student alone beside the distillation
 MAX_BYTES = 8_000_000
 STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 VOC_NAMES = ("AP", *(f"AP{percent}" for percent in range(50, 100, 5)))
@@ -328,7 +329,11 @@ def download_evidence(repo_id: str, revision: str | None = None, *, token: str |
         snapshot_download(
             repo_id,
             revision=directory.name,
-            allow_patterns=["README.md", f"{EVAL_DIRECTORY}/*.json", f"{TRAINING_DIRECTORY}/{CONFIG_NAME}"],
+            allow_patterns=[
+                "README.md",
+                f"{EVAL_DIRECTORY}/*.json",
+                *(f"{TRAINING_DIRECTORY}/{name}" for name in (CONFIG_NAME, COMPARISON_NAME)),
+            ],
             token=token,
             library_name="ld_hub",
             local_files_only=bool(offline()),

@@ -302,6 +302,46 @@ class UnlabeledArguments:
 
 
 @dataclass(frozen=True)
+class ComparisonArguments:
+    """What the distillation gains: the student alone beside it, over seeds; output_dir/comparison.json has the numbers.
+
+    Attributes:
+        compare_alone: Also train the same student without the teacher, from the same start on the same batches: for as
+            many steps, and again for as many seconds as the distillation took, each with its whole schedule. With
+            unlabeled, on the images with labels only. Takes three times as long.
+        seeds: Repeat all of it with so many seeds, from seed on; 3 or more tell a gain from chance.
+    """
+
+    compare_alone: bool = False
+    seeds: int = 1
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is more than a single run."""
+        return self.compare_alone or self.seeds > 1
+
+    def require(self, data: DataArguments, unlabeled: UnlabeledArguments) -> None:
+        """Refuse comparisons that nothing would come out of.
+
+        Raises:
+            ConfigError: If the student alone has nothing to train on, or there are no images to evaluate on.
+        """
+        if self.seeds < 1:
+            raise ConfigError(f"--seeds is {self.seeds}; it must be at least 1.")
+        if self.compare_alone and not unlabeled.train_labels:
+            raise ConfigError(
+                "--compare_alone trains the student on images with labels, and --train_labels false takes none: leave "
+                "one of the two out."
+            )
+        if self.wanted and data.data is None and data.val_annotations is None:
+            flag = "--compare_alone" if self.compare_alone else "--seeds"
+            raise ConfigError(
+                f"{flag} compares by AP, and there are no images to evaluate on: give --val_images DIR and "
+                "--val_annotations FILE."
+            )
+
+
+@dataclass(frozen=True)
 class HubArguments:
     """Whether and where the model is published when the run has ended; `ld-hub push` does the same at any time.
 

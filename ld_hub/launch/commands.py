@@ -12,6 +12,7 @@ from ld_hub import catalog
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError, LdHubError, MissingFileError
 from ld_hub.launch.arguments import (
+    ComparisonArguments,
     DataArguments,
     DistillArguments,
     HubArguments,
@@ -28,6 +29,7 @@ from ld_hub.teachers.kinds import find_kind, load_teacher
 
 if TYPE_CHECKING:
     from ld_hub.distillation import Recipe
+    from ld_hub.engine.comparison import Comparison
     from ld_hub.engine.trainer import RunResult
     from ld_hub.models.detector import DenseDetector
     from ld_hub.structures import Teaching, Unlabeled
@@ -61,6 +63,7 @@ DISTILL = Command(
         ModelArguments,
         DistillArguments,
         UnlabeledArguments,
+        ComparisonArguments,
         TeacherArguments,
         TrainConfig,
         HubArguments,
@@ -78,6 +81,7 @@ DISTILL = Command(
   ... --unlabeled photos/ --teacher boxes.json  taught by boxes of whatever
   ... --unlabeled photos/ --teacher hf:ORG/NAME  by a detector of transformers
   ... --data mine/ --cache_teacher auto       the teacher is asked once
+  ... --data mine/ --compare_alone --seeds 3  what the teacher is worth
   ... --config arguments.yaml --resume        flags from a file that a run wrote""",
     more={"recipe": f"Registered: {', '.join(catalog.recipes())}; `ld-hub recipes` says what they are."},
 )
@@ -98,10 +102,10 @@ def train(argv: Sequence[str]) -> int:
 
     from ld_hub.engine.checkpoint import RunDirectory
     from ld_hub.engine.trainer import DetectionTrainer
-    from ld_hub.launch.start import build_model, load_data
+    from ld_hub.launch.start import build_model, load_data, seed_weights
 
     training, evaluation = load_data(parsed.of(DataArguments))
-    _seed(config)
+    seed_weights(config)
     resuming = RunDirectory(config.output_dir).resumes(config.resume)
     model = build_model(parsed.name, parsed.of(ModelArguments), training, _say, resuming=resuming)
     trainer = DetectionTrainer(
@@ -121,9 +125,8 @@ def distill(argv: Sequence[str]) -> int:
     parsed, recipe = typed.parsed, typed.make_recipe()
     config = _config(parsed)
 
-    from ld_hub.engine.checkpoint import RunDirectory
-    from ld_hub.engine.trainer import DistillationTrainer
-    from ld_hub.launch.start import build_model, load_images, load_parts, require_known, skeleton, structure_of
+    from ld_hub.launch.beside import Students
+    from ld_hub.launch.start import load_images, load_parts, require_known, seed_weights, skeleton, structure_of
     from ld_hub.launch.teachers import Pupil, TeacherWanted, find_feature_teacher, find_teacher, train_teacher
 
     flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
@@ -137,29 +140,27 @@ def distill(argv: Sequence[str]) -> int:
     if flags.train_teacher:
         if training is None:
             raise ConfigError("--train_teacher needs images with labels: leave --train_labels false out.")
-        found = [train_teacher(wanted[0], structure, training, evaluation, config, _say, lambda: _seed(config))]
+        found = [train_teacher(wanted[0], structure, training, evaluation, config, _say, lambda: seed_weights(config))]
     else:
         shape = structure_of(structure)
         pupil = Pupil(skeleton(parsed.name, label_names=known.label_names, **shape), recipe, known)
         found = [find_teacher(one, pupil) for one in wanted]
-    teachers, encoder = _by_name(found), find_feature_teacher(flags)
-    _seed(config)
-    resuming = RunDirectory(config.output_dir).resumes(config.resume)
-    student = build_model(parsed.name, structure, known, _say, resuming=resuming)
-    trainer = DistillationTrainer(
-        student,
+    teachers = _by_name(found)
+    students = Students(
+        parsed,
+        training,
+        evaluation,
+        images,
         boxes or (found[0] if len(found) == 1 else teachers or None),
-        feature_teacher=encoder,
-        teaching=_teaching(recipe, flags, list(teachers), without.wanted(config.batch_size)),
-        cache_teacher=flags.cache_teacher,
-        cache_bits=flags.cache_bits,
-        unlabeled_dataset=images,
-        train_dataset=training,
-        eval_dataset=evaluation,
-        config=config,
+        find_feature_teacher(flags),
+        _teaching(recipe, flags, list(teachers), without.wanted(config.batch_size)),
+        first=config,
         attachments=_attachments(parsed, config, argv),
+        commands=(DISTILL, TRAIN),
+        say=_say,
     )
-    return _finish(trainer.train(), parsed)
+    result, comparison = students.train()
+    return _finish(result, parsed, comparison)
 
 
 def _teaching(
@@ -220,11 +221,13 @@ class TypedDistillation:
         """
         flags = self.parsed.of(DistillArguments)
         require_start(self.parsed)
-        self.parsed.of(UnlabeledArguments).require()
+        without = self.parsed.of(UnlabeledArguments)
+        without.require()
+        self.parsed.of(ComparisonArguments).require(self.parsed.of(DataArguments), without)
         flags.classes()
         flags.require_teachers(self.teacher)
         if self.only_detects:
-            require_boxes(self.teacher, flags, self.parsed.of(UnlabeledArguments))
+            require_boxes(self.teacher, flags, without)
         else:
             names = _teacher_names(self.teacher, flags)
             refuse_boxes(names)
@@ -325,13 +328,6 @@ def _config(parsed: Parsed) -> TrainConfig:
     return config
 
 
-def _seed(config: TrainConfig) -> None:
-    """Fresh weights are the same on every rank and in every run of this seed."""
-    import torch
-
-    torch.manual_seed(config.seed)
-
-
 def _attachments(parsed: Parsed, config: TrainConfig, argv: Sequence[str]) -> dict[str, str]:
     """What the run directory gets beside the trainer's own files."""
     from ld_hub.launch.command_line import COMMAND_NAME, with_this_start
@@ -345,13 +341,17 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _finish(result: RunResult, parsed: Parsed) -> int:
+def _finish(result: RunResult, parsed: Parsed, comparison: Comparison | None = None) -> int:
     """Say what came out, end the processes' group, and publish the model if it was asked for."""
     if result.metrics is not None:
         _say(f"\n{result.metrics}")
     if result.best_dir is not None and result.best_ap is not None:
         _say(f"best: AP {100 * result.best_ap:.1f} after step {result.best_step}, in {result.best_dir}")
     _say(f"model: {result.model_dir} ({result.steps} steps, {result.seconds:.0f} s of training)")
+    if comparison is not None:
+        from ld_hub.hub.evidence import COMPARISON_NAME
+
+        _say(f"\n{comparison.table()}\nnumbers: {result.model_dir.parent / COMPARISON_NAME}")
 
     from ld_hub.engine.devices import end_processes
 

@@ -19,6 +19,7 @@ from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.fields import ConfigField, config_fields
 from ld_hub.launch.arguments import (
+    ComparisonArguments,
     DataArguments,
     DistillArguments,
     HubArguments,
@@ -36,6 +37,7 @@ GROUPS: dict[type[Any], str] = {
     DistillArguments: "distillation",
     TeacherArguments: "teacher's training (with --train_teacher)",
     UnlabeledArguments: "images without labels",
+    ComparisonArguments: "comparison",
     TrainConfig: "training",
     HubArguments: "publishing",
 }

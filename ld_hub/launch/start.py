@@ -14,6 +14,7 @@ from ld_hub.data import DetectionSet
 from ld_hub.data import load_data as read_split
 from ld_hub.data.unlabeled import load_unlabeled
 from ld_hub.engine.labels import require_order
+from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.hub import CONFIG_NAME
 from ld_hub.launch.arguments import DataArguments, ModelArguments, UnlabeledArguments
@@ -105,6 +106,11 @@ def load_evaluation(arguments: DataArguments) -> DetectionSet | None:
     return read_split(
         given.data, "val", images=given.val_images, annotations=given.val_annotations, on_bad_box=given.on_bad_box
     )
+
+
+def seed_weights(config: TrainConfig) -> None:
+    """Fresh weights are the same on every rank and in every run of this seed."""
+    torch.manual_seed(config.seed)
 
 
 def build_model(

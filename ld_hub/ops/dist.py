@@ -1,13 +1,16 @@
-"""Sums and means over the ranks of a distributed run; identities in a single process."""
+"""Sums and means over the ranks of a distributed run, and what they agree on; identities in a single process."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 
 from ld_hub.structures import StepCounts
+
+Value = TypeVar("Value")
 
 
 def is_distributed() -> bool:
@@ -29,6 +32,15 @@ def leave() -> None:
     """End this rank's part in the run; without it a process may abort at its exit, with the work done."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+def from_first_rank(value: Value) -> Value:
+    """A plain value of the first rank, on every rank; for what each of them may have measured otherwise."""
+    if not is_distributed():
+        return value
+    shared = [value]
+    distributed.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:

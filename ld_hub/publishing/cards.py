@@ -1,7 +1,7 @@
 """The README.md of a model, from facts: its own, those of the run that made it, and evaluations by `ld-hub eval`.
 
-Nothing here would be true of every model: what is not known is left out. AP enters from evaluation artefacts alone;
-figures of others stand apart, with their source.
+Nothing here would be true of every model: what is not known is left out. AP enters from evaluation artefacts and,
+for the student alone beside it, from the run's comparison.json; figures of others stand apart, with their source.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from ld_hub.publishing.facts import (
     size_of,
     sort_evaluations,
 )
+from ld_hub.publishing.gains import comparison_section
 from ld_hub.registry import PretrainedCfg
 from ld_hub.structures import Teaching
 
@@ -83,6 +84,7 @@ def model_card(
         _use(repo_id),
         _pictures(folder, "detections.jpg"),
         _average_precision(model, measured, repo_id),
+        comparison_section(facts.comparison),
         recipe_section(model.teaching),
         _training(model, facts),
         _pictures(folder, "curves.png"),

@@ -15,12 +15,13 @@ import torch
 from ld_hub.benchmark.figures import Figures
 from ld_hub.benchmark.profile import ParameterCount, multiply_adds, params
 from ld_hub.checked import Source, read_fields
+from ld_hub.engine.comparison import Comparison
 from ld_hub.engine.records import RunSettings
 from ld_hub.errors import CheckpointError, EvaluationError, LdHubError
 from ld_hub.hub import WEIGHTS_NAME, save_safetensors, sha256_of
 from ld_hub.hub.card_file import read_yaml
 from ld_hub.hub.config_file import parse_json
-from ld_hub.hub.evidence import Evidence
+from ld_hub.hub.evidence import COMPARISON_NAME, Evidence
 from ld_hub.models.backbones import timm_name
 from ld_hub.models.label_names import default_labels
 from ld_hub.models.short_names import SHORT_NAMES
@@ -100,6 +101,7 @@ class Run:
         text: arguments.yaml as it stands, the home directory written as ``~``.
         commands: Lines of its command.txt, likewise: what was typed to start the run, and to continue it.
         speed: Its benchmark.json, as `ld-hub benchmark --json` writes it.
+        comparison: Its comparison.json: the student alone beside it.
     """
 
     path: Path | None = None
@@ -108,6 +110,7 @@ class Run:
     text: str = ""
     commands: tuple[str, ...] = ()
     speed: Figures | None = None
+    comparison: Comparison | None = None
 
     @property
     def distils(self) -> bool:
@@ -146,7 +149,7 @@ def read_run(path: Path | None) -> Run:
     if path is None:
         return Run()
     text, typed = (_text(path / name) for name in ("arguments.yaml", "command.txt"))
-    config, benchmark = path / "config.json", path / "benchmark.json"
+    config, benchmark, comparison = (path / name for name in ("config.json", "benchmark.json", COMPARISON_NAME))
     return Run(
         path=path,
         settings=RunSettings.from_dict(parse_json(config, _WHAT), f"'{config}'") if _small(config) else None,
@@ -154,6 +157,7 @@ def read_run(path: Path | None) -> Run:
         text=text,
         commands=tuple(typed.splitlines()),
         speed=Figures.from_dict(parse_json(benchmark, _WHAT), f"'{benchmark}'") if _small(benchmark) else None,
+        comparison=Comparison.read(comparison) if _small(comparison) else None,
     )
 
 

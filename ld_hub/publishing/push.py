@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from ld_hub.errors import CheckpointError, ConfigError, HubError, LdHubError, MissingFileError
 from ld_hub.hub import CONFIG_NAME, WEIGHTS_NAME, atomic_write, sha256_of, write_json
 from ld_hub.hub.card_file import update_card
-from ld_hub.hub.evidence import EVAL_DIRECTORY, TRAINING_DIRECTORY, Evidence, find_evidence, read_evidence
+from ld_hub.hub.evidence import (
+    COMPARISON_NAME,
+    EVAL_DIRECTORY,
+    TRAINING_DIRECTORY,
+    Evidence,
+    find_evidence,
+    read_evidence,
+)
 from ld_hub.hub.fetch import DISK_FULL
 from ld_hub.hub.upload import CARD_NAME, upload
 from ld_hub.preprocessing import DataConfig
@@ -33,7 +40,7 @@ PREPROCESSOR_NAME = "preprocessor_config.json"
 PICTURE_NAME = "detections.jpg"
 CURVES_NAME = "curves.png"  # of a run, where it has one
 PICTURE_THRESHOLD = 0.3
-TRAINING_FILES = ("config.json", "arguments.yaml", "command.txt", "result.json")  # of a run of the trainer
+TRAINING_FILES = ("config.json", "arguments.yaml", "command.txt", "result.json", COMPARISON_NAME)  # of a run
 OWNED = (f"{EVAL_DIRECTORY}/*.json", f"{TRAINING_DIRECTORY}/*", PICTURE_NAME, CURVES_NAME)
 
 

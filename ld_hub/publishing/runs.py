@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ld_hub.analysis.curve_plots import MISSING, plot_curves
-from ld_hub.analysis.curves import course, panels, read_records
+from ld_hub.analysis.curves import course, panels
 from ld_hub.data import load_data
 from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.records import read_records
 from ld_hub.errors import CheckpointError, HubError, LdHubError, MissingFileError
 from ld_hub.hub import CONFIG_NAME, WEIGHTS_NAME, sha256_of
 from ld_hub.hub.card_file import read_yaml

@@ -8,7 +8,7 @@ the last digits of floats, so for the recomputed numbers there are tolerances (`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,54 +31,11 @@ from ld_hub.models.checkpoints.pretrained import load_pretrained
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.hardware import hardware
 from ld_hub.publishing.evaluations import Given, named, of_this_data, read_parts
+from ld_hub.publishing.gains import check_comparison
+from ld_hub.publishing.verdict import Report
 from ld_hub.structures import ResultRow
 
 EXACT = 1e-6  # of numbers that the same scorer computes of the same detections
-SHOWN = 5  # differences that a check names
-
-
-@dataclass(frozen=True)
-class Check:
-    """One comparison.
-
-    Attributes:
-        name: What was compared.
-        differences: One line for each; empty if all is well.
-    """
-
-    name: str
-    differences: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [f"{'FAILED' if self.differences else 'ok':<8}{self.name}"]
-        return "\n".join([*lines, *(f"          {line}" for line in self.differences)])
-
-
-@dataclass
-class Report:
-    """All comparisons of one verification; printing shows them.
-
-    Attributes:
-        checks: In order.
-        skipped: A line for each evaluation that was not recomputed, because it is of other data.
-    """
-
-    checks: list[Check] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing differs."""
-        return not any(check.differences for check in self.checks)
-
-    def add(self, name: str, differences: Sequence[str]) -> bool:
-        """Add a comparison; returns whether all is well."""
-        shown = [*differences[:SHOWN], *([f"and {len(differences) - SHOWN} more"] if len(differences) > SHOWN else [])]
-        self.checks.append(Check(name, tuple(shown)))
-        return not differences
-
-    def __str__(self) -> str:
-        return "\n".join([*map(str, self.checks), *(f"{'skipped':<8}{line}" for line in self.skipped)])
 
 
 @dataclass(frozen=True)
@@ -225,8 +182,7 @@ def verify(
         rows = _check_recorded(report, title, path, content, dataset)
         if path in own:
             _recompute(report, title, content, rows, model, dataset, allowed, (batch_size, workers))
-    _check_card(report, place / CARD_NAME, list(own.values()), list(found.values()))
-    _check_training(report, place / TRAINING_DIRECTORY / CONFIG_NAME, model)
+    _check_beside(report, place, model, (list(own.values()), list(found.values())))
     return report
 
 
@@ -320,18 +276,27 @@ def _recompute(
         report.add(f"{title}: detections recomputed", unmatched(rows, evaluator.results(), allowed))
 
 
-def _check_card(report: Report, file: Path, own: Sequence[Evidence], every: Sequence[Evidence]) -> None:
-    """Compare the AP in a card with that of the artefacts."""
+def _check_beside(
+    report: Report, place: Path, model: DenseDetector, evaluations: tuple[Sequence[Evidence], Sequence[Evidence]]
+) -> None:
+    """Compare what stands beside the weights: card, comparison with the student alone, settings of the run."""
+    block = _check_card(report, place / CARD_NAME, *evaluations)
+    check_comparison(place, block, report.add)
+    _check_training(report, place / TRAINING_DIRECTORY / CONFIG_NAME, model)
+
+
+def _check_card(report: Report, file: Path, own: Sequence[Evidence], every: Sequence[Evidence]) -> str:
+    """Compare the AP in a card with that of the artefacts; returns what is generated in it."""
     name = f"{CARD_NAME}: AP of the metadata"
     if not file.is_file():
         report.add(name, [f"there is no {CARD_NAME}: `ld-hub card` writes one"])
-        return
+        return ""
     try:
         text = file.read_text(encoding="utf-8")
         told, block = _told(read_metadata(text)), generated_block(text)
     except (LdHubError, UnicodeDecodeError) as error:
         report.add(name, [str(error)])
-        return
+        return ""
     expected = {
         (result.dataset_name, result.dataset_split, result.metric_type): result.metric_value
         for content in own
@@ -347,6 +312,7 @@ def _check_card(report: Report, file: Path, own: Sequence[Evidence], every: Sequ
     shown = [each for each in every if each.comparable in {one.comparable for one in own}]
     missing = [" ".join(ap_cells(content)) for content in shown if not any(_shows(row, content) for row in rows)]
     report.add(f"{CARD_NAME}: table of AP", [f"no row of the table has the artefact's {cells}" for cells in missing])
+    return block
 
 
 def _check_training(report: Report, file: Path, model: DenseDetector) -> None:

@@ -8,7 +8,8 @@ import json
 import numpy as np
 import pytest
 
-from ld_hub.analysis.curves import final_table, group_runs, panels, read_records, write_csv
+from ld_hub.analysis.curves import final_table, group_runs, panels, write_csv
+from ld_hub.engine.records import read_records
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 
 SETTINGS = {

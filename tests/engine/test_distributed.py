@@ -19,7 +19,7 @@ from ld_hub.engine.optimizer import average_buffers
 from ld_hub.errors import NonFiniteLossError
 from ld_hub.hub import load_safetensors, save_safetensors
 from ld_hub.models.factory import create_model
-from ld_hub.ops.dist import leave, rank
+from ld_hub.ops.dist import from_first_rank, leave, rank
 from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
@@ -43,12 +43,15 @@ def _rank(index, port, function, *arguments) -> None:
 
 
 def _distil_and_resume(data: Path, out: Path) -> None:
+    (out / f"agreed{rank()}").write_text(str(from_first_rank(7 + rank())))
     student = detector(seed=rank(), norm_eval=True)  # DDP gives all ranks the weights of the first
     distil(data, out, student, batch_size=2, accumulation=2, steps=2, save_every=1)
 
 
 def test_the_same_weights_as_one_rank(data, tmp_path):
+    (tmp_path / "two").mkdir()
     launch(_distil_and_resume, data, tmp_path / "two")
+    assert [(tmp_path / f"two/agreed{index}").read_text() for index in (0, 1)] == ["7", "7"]
     student = detector(norm_eval=True)
     distil(data, tmp_path / "one", student, batch_size=4, accumulation=2, steps=2)
     one, two = weights(tmp_path / "one/model"), weights(tmp_path / "two/model")
