@@ -58,8 +58,8 @@ SMALL = {
 PLOTS = ("ld-hub analyze", "ld-hub curves")  # parsed alone where the extra `plot` is not installed
 INSTEAD = {
     "--checkpoint gfocal_r18_ld_r101": "--checkpoint runs/alone/model",  # what would be downloaded
+    "vit_small_patch16_dinov3.lvd1689m": "test_vit --feature_teacher_checkpoint vit.safetensors",  # likewise
     "--compare_alone --seeds 3": "--compare_alone",  # nine runs
-    "vit_small_patch16_dinov3.lvd1689m": "test_vit --feature_teacher_checkpoint vit.safetensors",
 }
 PARSED = {
     "pip install -e .": "the environment of the tests is one",

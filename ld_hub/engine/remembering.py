@@ -105,15 +105,15 @@ def remember(
     if isinstance(task, BoxTask):
         task.store = _store_of_boxes(task.teacher, wanted)
         return list(datasets)
+    if not task.detectors:
+        raise ConfigError(
+            "cache_teacher (--cache_teacher) keeps what detectors say, and only an image encoder teaches here."
+        )
     wanted.refuse(config, task.model.data_config)
     known = [None if dataset is None else _with_hashes(dataset) for dataset in datasets]
     without = config.batch_size if task.unlabeled is None else task.unlabeled.batch
     pairs = [(data, size) for data, size in zip(known, (config.batch_size, without), strict=True) if data is not None]
     images, batches = [data for data, _ in pairs], [size for _, size in pairs]
-    if not task.detectors:
-        raise ConfigError(
-            "A cache (cache_teacher, --cache_teacher) keeps what detectors say; no detector teaches here."
-        )
     for name, teacher in task.detectors.items():
         distiller = task.distillers[name]
         facts = cache_identity(

@@ -34,8 +34,8 @@ class Students:
         training: Images with labels to train on, or None.
         evaluation: Images to evaluate on, or None.
         unlabeled: Images without labels, or None.
-        teacher: A detector, several by name, or a teacher that only detects.
-        feature_teacher: An image encoder, or None.
+        teacher: Who finds boxes: a detector, or several by name, or what only detects; None where nobody does.
+        encoder: The image encoder that teaches features, or None.
         teaching: What they teach.
         first: Settings of the first distillation.
         attachments: Of its directory.
@@ -48,7 +48,7 @@ class Students:
     evaluation: DetectionSet | None
     unlabeled: DetectionSet | None
     teacher: DenseDetector | Mapping[str, DenseDetector] | BoxTeacher | None
-    feature_teacher: FeatureTeacher | None
+    encoder: FeatureTeacher | None
     teaching: Teaching
     first: TrainConfig
     attachments: Mapping[str, str]
@@ -70,7 +70,7 @@ class Students:
         return DistillationTrainer(
             self._student(self.parsed.name, config),
             self.teacher,
-            feature_teacher=self.feature_teacher,
+            feature_teacher=self.encoder,
             teaching=self.teaching,
             cache_teacher=flags.cache_teacher,
             cache_bits=flags.cache_bits,

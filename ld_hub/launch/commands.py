@@ -77,11 +77,11 @@ DISTILL = Command(
   ... --recipe mine.yaml --balance gradient   a recipe of your own, balanced
   ... --teacher runs/a/model,runs/b/model     two teachers
   ... --data mine/ --unlabeled photos/        few labels, and many photographs
-  ... --data mine/ --compare_alone --seeds 3  what the teacher is worth
   ... --feature_teacher convnext_tiny         an image encoder teaches, too
   ... --unlabeled photos/ --teacher boxes.json  taught by boxes of whatever
   ... --unlabeled photos/ --teacher hf:ORG/NAME  by a detector of transformers
   ... --data mine/ --cache_teacher auto       the teacher is asked once
+  ... --data mine/ --compare_alone --seeds 3  what the teacher is worth
   ... --config arguments.yaml --resume        flags from a file that a run wrote""",
     more={"recipe": f"Registered: {', '.join(catalog.recipes())}; `ld-hub recipes` says what they are."},
 )
@@ -227,7 +227,7 @@ class TypedDistillation:
         flags.classes()
         flags.require_teachers(self.teacher)
         if self.only_detects:
-            require_boxes(self.teacher, flags, self.parsed.of(UnlabeledArguments))
+            require_boxes(self.teacher, flags, without)
         else:
             names = _teacher_names(self.teacher, flags)
             refuse_boxes(names)

@@ -244,3 +244,23 @@ def test_the_loss_on_images_without_labels_is_that_of_numpy() -> None:
 def test_nobody_teaches() -> None:
     with pytest.raises(ConfigError, match="Nobody teaches: give a teacher, a feature_teacher, or both"):
         gather(detector(), None, None)
+
+
+def test_a_cache_keeps_the_detector_and_asks_the_encoder(data: Path, tmp_path: Path) -> None:
+    options = {"teacher": detector(seed=1), "recipe": "vlr", "steps": 1, "flip": 0.0}
+    run(data, tmp_path / "live", **options)
+    trainer = run(data, tmp_path / "kept", **options, cache_teacher=str(tmp_path / "cache"), cache_bits=32)
+    assert trainer.task.outside == (trainer.task.teachers["test_vit"],)  # what still runs
+    live, kept = (records(tmp_path / name)[0] for name in ("live", "kept"))
+    for name in ("distill_ld@gfocal_tiny", "distill_cosine@test_vit"):
+        assert kept[name] == pytest.approx(live[name], rel=1e-5)
+    with pytest.raises(ConfigError, match=r"cache_teacher .* only an image encoder teaches"):
+        run(data, tmp_path / "alone", flip=0.0, cache_teacher=str(tmp_path / "other"))
+
+
+def test_a_teacher_that_only_detects_teaches_alone() -> None:
+    def nothing(photos: list[Any]) -> list[Any]:
+        return []
+
+    with pytest.raises(ConfigError, match="only detects, and teaches alone"):
+        gather(detector(), nothing, encoder())
