@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ld_hub.analysis.comparison import TITLES, Comparison
 from ld_hub.checked import Scalar, shorten
 from ld_hub.engine.checkpoint import RunDirectory
-from ld_hub.engine.comparison import TITLES, Comparison
 from ld_hub.engine.records import Record, read_records
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 from ld_hub.hub import atomic_write

@@ -8,7 +8,7 @@ RUN/
   checkpoints/step_00001000/  state.json, model.safetensors, optimizer.safetensors, ema.safetensors
   best/, model/               loadable models: best AP so far, and last
   result.json                 written when the run is complete
-  comparison/, comparison.json  other seeds and the student alone (`ld_hub.engine.repeats`)
+  comparison/, comparison.json  other seeds and the student alone (`ld_hub.launch.repeats`)
 ```
 """
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import yaml
 
+from ld_hub.analysis.comparison import Comparison
 from ld_hub.data import DetectionSet
 from ld_hub.engine.checkpoint import RunDirectory
-from ld_hub.engine.comparison import Comparison
-from ld_hub.engine.repeats import Repeats, result_of
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.engine.trainer import DetectionTrainer, DistillationTrainer, RunResult
 from ld_hub.hub.card_file import read_yaml
 from ld_hub.launch.arguments import ComparisonArguments, DistillArguments, HubArguments, ModelArguments
 from ld_hub.launch.flag_parser import Command, Parsed
+from ld_hub.launch.repeats import Repeats, result_of
 from ld_hub.launch.start import Say, build_model, require_known, seed_weights
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher

@@ -28,8 +28,8 @@ from ld_hub.registry import FEATURE_RECIPE
 from ld_hub.teachers.kinds import find_kind, load_teacher
 
 if TYPE_CHECKING:
+    from ld_hub.analysis.comparison import Comparison
     from ld_hub.distillation import Recipe
-    from ld_hub.engine.comparison import Comparison
     from ld_hub.engine.trainer import RunResult
     from ld_hub.models.detector import DenseDetector
     from ld_hub.structures import Teaching, Unlabeled

@@ -12,10 +12,10 @@ from typing import Any
 import timm
 import torch
 
+from ld_hub.analysis.comparison import Comparison
 from ld_hub.benchmark.figures import Figures
 from ld_hub.benchmark.profile import ParameterCount, multiply_adds, params
 from ld_hub.checked import Source, read_fields
-from ld_hub.engine.comparison import Comparison
 from ld_hub.engine.records import RunSettings
 from ld_hub.errors import CheckpointError, EvaluationError, LdHubError
 from ld_hub.hub import WEIGHTS_NAME, save_safetensors, sha256_of

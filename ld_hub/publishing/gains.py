@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from ld_hub.engine.comparison import TITLES, Comparison, Trained, gain_text
+from ld_hub.analysis.comparison import TITLES, Comparison, Trained, gain_text
 from ld_hub.engine.identity import differences
 from ld_hub.errors import LdHubError
 from ld_hub.hub.card_file import escape, table

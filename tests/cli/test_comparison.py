@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from ld_hub import distill, train
+from ld_hub.analysis.comparison import Comparison
 from ld_hub.cli.main import main
-from ld_hub.engine.comparison import Comparison
 from ld_hub.models.factory import create_model
 from tests.cli.test_train import QUICK, SCRATCH, SHAPE, data, offline, run_distill  # noqa: F401  # fixtures
 from tests.engine.runs import detector, equal, records, weights

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from ld_hub.engine import DetectionTrainer, DistillationTrainer, TrainConfig, repeats
-from ld_hub.engine.comparison import Comparison, Trained
-from ld_hub.engine.repeats import Repeats
+from ld_hub.analysis.comparison import Comparison, Trained
+from ld_hub.engine import DetectionTrainer, DistillationTrainer, TrainConfig
 from ld_hub.errors import CheckpointError, ConfigError
+from ld_hub.launch import repeats
+from ld_hub.launch.repeats import Repeats
 from ld_hub.ops.dist import from_first_rank, rank
 from tests.engine.runs import QUICK, detector, equal, sets, train, weights
 from tests.engine.test_distributed import launch

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from ld_hub.analysis.comparison import TITLES, Comparison, Trained, Training
 from ld_hub.engine.checkpoint import RunDirectory
-from ld_hub.engine.comparison import TITLES, Comparison, Trained, Training
 from ld_hub.engine.records import RunOutcome
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.engine.trainer import RunResult, Trainer
