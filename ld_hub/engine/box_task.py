@@ -117,7 +117,7 @@ class BoxTask(LessonTask):
         looker.thresholds = choose_thresholds(looker, labelled, wanted, batch_size=batch_size, workers=workers)
         looker.lay_out(images, looked.found, device)
         teacher.to(torch.device("cpu"))  # it has said all; the memory is the student's
-        self.remarks += filter(None, [looked.remark(teacher.name)])
+        self.remarks += filter(None, [looked.remark(teacher.name), looker.remark()])
         self._take(looker, len(images))
 
 
