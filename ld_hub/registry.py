@@ -205,4 +205,5 @@ class ModelRegistry(Registry[ModelEntry]):
 MODELS = ModelRegistry("model", "List them with `ld-hub list` or ld_hub.list_models().")
 # Recipes and kinds of terms are registered when `ld_hub.distillation` is imported; before that the catalogue has them.
 RECIPES: Registry[Any] = Registry("recipe", "List them with `ld-hub recipes` or ld_hub.list_recipes().")
+AUTO = "auto"  # the recipe we stand for; of teachers that it does not suit, what suits them
 FEATURE_RECIPE = "cosine"  # of an image encoder: alone where no other is asked for, beside a detector always

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ld_hub.distillation.recipes import Recipe, get_recipe
+from ld_hub.registry import AUTO
 from ld_hub.structures import Balance, Teaching, Unlabeled
 
 
 def make_teaching(
-    recipe: str | Recipe = "ld",
+    recipe: str | Recipe = AUTO,
     *,
     reference: str | None = None,
     individual_ld: bool = False,

@@ -13,7 +13,7 @@ from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher, create_feature_teacher
-from ld_hub.registry import FEATURE_RECIPE
+from ld_hub.registry import AUTO, FEATURE_RECIPE
 from ld_hub.structures import Teaching, Unlabeled
 from ld_hub.teachers.box_teacher import BoxTeacher
 from ld_hub.teachers.functions import Given, settled
@@ -51,14 +51,14 @@ def gather(
 
 
 def usual_recipe(teacher: Teacher | Mapping[str, Teacher] | BoxTeacher) -> Recipe:
-    """What is taught where nobody says it.
+    """What is taught where nobody says it, or ``"auto"``: what suits the teacher.
 
     Args:
         teacher: Of `gather`.
     """
     if isinstance(teacher, BoxTeacher):
         return SCORED_TARGETS
-    return get_recipe(FEATURE_RECIPE if isinstance(teacher, FeatureTeacher) else "ld")
+    return get_recipe(FEATURE_RECIPE if isinstance(teacher, FeatureTeacher) else AUTO)
 
 
 def settle(

@@ -31,6 +31,7 @@ from ld_hub.evaluation import DetectionMetrics
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher
+from ld_hub.registry import AUTO
 from ld_hub.structures import Balance, Teaching, Unlabeled
 from ld_hub.teachers.functions import Given
 
@@ -272,7 +273,7 @@ class DistillationTrainer(Trainer):
             Or what only detects, and teaches by its boxes on images without labels: `ld_hub.teachers.load_teacher`'s,
             or a function of PIL images (`ld_hub.teachers.functions.FunctionTeacher`). None where a feature teacher
             teaches alone.
-        recipe: Registered name (`list_recipes`) or recipe; the same for all teachers. ``"ld"`` where not given, and
+        recipe: Registered name (`list_recipes`) or recipe; the same for all teachers. ``"auto"`` where not given, and
             ``"cosine"`` for a feature teacher alone; a teacher that only detects takes none.
         feature_teacher: An image encoder that teaches features: a name in timm, or a `FeatureTeacher`. Beside a
             detector it teaches by the recipe ``"cosine"``, with a weight in `teacher_weights` under its name.
@@ -327,7 +328,7 @@ class DistillationTrainer(Trainer):
     ) -> None:
         who = gather(student, teacher, feature_teacher)
         given = make_teaching(
-            recipe or usual_recipe(who),
+            usual_recipe(who) if recipe is None or recipe == AUTO else recipe,
             reference=reference,
             individual_ld=individual_ld,
             balance=balance,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ld_hub.errors import ConfigError
 from ld_hub.launch.arguments import DistillArguments, UnlabeledArguments
 from ld_hub.launch.recipe_files import BOXES_ALONE
+from ld_hub.registry import AUTO
 from ld_hub.teachers.kinds import find_kind
 
 
@@ -28,7 +29,7 @@ def require_boxes(teacher: str, flags: DistillArguments, unlabeled: UnlabeledArg
         raise ConfigError(f"'{teacher}' is no teacher that only detects: the recipe '{BOXES_ALONE}' is for those.")
     kind.require(teacher)
     who = f"The teacher '{teacher}' only detects: it has boxes, classes and scores"
-    if flags.recipe not in (None, BOXES_ALONE):
+    if flags.recipe not in (None, AUTO, BOXES_ALONE):
         raise ConfigError(
             f"{who}, and recipes compare rows or maps of two detectors of this library. Leave --recipe {flags.recipe} "
             "out: its boxes on images without labels then are targets, weighted by their scores."

@@ -24,7 +24,7 @@ from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
 from ld_hub.launch.recipe_files import BOXES_ALONE, find_recipe, recipe_flags
 from ld_hub.models.names import find, require_model, split_tag
-from ld_hub.registry import FEATURE_RECIPE
+from ld_hub.registry import AUTO, FEATURE_RECIPE
 from ld_hub.teachers.kinds import find_kind, load_teacher
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ DISTILL = Command(
     ),
     name_help=(
         "Distilled model (gfocal_r18_ld_r101: student gfocal_r18, recipe ld, teacher gfocal_r101), or any model, "
-        "with --teacher and --recipe. `ld-hub list` shows all."
+        "with --teacher. `ld-hub list` shows all."
     ),
     groups=(
         DataArguments,
@@ -256,14 +256,13 @@ def parse_distill(argv: Sequence[str]) -> TypedDistillation:
             parse(DISTILL, argv, recipe_flags(BOXES_ALONE, entry.family)), BOXES_ALONE, teacher, entry.family
         )
     alone = not teacher and flags.feature_teacher is not None
-    if flags.recipe is None and distilled is None and not alone:
-        raise ConfigError(f"'{first.name}' is no distilled name: say how to distil, e.g. --recipe vlr.")
     if not teacher and not alone:
         raise ConfigError(
             f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR, or an image "
             "encoder, --feature_teacher TIMM_NAME."
         )
-    recipe = flags.recipe or (distilled.recipe if distilled else FEATURE_RECIPE)
+    recipe = flags.recipe or (distilled.recipe if distilled else AUTO)
+    recipe = FEATURE_RECIPE if alone and recipe == AUTO else recipe
     parsed = parse(DISTILL, argv, recipe_flags(recipe, entry.family, flags.reference))
     return TypedDistillation(parsed, recipe, teacher, entry.family)
 
@@ -310,9 +309,9 @@ def _flags_for_help(argv: Sequence[str]) -> RecipeFlags:
     try:
         first = parse(DISTILL, argv, any_terms=True)
         entry = find(split_tag(first.name)[0])
-        return recipe_flags(first.values["recipe"] or getattr(entry.distilled, "recipe", "ld"), entry.family)
+        return recipe_flags(first.values["recipe"] or getattr(entry.distilled, "recipe", AUTO), entry.family)
     except LdHubError:
-        return recipe_flags("ld", "gfocal")
+        return recipe_flags(AUTO, "gfocal")
 
 
 def _config(parsed: Parsed) -> TrainConfig:
