@@ -32,6 +32,7 @@ TITLES: dict[Training, str] = {
 WIDTH = 80  # columns of the table
 RELATIVE = 1e-9  # what derived numbers may differ by, where another Python has computed them
 _ALIKE = 0.02  # share of the steps that makes another length no other training
+_UNEVEN = 0.1  # share of the seconds by which equal seconds may miss them without a word
 _SHARE = "share/"
 
 
@@ -213,9 +214,16 @@ class Comparison:
         said = [
             f"A step with the teacher takes {self.rows['distilled'].pace / alone.pace:.2f} x as long as one without."
         ]
-        more = 0 if longer is None else round(longer.steps.mean - alone.steps.mean)
-        if longer is not None and abs(more) <= max(1.0, _ALIKE * alone.steps.mean):
+        if longer is None:
+            return said
+        more = round(longer.steps.mean - alone.steps.mean)
+        if abs(more) <= max(1.0, _ALIKE * alone.steps.mean):
             said.append(f"Equal seconds are {more:+d} steps here: as good as the same training as that of equal steps.")
+        wanted, took = (row.seconds.mean for row in (self.rows["distilled"], longer))
+        if abs(took - wanted) > _UNEVEN * wanted:
+            said.append(
+                f"What was to take {wanted:.0f} s took {took:.0f} s: the machine's pace was not the same throughout."
+            )
         return said
 
 

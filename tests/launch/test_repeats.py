@@ -84,6 +84,13 @@ def test_the_words_follow_the_interval():
     same = told({"distilled": [0.3], "alone": [0.2], "alone_seconds": [0.2]}).table()
     assert "Equal seconds are +0 steps here: as good as the same training" in same and "this may be chance" in same
     assert "Equal seconds are" not in clear
+    assert "the machine's pace" not in same
+    sizes = {"distilled": (10, 2.0), "alone": (10, 2.0), "alone_seconds": (15, 3.0)}
+    slow = {kind: [trained(0, kind, 0.2, *size)] for kind, size in sizes.items()}
+    said = " ".join(Comparison.of("student", slow).sentences())
+    assert (
+        "takes 1.00 x as long" in said and "What was to take 2 s took 3 s" in said and "Equal seconds are" not in said
+    )
     wide = told({kind: [1.0, 0.0] for kind in ("distilled", "alone", "alone_seconds")}, steps=9999999, seconds=1e6)
     assert max(map(len, wide.table().splitlines())) <= 80
 
