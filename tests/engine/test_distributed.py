@@ -7,6 +7,7 @@ import os
 import socket
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from ld_hub.engine import DetectionTrainer, TrainConfig
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.optimizer import average_buffers
 from ld_hub.errors import NonFiniteLossError
-from ld_hub.hub import load_safetensors, save_safetensors
+from ld_hub.hub import load_safetensors, save_safetensors, tensor_shapes
 from ld_hub.models.factory import create_model
 from ld_hub.ops.dist import from_first_rank, leave, rank
 from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
@@ -62,10 +63,11 @@ def test_the_same_weights_as_one_rank(data, tmp_path):
             assert mine[key] == pytest.approx(theirs[key], rel=1e-4), key
 
 
-METHODS = {
+METHODS: dict[str, dict[str, Any]] = {
     "crossed, balanced": {"recipe": "crosskd_pkd", "balance": "gradient"},
     "adapted": {"recipe": "fine_grained", "teacher": {"fpn_channels": 24}},
     "crossed, adapted": {"recipe": "crossld", "teacher": {"fpn_channels": 24}},
+    "asked once": {"recipe": "ld"},
 }
 
 
@@ -73,7 +75,8 @@ def _distil_by_methods(data: Path, out: Path, batch_size: int) -> None:
     for name, options in METHODS.items():
         teacher = detector(seed=1, **options.get("teacher", {}))
         settings = {**options, "teacher": teacher, "accumulation": 2, "steps": 2, "batch_size": batch_size}
-        distil(data, out / name, detector(seed=rank(), norm_eval=True), **settings)
+        cache = str(out / "answers") if name == "asked once" else None
+        distil(data, out / name, detector(seed=rank(), norm_eval=True), cache_teacher=cache, **settings)
 
 
 def test_terms_on_maps_adapters_and_balance_are_the_same_on_two_ranks(data, tmp_path):
@@ -90,6 +93,19 @@ def test_terms_on_maps_adapters_and_balance_are_the_same_on_two_ranks(data, tmp_
         assert all(bool(value.any()) for value in mine[0].values())
     scales = [line["scale/distill_cross_pkd"] for line in records(tmp_path / "two/crossed, balanced")]
     assert scales[0] == 0 < scales[1]
+    _require_that_each_asked_about_its_share(tmp_path)
+
+
+def _require_that_each_asked_about_its_share(directory: Path) -> None:
+    """A shard of each rank, which together hold what one rank wrote, and nothing twice."""
+    shards = {ranks: list((directory / ranks / "answers").glob("shard-*")) for ranks in ("two", "one")}
+    keys = {ranks: [{name.partition("/")[0] for name in tensor_shapes(shard)} for shard in found]
+            for ranks, found in shards.items()}  # fmt: skip
+    (one,) = keys["one"]
+    first, second = keys["two"]
+    assert len(one) == 24 and first | second == one and not first & second
+    runs = [weights(directory / ranks / "asked once/checkpoints/step_00000002") for ranks in ("two", "one")]
+    assert distance(*runs) < 1e-5
 
 
 def _break_on_the_second_rank(data: Path, out: Path) -> None:

@@ -383,7 +383,7 @@ def test_it_says_what_it_is_doing(data, tmp_path, capsys):
 
 def test_a_trainer_of_a_pair_that_does_not_fit_stops_at_once(data):
     with pytest.raises(ConfigError, match="reg_max"):
-        DistillationTrainer(detector(), detector(reg_max=4), train_dataset=load_coco(data, "train"))
+        DistillationTrainer(detector(), detector(reg_max=4), "ld", train_dataset=load_coco(data, "train"))
 
 
 def test_a_teaching_says_all_that_the_keywords_say(data, tmp_path):

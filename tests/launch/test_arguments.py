@@ -88,7 +88,7 @@ def test_every_field_of_every_term_is_a_flag(term):
     values = {"weight": 7.5, "region": "all", "gamma": 0.5, "criterion": "diou", "first_step": 3, "last_step": 9,
               "temperature": 1.5, "normalizer": "none", "counts": "local", "kl_divisor": 5, "joint": True,
               "nearly": 0.7, "min_score": 0.3, "exclude_positives": True, "levels": "with_positives",
-              "rebin": True, "share": 0.4, "decay": "cosine", "decay_from": 4}  # fmt: skip
+              "rebin": True, "via": "cross_head", "share": 0.4, "decay": "cosine", "decay_from": 4}  # fmt: skip
     for field in dataclasses.fields(config):
         for words in ([f"--terms.{term}.{field.name}", str(values[field.name])],
                       [f"--terms.{term}.{field.name}={values[field.name]}"]):  # fmt: skip
@@ -157,10 +157,10 @@ def test_unknown_names_are_answered_with_close_ones():
 
 def test_help_shows_the_terms_of_the_recipe_that_is_meant(capsys):
     for words, shown, hidden in (
-        ([], "--terms.ld.weight", "--terms.kd.weight"),
+        ([], "--terms.cross_box.weight", "--terms.ld.weight"),
         (["gfocal_r18_vlr_r101"], "--terms.ld_vlr.gamma", "--terms.other"),
         (["gfocal_r18_vlr_r101", "--recipe", "kd"], "--terms.kd.weight", "--terms.ld.weight"),
-        (["no_such_model"], "--terms.ld.weight", "--terms.kd.weight"),
+        (["no_such_model"], "--terms.cross_box.weight", "--terms.ld.weight"),
     ):
         with pytest.raises(SystemExit):
             distillation([*words, "--help"])
