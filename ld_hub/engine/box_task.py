@@ -80,12 +80,13 @@ class BoxTask(LessonTask):
                 f"images ({name_some(named, 2)}). They have to be called alike: file names, or ids of the data set "
                 "that --unlabeled names."
             )
-        if not all(there):
-            missing = [photo.path for photo, known in zip(photos, there, strict=True) if not known]
-            self.remarks.append(
-                f"'{self.teacher.name}' says nothing about {len(missing)} of the {len(images)} images without labels, "
-                f"which are left out: {name_some(missing, 3)}."
-            )
+        if all(there):
+            return images
+        missing = [photo.path for photo, known in zip(photos, there, strict=True) if not known]
+        self.remarks.append(
+            f"'{self.teacher.name}' says nothing about {len(missing)} of the {len(images)} images without labels, "
+            f"which are left out: {name_some(missing, 3)}."
+        )
         return images.select([index for index, known in enumerate(there) if known])
 
     def _looker(self) -> BoxLooker:
