@@ -216,7 +216,7 @@ class DistillationTask(LessonTask):
 
     def teach(self, batch: ImageBatch) -> dict[str, Said]:
         """See `LessonTask.teach`."""
-        taught = dict[str, Said]()
+        taught: dict[str, Said] = {}
         for name, teacher in self.teachers.items():
             scale, needs = self.distillers[name].teacher_scale, self.distillers[name].needs
             taught[name] = ask(teacher, batch, self.model, scale, needs, self.memories.get(name))

@@ -76,8 +76,8 @@ def test_the_name_says_recipe_and_teacher_and_flags_win():
     assert (recipe, teacher) == (get_recipe("vlr"), "gfocal_r101")
     _, recipe, teacher = distillation(["gfocal_r18_vlr_r101", "--recipe", "ld", "--teacher", "gfocal_r50"])
     assert (recipe, teacher) == (get_recipe("ld"), "gfocal_r50")
-    with pytest.raises(ConfigError, match=r"no distilled name: say how.*--recipe"):
-        distillation(["gfocal_r18", "--teacher", "gfocal_r50"])
+    _, recipe, teacher = distillation(["gfocal_r18", "--teacher", "gfocal_r50"])
+    assert (recipe, teacher) == (get_recipe("auto"), "gfocal_r50")
     with pytest.raises(ConfigError, match=r"no distilled name: say who.*--teacher"):
         distillation(["gfocal_r18", "--recipe", "vlr"])
 
