@@ -262,7 +262,7 @@ class DistillationTask(LessonTask):
         """What the terms of each teacher see; to be made in the precision that the networks run in (`head_of`)."""
         regions = "targets" if self.unlabeled is None else self.unlabeled.regions
         confident = isinstance(targets, ScoredTargets) and regions == "confident"
-        inputs = dict[str, MapInputs]()
+        inputs: dict[str, MapInputs] = {}
         for name, teacher in self.teachers.items():
             said = taught[name]
             if isinstance(teacher, DenseDetector) and isinstance(said, DenseOutput):
