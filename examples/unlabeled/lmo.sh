@@ -1,36 +1,54 @@
 #!/usr/bin/env bash
-# Every run of the second table in README.md. About an hour on one CPU core.
-#   examples/unlabeled/lmo.sh DATA BACKBONE OUT
-# DATA      COCO directory of LM-O: train/ val/ annotations/instances_{train,val}.json
-# BACKBONE  safetensors file of timm's tf_efficientnet_lite0 (ImageNet weights), for the teacher
-# OUT       run directories go here; runs that are there already are not made again
+# Every run of the tables of photographs in README.md. About two hours on one CPU core.
+#   examples/unlabeled/lmo.sh DATA TEACHER_BACKBONE STUDENT_BACKBONE OUT
+# DATA              COCO directory of LM-O: train/ val/ annotations/instances_{train,val}.json
+# TEACHER_BACKBONE  safetensors file of timm's tf_efficientnet_lite0 (ImageNet weights)
+# STUDENT_BACKBONE  safetensors file of timm's mobilenetv2_100 (ImageNet weights)
+# OUT               run directories go here; runs that are there already are not made again
 set -euo pipefail
-data=$1 backbone=$2 out=$3
+data=$1 teacher_weights=$2 student_weights=$3 out=$4
 here=$(dirname "$0")
-labels=30
 head="--fpn_channels 64 --head_width 64 --head_depth 2 --anchor_scale 4"
-fit="--image_size 256 342 --batch_size 8 --optimizer adamw --lr 0.002 --scale_lr false
-  --lr_schedule cosine --clip_grad_norm 10 --precision bf16 --channels_last --workers 1 --log_every 10"
-student="gfocal --backbone test_resnet --pretrained_backbone false $head"
+fit="--image_size 160 214 --optimizer adamw --lr 0.002 --scale_lr false --lr_schedule cosine
+  --clip_grad_norm 10 --channels_last --workers 0 --log_every 10"
 export OMP_NUM_THREADS=1
 
-[ -d "$out/few" ] || python "$here/split.py" "$data" $labels "$out/few"
+[ -d "$out/few" ] || python "$here/split.py" "$data" 30 "$out/few"
 if [ ! -f "$out/teacher/result.json" ]; then  # somebody else's: it has seen all labels
-  python -m ld_hub.train gfocal --backbone tf_efficientnet_lite0 --backbone_checkpoint "$backbone" $head $fit \
-    --data "$data" --steps 300 --output_dir "$out/teacher"
+  python -m ld_hub.train gfocal --backbone tf_efficientnet_lite0 --backbone_checkpoint "$teacher_weights" \
+    $head $fit --batch_size 8 --data "$data" --steps 300 --output_dir "$out/teacher"
 fi
-
-. "$here/runs.sh"
 teach="--teacher $out/teacher/model"
-pool="--unlabeled $out/few/unlabeled.txt --unlabeled_batch 8"
-for seed in ${SEEDS:-0 1 2}; do
-  run alone $seed 200 ld_hub.train
-  run targets $seed 200 ld_hub.distill $teach --recipe vlr $pool --unlabeled_terms false --labeled_terms false
-  run targets.vlr $seed 200 ld_hub.distill $teach --recipe vlr $pool
-  run targets.crosskd $seed 200 ld_hub.distill $teach --recipe crosskd $pool
-  run alone.twice $seed 400 ld_hub.train
-  run vlr $seed 200 ld_hub.distill $teach --recipe vlr
-  run terms.vlr $seed 200 ld_hub.distill $teach --recipe vlr $pool --unlabeled_targets false
-  run targets.bckd $seed 200 ld_hub.distill $teach --recipe bckd $pool
-done
+pool="--unlabeled $out/few/unlabeled.txt --unlabeled_batch 4"
 
+run() {  # run NAME SEED STEPS DATA COMMAND...: one row's run of one seed; its seconds of CPU time go beside its result
+  local run=$out/$1-$2 seed=$2 steps=$3 images=$4
+  shift 4
+  [ -f "$run/result.json" ] && return
+  local TIMEFORMAT=%U
+  { time python -m "$@" $student $fit --batch_size 4 --data "$images" --steps "$steps" --seed "$seed" \
+    --output_dir "$run" > "$run.log" 2>&1; } 2> "$run.cpu"
+  mv "$run.cpu" "$run/cpu_seconds"
+}
+
+for seed in ${SEEDS:-0 1 2}; do
+  student="gfocal --backbone test_resnet --pretrained_backbone false $head"
+  few=$out/few
+  run alone $seed 200 "$few" ld_hub.train
+  run auto $seed 200 "$few" ld_hub.distill $teach --recipe auto $pool
+  run alone.long $seed 800 "$few" ld_hub.train
+  run targets $seed 200 "$few" ld_hub.distill $teach --recipe vlr $pool --unlabeled_terms false --labeled_terms false
+  run alone.twice $seed 400 "$few" ld_hub.train
+  run targets.vlr $seed 200 "$few" ld_hub.distill $teach --recipe vlr $pool
+  run targets.bckd $seed 200 "$few" ld_hub.distill $teach --recipe bckd $pool
+  run targets.crossld $seed 200 "$few" ld_hub.distill $teach --recipe crossld $pool
+  run all.alone $seed 200 "$data" ld_hub.train
+  run all.auto $seed 200 "$data" ld_hub.distill $teach --recipe auto
+  run all.twice $seed 400 "$data" ld_hub.train
+  student="gfocal --backbone mobilenetv2_100 --backbone_checkpoint $student_weights $head"
+  run imagenet.alone $seed 200 "$few" ld_hub.train
+  run imagenet.auto $seed 200 "$few" ld_hub.distill $teach --recipe auto $pool
+  run imagenet.targets $seed 200 "$few" ld_hub.distill $teach --recipe vlr $pool --unlabeled_terms false \
+    --labeled_terms false
+  run imagenet.long $seed 500 "$few" ld_hub.train
+done
