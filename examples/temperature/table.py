@@ -56,22 +56,14 @@ def row(name: str, steps: str, runs: dict, alone: dict) -> str:
     title = "student alone" if name == "alone" else REGIONS.get(region, f"`{name}`")
     weight = f"{times} ×" if times else ""
     gains = [run["AP"] - alone[seed]["AP"] for seed, run in runs.items() if seed in alone]
-    gain = f"{mean(gains):+.1f}" + (f" ± {stdev(gains):.1f}" if len(gains) > 1 else "")
+    gain = f"{mean(gains):+.1f}" if gains and name != "alone" else ""
+    gain += f" ± {stdev(gains):.1f}" if gain and len(gains) > 1 else ""
     shares = [
         f"`{term}` {mean(run['shares'][term] for run in runs.values()):.2f}"
         for term in next(iter(runs.values()))["shares"]
     ]
     ap = spread([run["AP"] for run in runs.values()])
-    cells = (
-        title,
-        temperature,
-        weight,
-        steps,
-        ", ".join(runs),
-        ap,
-        "" if name == "alone" else gain,
-        "<br>".join(shares),
-    )
+    cells = (title, temperature, weight, steps, ", ".join(runs), ap, gain, "<br>".join(shares))
     return f"| {' | '.join(cells)} |"
 
 
