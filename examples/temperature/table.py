@@ -8,17 +8,19 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 
 from examples.lmo.table import refresh, spread
 
 HERE = Path(__file__).parent
 REGIONS = {"main": "`ld`", "vlr": "`ld_vlr`", "crossld": "`crossld`"}
-GRID = [f"T{t}-x{times}" for t in (1, 2, 4, 10) for times in (1, 4)]
-PLAN = {  # steps, seeds, students: what the study is to be made of
-    200: ((0, 1), ["alone", "crosskd", *(f"{region}-{cell}" for region in ("main", "vlr") for cell in GRID)]),
-    1000: ((0,), ["alone", "crosskd", *(f"{region}-{cell}" for region in ("main", "vlr") for cell in GRID)]),
-}
+CROSSED = ["alone", "crosskd", *(f"crossld-{cell}" for cell in ("T1-x4", "T2-x4", "T2-x16", "T10-x1"))]
+GRID = [f"{region}-T{t}-x{times}" for region in ("main", "vlr") for t in (1, 2, 4, 10) for times in (1, 4)]
+PLAN = [  # steps, seeds, students: what the study is to be made of
+    (200, (0, 1, 2), CROSSED),
+    (200, (0, 1), GRID),
+    (1000, (0,), ["alone", *GRID]),
+]
 
 
 def collect(out: Path) -> dict:
@@ -54,7 +56,8 @@ def row(name: str, steps: str, runs: dict, alone: dict) -> str:
     title = "student alone" if name == "alone" else REGIONS.get(region, f"`{name}`")
     weight = f"{times} ×" if times else ""
     gains = [run["AP"] - alone[seed]["AP"] for seed, run in runs.items() if seed in alone]
-    gain = spread(gains) if gains and name != "alone" else ""
+    gain = f"{mean(gains):+.1f}" if gains and name != "alone" else ""
+    gain += f" ± {stdev(gains):.1f}" if gain and len(gains) > 1 else ""
     shares = [
         f"`{term}` {mean(run['shares'][term] for run in runs.values()):.2f}"
         for term in next(iter(runs.values()))["shares"]
@@ -67,16 +70,15 @@ def row(name: str, steps: str, runs: dict, alone: dict) -> str:
 def missing(found: dict) -> str:
     """Which of the planned runs are not made, in words."""
     lines = []
-    for steps, (seeds, names) in PLAN.items():
+    for steps, seeds, names in PLAN:
         made = found["runs"].get(str(steps), {})
         for seed in seeds:
             left = [name for name in names if str(seed) not in made.get(name, {})]
             if left:
-                which = "all" if len(left) == len(names) else ", ".join(f"`{name}`" for name in left)
+                which = ", ".join(f"`{name}`" for name in left)
                 lines.append(f"- {steps} steps, seed {seed}: {which}.")
-    return (
-        "\n".join(["Not made, of the runs that this study was to have:", "", *lines]) if lines else "All runs are made."
-    )
+    head = "Not made, of the runs that this study was to have:" if lines else "All runs of the study are made."
+    return "\n".join([head, "", *lines] if lines else [head])
 
 
 def runs(found: dict) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from examples.balance import table as balance
 from examples.demo import table as demo
 from examples.lmo import table as lmo
+from examples.temperature import table as temperature
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,3 +31,8 @@ def test_lmo() -> None:
 def test_balance() -> None:
     found = json.loads((balance.HERE / "results.json").read_text())
     assert shown("examples/balance/README.md", "table") == balance.table(found)
+
+
+def test_temperature() -> None:
+    found = json.loads((temperature.HERE / "results.json").read_text())
+    assert shown("examples/temperature/README.md", "table") == temperature.tables(found)
