@@ -120,6 +120,17 @@ class BoxLooker(Looker):
         self.teacher, self.store = teacher, store
         self.table: BoxTable | None = None
 
+    def remark(self) -> str:
+        """Which of the student's classes the teacher does not have; the empty string where it has all."""
+        known = set(self.labels.tolist())
+        lost = [name for k, name in enumerate(self.student.label_names) if k not in known]
+        return (
+            f"'{self.name}' does not have {len(lost)} of the student's classes ({', '.join(lost[:5])}"
+            f"{', ...' if len(lost) > 5 else ''}): such objects are taken for background on images without labels."
+            if lost
+            else ""
+        )
+
     def require_labels(self, found: Sequence[Detections]) -> None:
         """Refuse labels beyond the teacher's classes.
 

@@ -17,6 +17,7 @@ from ld_hub.errors import ConfigError, DataError
 from ld_hub.hub import ShardStore
 from ld_hub.models.detector import DenseDetector
 from ld_hub.structures import Teaching
+from ld_hub.structures.teaching import HASHED
 from ld_hub.teachers.box_teacher import BoxTeacher
 from ld_hub.teachers.photos import photos_of
 
@@ -54,7 +55,7 @@ class BoxTask(LessonTask):
         """See `LessonTask.teaching`."""
         teacher = self.teacher
         hashed = teacher.digest if re.fullmatch("[0-9a-f]{64}", teacher.digest) else ""
-        origin = teacher.origin or (f"sha256:{hashed}" if hashed else "")
+        origin = teacher.origin or (f"{HASHED}{hashed}" if hashed else "")
         return replace(
             self._teaching,
             teachers=(teacher.name,),
@@ -79,12 +80,13 @@ class BoxTask(LessonTask):
                 f"images ({name_some(named, 2)}). They have to be called alike: file names, or ids of the data set "
                 "that --unlabeled names."
             )
-        if not all(there):
-            missing = [photo.path for photo, known in zip(photos, there, strict=True) if not known]
-            self.remarks.append(
-                f"'{self.teacher.name}' says nothing about {len(missing)} of the {len(images)} images without labels, "
-                f"which are left out: {name_some(missing, 3)}."
-            )
+        if all(there):
+            return images
+        missing = [photo.path for photo, known in zip(photos, there, strict=True) if not known]
+        self.remarks.append(
+            f"'{self.teacher.name}' says nothing about {len(missing)} of the {len(images)} images without labels, "
+            f"which are left out: {name_some(missing, 3)}."
+        )
         return images.select([index for index, known in enumerate(there) if known])
 
     def _looker(self) -> BoxLooker:
@@ -116,7 +118,7 @@ class BoxTask(LessonTask):
         looker.thresholds = choose_thresholds(looker, labelled, wanted, batch_size=batch_size, workers=workers)
         looker.lay_out(images, looked.found, device)
         teacher.to(torch.device("cpu"))  # it has said all; the memory is the student's
-        self.remarks += filter(None, [looked.remark(teacher.name)])
+        self.remarks += filter(None, [looked.remark(teacher.name), looker.remark()])
         self._take(looker, len(images))
 
 

@@ -100,7 +100,8 @@ class LessonTask(DetectionTask):
         """Paragraphs about what is taught, for the start of a run."""
         parts = []
         if self.looker is not None and self.scored is not None:
-            parts = [self.looker.describe(self.scored.images), describe_parts(self.wanted)]
+            parts = [self.looker.describe(self.scored.images)]
+            parts += [describe_parts(self.wanted)] if self.teaching.terms else []
         return [part for part in [*parts, *self.remarks] if part]
 
     def teach(self, batch: ImageBatch) -> dict[str, Said]:

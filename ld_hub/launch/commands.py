@@ -130,13 +130,13 @@ def distill(argv: Sequence[str]) -> int:
     from ld_hub.launch.teachers import Pupil, TeacherWanted, find_feature_teacher, find_teacher, train_teacher
 
     flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
-    boxes = load_teacher(typed.teacher, flags.teacher_checkpoint) if typed.only_detects else None
     names = [] if typed.only_detects else _teacher_names(typed.teacher, flags)
     wanted = [TeacherWanted(parsed.name, name, flags, parsed.of(TeacherArguments), data) for name in names]
     without = parsed.of(UnlabeledArguments)
     training, evaluation = load_parts(data, labels=without.train_labels)
     images = load_images(without)
     known = require_known(training, evaluation)
+    boxes = load_teacher(typed.teacher, flags.teacher_checkpoint) if typed.only_detects else None
     if flags.train_teacher:
         if training is None:
             raise ConfigError("--train_teacher needs images with labels: leave --train_labels false out.")

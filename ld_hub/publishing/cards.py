@@ -29,6 +29,7 @@ from ld_hub.publishing.facts import (
     sort_evaluations,
 )
 from ld_hub.publishing.gains import comparison_section
+from ld_hub.publishing.taught import code, taught_by, unlabeled_section
 from ld_hub.registry import PretrainedCfg
 from ld_hub.structures import Teaching
 
@@ -86,6 +87,7 @@ def model_card(
         _average_precision(model, measured, repo_id),
         comparison_section(facts.comparison),
         recipe_section(model.teaching),
+        unlabeled_section(model.teaching),
         _training(model, facts),
         _pictures(folder, "curves.png"),
         size_section(model, _speed(facts)),
@@ -106,11 +108,6 @@ def card_tags(family: str, teaching: Teaching | None) -> list[str]:
     if teaching is None:
         return [family]
     return [family, "distillation", f"recipe:{teaching.recipe}", *(f"teacher:{name}" for name in teaching.teachers)]
-
-
-def code(text: Any) -> str:
-    """A name in a typewriter font where it is an ordinary one, else as escaped text."""
-    return f"`{text}`" if re.fullmatch(r"[\w./:@+=-]{1,200}", str(text), re.ASCII) else escape(str(text))
 
 
 def architecture(model: Any) -> str:
@@ -222,24 +219,7 @@ def _lead(model: Any, run: Run) -> str:
     teaching: Teaching | None = model.teaching
     if teaching is None or not teaching.teachers:
         return sentence
-    typed = run.arguments.teacher if len(teaching.teachers) == 1 else None
-    sources = {name: f"hf-hub:{origin}" for name, origin in teaching.origins.items()}
-    named = {name: _named(name, from_hub(sources.get(name, typed))) for name in teaching.teachers}
-    encoder = teaching.feature_teacher
-    if encoder is not None:
-        named[encoder.name] = f"the features of the image encoder {named[encoder.name]}"
-    known = ", ".join(code(digits) for digits in run.teacher_hashes or (encoder and (encoder.weights_sha256,)) or ())
-    hashes = f" Sha256 of the teacher's tensors: {known}." if known else ""
-    return f"{sentence} Distilled from {', '.join(named.values())} by the recipe {code(teaching.recipe)}.{hashes}"
-
-
-def _named(name: str, hub: tuple[str, str] | None) -> str:
-    """A teacher's name, with its repository and commit as far as they are known."""
-    if hub is None:
-        return code(name)
-    place, revision = hub
-    address = f"https://huggingface.co/{place}" + (f"/tree/{revision}" if revision else "")
-    return f"{code(name)} ([{place}]({address})" + (f", commit {code(revision)})" if revision else ")")
+    return f"{sentence} {taught_by(teaching, run)}"
 
 
 def _use(repo_id: str) -> str:

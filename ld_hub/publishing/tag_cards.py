@@ -17,12 +17,12 @@ from ld_hub.publishing.cards import (
     architecture,
     card_tags,
     citation_section,
-    code,
     published_table,
     recipe_section,
     size_section,
 )
 from ld_hub.publishing.facts import backbone_license, backbone_repo, published_rows
+from ld_hub.publishing.taught import code
 from ld_hub.registry import MODELS, PretrainedCfg
 from ld_hub.structures import Teaching
 

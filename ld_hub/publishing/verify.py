@@ -32,6 +32,7 @@ from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.hardware import hardware
 from ld_hub.publishing.evaluations import Given, named, of_this_data, read_parts
 from ld_hub.publishing.gains import check_comparison
+from ld_hub.publishing.taught import teacher_differences
 from ld_hub.publishing.verdict import Report
 from ld_hub.structures import ResultRow
 
@@ -334,6 +335,9 @@ def _check_training(report: Report, file: Path, model: DenseDetector) -> None:
         category_ids=model.category_ids,
         teaching=None if model.teaching is None else model.teaching.wished(),
     )
+    if model.teaching is not None:
+        said = ". ".join(filter(None, [model.teaching.who(), model.teaching.without_labels()]))
+        report.add(f"{CONFIG_NAME}: taught by {said}", teacher_differences(model.teaching, then))
     changed = identity.differences(then.to_dict(), now.to_dict())
     report.add(name, [f"{key}: the run has {old}, the model {new}" for key, (old, new) in changed.items()])
 

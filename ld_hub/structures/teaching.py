@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from ld_hub.checked import Source, read_fields
 from ld_hub.errors import CheckpointError, ConfigError
 
+HASHED = "sha256:"  # how the origin of a teacher starts that is a file or has no commit
 Balance: TypeAlias = Literal["none", "gradient"]
 _IN_FILES = {"recipe": "name", "teachers": "teacher", "origins": "teacher_origin"}  # what files call some fields
 _OPTIONS = (
@@ -117,9 +118,9 @@ class Scored:
     unsure: tuple[float, ...]
 
     def describe(self) -> str:
-        """In words, without the images: one pair of scores, or the range of those of the classes."""
+        """From which scores on boxes counted, in words; of classes that differ, the least and the largest."""
         sure, unsure = (_range(values) for values in (self.sure, self.unsure))
-        return f"from a score of {sure} on they are targets, from {unsure} on neither targets nor background"
+        return f"boxes were targets from a score of {sure} on, and from {unsure} on neither targets nor background"
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,25 @@ class Teaching:
     def detectors(self) -> tuple[str, ...]:
         """Names of the teachers that find boxes."""
         return self.teachers if self.feature_teacher is None else self.teachers[:-1]
+
+    def who(self) -> str:
+        """The teachers in words: names, and what and whence they are, as far as that is known."""
+        facts = {name: [self.kinds.get(name), self.origins.get(name)] for name in self.teachers}
+        if self.feature_teacher is not None:
+            facts[self.feature_teacher.name] += ["image encoder", f"sha256 {self.feature_teacher.weights_sha256}..."]
+        told = {name: ", ".join(filter(None, each)) for name, each in facts.items()}
+        return ", ".join(f"{name} ({each})" if each else name for name, each in told.items())
+
+    def without_labels(self) -> str:
+        """How images without labels took part, in words; the empty string where there were none."""
+        if self.unlabeled is None:
+            return ""
+        number = "Images" if self.scored is None else f"{self.scored.images} images"
+        text = (
+            f"{number} without labels took part, {self.unlabeled.batch} a batch, with weight {self.unlabeled.weight:g}"
+        )
+        boxes = "; their scored targets were left out" if not self.unlabeled.targets else ""
+        return text + (boxes or ("" if self.scored is None else f"; {self.scored.describe()}"))
 
     def wished(self) -> Teaching:
         """What was asked for: without commits, which may hold the same weights, and without what was found."""

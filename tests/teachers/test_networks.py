@@ -34,6 +34,7 @@ SMALLEST = "ssdlite320_mobilenet_v3_large"
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """DETR, YOLOS and RT-DETR of some thousand weights."""
+    pytest.importorskip("transformers")
     from transformers import (
         DetrConfig,
         DetrForObjectDetection,

@@ -122,8 +122,7 @@ def test_a_function_teaches(data: Path, pool: Path, tmp_path: Path, teacher: Cal
     assert not saved.terms and not saved.origins
 
 
-@pytest.mark.parametrize("write", [write_results, write_predictions])
-def test_files_teach_as_a_function_that_says_the_same(data: Path, pool: Path, tmp_path: Path, write: Any) -> None:
+def test_files_teach_as_a_function_that_says_the_same(data: Path, pool: Path, tmp_path: Path) -> None:
     def function(images: list[Image.Image]) -> list[Detections]:
         said = []
         for image in images:
@@ -133,15 +132,19 @@ def test_files_teach_as_a_function_that_says_the_same(data: Path, pool: Path, tm
             said.append(Detections(boxes, torch.tensor([score for _, _, score in rows]), labels, NAMES))
         return said
 
-    place = write(tmp_path / ("boxes.json" if write is write_results else "boxes"))
-    teacher = load_teacher(place)
-    for name, one in (("file", teacher), ("function", function)):
-        trainer(data, tmp_path / name, one, pool, config={"steps": 3}).train()
-    mine, theirs = (weights(tmp_path / name / "model") for name in ("file", "function"))
-    assert all(torch.allclose(mine[name].float(), theirs[name].float(), atol=1e-5) for name in mine)
-    saved = create_model(tmp_path / "file/model").teaching
-    assert saved.origins == {place.name: f"sha256:{teacher.digest}"} and len(teacher.digest) == 64
-    assert saved.kinds == {place.name: teacher.kind}
+    results = load_teacher(write_results(tmp_path / "boxes.json"))
+    predictions = load_teacher(write_predictions(tmp_path / "predict"))
+    for name, one in (("coco", results), ("yolo", predictions), ("function", function)):
+        trainer(data, tmp_path / name, one, pool).train()
+    found = {name: weights(tmp_path / name / "model") for name in ("coco", "yolo", "function")}
+    start = detector().state_dict()
+    for name, tensor in found["function"].items():
+        assert all(torch.allclose(found[file][name].float(), tensor.float(), atol=1e-5) for file in ("coco", "yolo"))
+    assert not equal(found["function"], dict(start))
+    for name, teacher in (("coco", results), ("yolo", predictions)):
+        saved = create_model(tmp_path / name / "model").teaching
+        assert saved.origins == {teacher.name: f"sha256:{teacher.digest}"} and len(teacher.digest) == 64
+        assert saved.kinds == {teacher.name: teacher.kind}
 
 
 def test_without_labels_and_resumed(data: Path, pool: Path, tmp_path: Path) -> None:
@@ -253,6 +256,7 @@ def test_other_refusals(data: Path, pool: Path, tmp_path: Path) -> None:
     made = trainer(data, tmp_path / "map", teacher, pool, class_map={"red": "cat"})
     made.train()
     assert set(made.task.looker.table.labels.tolist()) == {0}
+    assert "does not have 2 of the student's classes (green, blue): such objects are" in made.task.remarks[-1]
     outside = {name: [("red", [500.0, 500, 520, 520], 0.9)] * 3 for name in known()}
     with pytest.raises(DataError, match="18 boxes lie outside their images or have no area, more than the 0 others"):
         trainer(data, tmp_path / "out", load_teacher(write_results(tmp_path / "outside.json", outside)), pool).train()
