@@ -1,8 +1,8 @@
-"""The runs behind the recipe `auto`: python -m examples.auto.choose OUT [--seeds 0 1 2] [--regimes few all].
+"""The runs on the demo's images: python -m examples.unlabeled.demo OUT [--seeds 0 1 2] [--regimes few all].
 
-On the demo's images, with all labels, and with 60 and the other images without. Students of one seed are trained
-together, so that they share images and teacher passes. Each leaves OUT/SEED-REGIME-NAME.json; what is there already is
-not made again. About nine minutes a seed on one CPU core.
+With all labels, and with 60 and the other images without. Students of one seed are trained together, so that they share
+images and teacher passes. Each leaves OUT/SEED-REGIME-NAME.json; what is there already is not made again. About 15
+minutes a seed on one CPU core.
 """
 
 from __future__ import annotations
@@ -38,13 +38,19 @@ def fading(recipe: Recipe) -> Recipe:
     return recipe.with_terms(**{term: FADES for term in recipe.terms})
 
 
-CANDIDATES = {
+RECIPES = {
+    "vlr": get_recipe("vlr"),
+    "bckd": get_recipe("bckd"),
     "crosskd": get_recipe("crosskd"),
     "crosskd.fade": fading(get_recipe("crosskd")),
     "crossld": get_recipe("crossld"),
     "ld.T2": get_recipe("ld").with_terms(ld={"temperature": 2.0, "weight": 1.0}),
 }
-REGIMES = {"few": ("targets", "crosskd", "crosskd.fade", "crossld"), "all": tuple(CANDIDATES)}
+LENGTHS = {"alone": 1, "alone.twice": 2, "alone.long": 4}  # times the steps
+REGIMES = {
+    "few": (*LENGTHS, "targets", "vlr", "bckd", "crossld", "crosskd", "crosskd.fade"),
+    "all": ("alone", "alone.twice", "ld.T2", "crossld", "crosskd", "crosskd.fade"),
+}
 
 
 def settings(steps: int, seed: int) -> TrainConfig:
@@ -76,6 +82,9 @@ def teacher_of(directory: Path, train_set: DetectionSet, seed: int) -> DenseDete
 
 
 def run(out: Path, regime: str, seed: int) -> None:
+    missing = [name for name in REGIMES[regime] if not place(out, seed, regime, name).exists()]
+    if not missing:
+        return
     data = make_demo_dataset(out / f"data-{seed}", image_size=SIZE, seed=seed)
     train_set, val_set = load_data(data, "train"), load_data(data, "val")
     teacher = teacher_of(out / f"teacher-{seed}", train_set, seed)
@@ -84,18 +93,28 @@ def run(out: Path, regime: str, seed: int) -> None:
         kept = np.arange(LABELS) * len(train_set) // LABELS
         others = train_set.select(np.setdiff1d(np.arange(len(train_set)), kept))
         labelled, pool = train_set.select(kept), without_annotations(others)
-    tasks: dict[str, DetectionTask] = {"alone": DetectionTask(new_model("gfocal_tiny", train_set, seed))}
-    for name in REGIMES[regime]:
-        student, wanted = new_model("gfocal_tiny", train_set, seed), None if pool is None else Unlabeled(batch=16)
-        recipe = CANDIDATES.get(name, get_recipe("vlr"))
-        unlabeled = TARGETS if name == "targets" else wanted
-        tasks[name] = DistillationTask(student, teacher, Distiller(recipe), unlabeled=unlabeled)
-    print(f"seed {seed}, {regime}: {', '.join(tasks)} (teacher: AP {ap(teacher, val_set):.1f})", flush=True)
-    courses = train_together(tasks, labelled, settings(STEPS, seed), unlabeled=pool)
-    for name, task in tasks.items():
-        found = {"AP": ap(task.model, val_set), "seconds": courses[name].seconds}
-        print(f"  {name:<14} AP {found['AP']:.1f}, {found['seconds']:.0f} s", flush=True)
-        atomic_write(out / f"{seed}-{regime}-{name}.json", json.dumps(found))
+    alone = [name for name in missing if name in LENGTHS]
+    groups: dict[int, dict[str, DetectionTask]] = {
+        STEPS * LENGTHS[name]: {name: DetectionTask(new_model("gfocal_tiny", train_set, seed))} for name in alone
+    }
+    for name in missing:
+        if name not in LENGTHS:
+            wanted = None if pool is None else TARGETS if name == "targets" else Unlabeled(batch=16)
+            distiller = Distiller(RECIPES.get(name, RECIPES["vlr"]))
+            task = DistillationTask(new_model("gfocal_tiny", train_set, seed), teacher, distiller, unlabeled=wanted)
+            groups.setdefault(STEPS, {})[name] = task
+    print(f"seed {seed}, {regime}: {', '.join(missing)} (teacher: AP {ap(teacher, val_set):.1f})", flush=True)
+    for steps, tasks in groups.items():
+        taught = any(isinstance(task, DistillationTask) for task in tasks.values())
+        courses = train_together(tasks, labelled, settings(steps, seed), unlabeled=pool if taught else None)
+        for name, task in tasks.items():
+            found = {"AP": ap(task.model, val_set), "seconds": courses[name].seconds, "steps": steps}
+            print(f"  {name:<14} AP {found['AP']:.1f}, {found['seconds']:.0f} s", flush=True)
+            atomic_write(place(out, seed, regime, name), json.dumps(found))
+
+
+def place(out: Path, seed: int, regime: str, name: str) -> Path:
+    return out / f"{seed}-{regime}-{name}.json"
 
 
 def main() -> None:
@@ -107,8 +126,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for seed in args.seeds:
         for regime in args.regimes:
-            if not all((args.out / f"{seed}-{regime}-{name}.json").exists() for name in REGIMES[regime]):
-                run(args.out, regime, seed)
+            run(args.out, regime, seed)
 
 
 if __name__ == "__main__":

@@ -31,21 +31,28 @@ run() {  # run NAME SEED STEPS DATA COMMAND...: one row's run of one seed; its s
   mv "$run.cpu" "$run/cpu_seconds"
 }
 
-for seed in ${SEEDS:-0 1 2}; do
-  student="gfocal --backbone test_resnet --pretrained_backbone false $head"
-  few=$out/few
+seeds=${SEEDS:-0 1 2}
+few=$out/few
+student="gfocal --backbone test_resnet --pretrained_backbone false $head"
+for seed in $seeds; do
   run alone $seed 200 "$few" ld_hub.train
   run auto $seed 200 "$few" ld_hub.distill $teach --recipe auto $pool
   run alone.long $seed 800 "$few" ld_hub.train
   run targets $seed 200 "$few" ld_hub.distill $teach --recipe vlr $pool --unlabeled_terms false --labeled_terms false
+done
+for seed in $seeds; do
   run alone.twice $seed 400 "$few" ld_hub.train
   run targets.vlr $seed 200 "$few" ld_hub.distill $teach --recipe vlr $pool
   run targets.bckd $seed 200 "$few" ld_hub.distill $teach --recipe bckd $pool
   run targets.crossld $seed 200 "$few" ld_hub.distill $teach --recipe crossld $pool
+done
+for seed in $seeds; do
   run all.alone $seed 200 "$data" ld_hub.train
   run all.auto $seed 200 "$data" ld_hub.distill $teach --recipe auto
   run all.twice $seed 400 "$data" ld_hub.train
-  student="gfocal --backbone mobilenetv2_100 --backbone_checkpoint $student_weights $head"
+done
+student="gfocal --backbone mobilenetv2_100 --backbone_checkpoint $student_weights $head"
+for seed in $seeds; do
   run imagenet.alone $seed 200 "$few" ld_hub.train
   run imagenet.auto $seed 200 "$few" ld_hub.distill $teach --recipe auto $pool
   run imagenet.targets $seed 200 "$few" ld_hub.distill $teach --recipe vlr $pool --unlabeled_terms false \

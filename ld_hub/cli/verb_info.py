@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ld_hub import catalog
 from ld_hub.catalog import ModelFacts
 from ld_hub.models.names import available, require_model, saved_directory, split_tag
 from ld_hub.registry import MODELS, RECIPES, PretrainedCfg
-
-if TYPE_CHECKING:
-    from ld_hub.structures import Teaching
 
 INDENT = 15  # columns of a row's title
 
@@ -47,9 +44,6 @@ def measure(name: str) -> tuple[ModelFacts, Teaching | None]:
 
     Args:
         name: Registered name with or without tag, ``local-dir:PATH``, ``hf-hub:org/name``, or a model directory.
-
-    Returns:
-        Its facts, and how it was distilled, if it is a saved model that was.
     """
     import warnings
 

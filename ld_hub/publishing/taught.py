@@ -48,7 +48,8 @@ def unlabeled_section(teaching: Teaching | None) -> str:
     if teaching is None or teaching.unlabeled is None:
         return ""
     whose = code(teaching.teachers[0]) if teaching.teachers else "the teacher"
-    parts = [f"{escape(teaching.without_labels())}.", f"The boxes are those of {whose}."]
+    boxes = f"The boxes are those of {whose}." if teaching.detectors or not teaching.teachers else ""
+    parts = [f"{escape(teaching.without_labels())}.", boxes]
     parts += [] if teaching.kinds else [describe_parts(teaching.unlabeled)]
     return f"## Images without labels\n\n{' '.join(filter(None, parts))}"
 
@@ -75,6 +76,8 @@ def _named(name: str, teaching: Teaching, typed: str | None) -> str:
     """A teacher's name, with its kind, and its repository and commit or its hash, as far as they are known."""
     origin = teaching.origins.get(name)
     facts = [escape(teaching.kinds[name])] if name in teaching.kinds else []
+    if teaching.feature_teacher is not None and name == teaching.feature_teacher.name:
+        facts.append("image encoder")
     if origin is not None and origin.startswith(HASHED):
         facts.append(f"sha256 {code(origin.removeprefix(HASHED))}")
     else:

@@ -35,11 +35,11 @@ def test_alone(data, tmp_path, eyes, capsys):  # noqa: F811
     model = create_model(tmp_path / "run/model")
     digits = model.teaching.feature_teacher.weights_sha256
     text = model_card(model, run=tmp_path / "run")
-    assert "Distilled from the features of the image encoder `test_vit` by the recipe `cosine`." in text
+    assert "Distilled from `test_vit` (image encoder) by the recipe `cosine`." in text
     assert f"Sha256 of the teacher's tensors: `{digits}`" in text and "teacher:test_vit" in text
     assert ld_hub_command(["info", str(tmp_path / "run/model")]) == 0
     said = capsys.readouterr().out
-    assert f"test_vit, sha256 {digits}..." in said and "recipe         cosine: " in said
+    assert f"test_vit (image encoder, sha256 {digits}...)" in said and "recipe         cosine: " in said
 
 
 def test_beside_a_teacher(data, tmp_path, eyes, capsys):  # noqa: F811
@@ -51,11 +51,10 @@ def test_beside_a_teacher(data, tmp_path, eyes, capsys):  # noqa: F811
     model = create_model(tmp_path / "run/model")
     assert model.teaching.teacher_weights == {"gfocal_tiny": 1.0, "test_vit": 0.5}
     text = model_card(model, run=tmp_path / "run")
-    assert "Distilled from `gfocal_tiny`, the features of the image encoder `test_vit` by the recipe `vlr`." in text
+    assert "Distilled from `gfocal_tiny`, `test_vit` (image encoder) by the recipe `vlr`." in text
     assert "| `cosine@test_vit` | cosine |" in text
     assert ld_hub_command(["info", str(tmp_path / "run/model")]) == 0
-    said = capsys.readouterr().out
-    assert "teacher        gfocal_tiny\n" in said and "..., by cosine\n" in said
+    assert "teacher        gfocal_tiny, test_vit (image encoder" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
