@@ -32,15 +32,16 @@ def run(args: argparse.Namespace) -> int:
     require_model(args.model)
     registered = saved_directory(args.model) is None and ":" not in args.model
     name, tag = split_tag(args.model) if registered else (args.model, "")
-    facts, teaching = catalog.model_facts(name, tag) if registered and not args.measure else None, None
+    facts = catalog.model_facts(name, tag) if registered and not args.measure else None
+    taught: list[tuple[str, str]] | None = None
     if facts is None:
-        facts, teaching = measure(args.model)
-    print(describe(facts, tag, teaching))
+        facts, taught = measure(args.model)
+    print(describe(facts, tag, taught))
     return 0
 
 
-def measure(name: str) -> tuple[ModelFacts, Teaching | None]:
-    """What a model is, found by building it without memory for its weights.
+def measure(name: str) -> tuple[ModelFacts, list[tuple[str, str]] | None]:
+    """What a model is, found by building it without memory for its weights, and who taught it; None if nobody did.
 
     Args:
         name: Registered name with or without tag, ``local-dir:PATH``, ``hf-hub:org/name``, or a model directory.
@@ -57,16 +58,21 @@ def measure(name: str) -> tuple[ModelFacts, Teaching | None]:
         warnings.filterwarnings("ignore", message=".*fresh weights")  # none are wanted here
         directory = saved_directory(name)
         model = create_model(name) if directory is None else load_pretrained(directory, weights=False)
-    return facts_of(model), model.teaching
+        teaching = model.teaching
+        if teaching is None:
+            return facts_of(model), None
+        rows = [("teacher", teaching.who()), ("recipe", f"{teaching.recipe}: {teaching.summary}"),
+                ("no labels", teaching.without_labels())]  # fmt: skip
+        return facts_of(model), [(title, text) for title, text in rows if text]
 
 
-def describe(facts: ModelFacts, tag: str = "", teaching: Teaching | None = None) -> str:
+def describe(facts: ModelFacts, tag: str = "", taught: list[tuple[str, str]] | None = None) -> str:
     """Everything `ld-hub info` prints, in lines of at most 80 columns.
 
     Args:
         facts: What the model is.
         tag: Only these weights of its name; the empty string for all.
-        teaching: How these weights were distilled; None where they were not, or that is not known.
+        taught: Rows of who taught these very weights; None for those of the name.
     """
     rows = [
         ("model", facts.name),
@@ -76,7 +82,7 @@ def describe(facts: ModelFacts, tag: str = "", teaching: Teaching | None = None)
         ("parameters", f"{facts.parameters / 1e6:.2f} M, {facts.trainable / 1e6:.2f} M trainable"),
         ("multiply-adds", f"{facts.multiply_adds / 1e9:.2f} G at {facts.size[1]}x{facts.size[0]} "
                           "(without decoding and NMS)"),
-        *(_distilled_rows(facts.name) if teaching is None else _taught_rows(teaching)),
+        *(_distilled_rows(facts.name) if taught is None else taught),
         ("input", facts.input),
         ("resize", facts.resize),
         ("detections", facts.detections),
@@ -116,20 +122,6 @@ def _distilled_rows(name: str) -> list[tuple[str, str]]:
     return [
         ("student", distilled.student), ("teacher", distilled.teacher), ("recipe", f"{distilled.recipe}: {summary}")
     ]  # fmt: skip
-
-
-def _taught_rows(teaching: Teaching) -> list[tuple[str, str]]:
-    """Who taught the weights of a saved model, and what."""
-    rows = [("teacher", teaching.who(teaching.detectors))]
-    encoder = teaching.feature_teacher
-    if encoder is not None:
-        kinds = f", by {', '.join(encoder.terms)}" if encoder.terms else ""
-        rows.append(("features of", f"{teaching.who((encoder.name,))}, sha256 {encoder.weights_sha256}...{kinds}"))
-    rows += [
-        ("recipe", f"{teaching.recipe}: {teaching.summary}".rstrip(": ")),
-        ("no labels", teaching.without_labels()),
-    ]
-    return [(title, text) for title, text in rows if text]
 
 
 def _weights(name: str, only: str) -> list[str]:

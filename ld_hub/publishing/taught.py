@@ -26,13 +26,9 @@ def taught_by(teaching: Teaching, run: Run) -> str:
         run: Of the training, as far as it is known.
     """
     typed = run.arguments.teacher if len(teaching.teachers) == 1 else None
-    named = {name: _named(name, teaching, typed) for name in teaching.teachers}
-    encoder = teaching.feature_teacher
-    if encoder is not None:
-        named[encoder.name] = f"the features of the image encoder {named[encoder.name]}"
-    names = ", ".join(named.values())
-    digests = run.teacher_hashes or (() if encoder is None else (encoder.weights_sha256,))
-    known = ", ".join(code(digits) for digits in digests if digits)
+    names = ", ".join(_named(name, teaching, typed) for name in teaching.teachers)
+    own = () if teaching.feature_teacher is None else (teaching.feature_teacher.weights_sha256,)
+    known = ", ".join(code(digits) for digits in run.teacher_hashes or own if digits)
     if teaching.kinds:
         return f"Taught by the boxes of {names} on images without labels."
     hashes = f" Sha256 of the teacher's tensors: {known}." if known else ""

@@ -336,7 +336,7 @@ def _check_training(report: Report, file: Path, model: DenseDetector) -> None:
         teaching=None if model.teaching is None else model.teaching.wished(),
     )
     if model.teaching is not None:
-        said = ". ".join(filter(None, [model.teaching.who(model.teaching.teachers), model.teaching.without_labels()]))
+        said = ". ".join(filter(None, [model.teaching.who(), model.teaching.without_labels()]))
         report.add(f"{CONFIG_NAME}: taught by {said}", teacher_differences(model.teaching, then))
     changed = identity.differences(then.to_dict(), now.to_dict())
     report.add(name, [f"{key}: the run has {old}, the model {new}" for key, (old, new) in changed.items()])

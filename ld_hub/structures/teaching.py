@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -175,13 +175,11 @@ class Teaching:
         """Names of the teachers that find boxes."""
         return self.teachers if self.feature_teacher is None else self.teachers[:-1]
 
-    def who(self, names: Sequence[str]) -> str:
-        """Teachers in words: names, and what and whence they are, as far as that is known.
-
-        Args:
-            names: Of some `teachers`.
-        """
-        facts = {name: [self.kinds.get(name), self.origins.get(name)] for name in names}
+    def who(self) -> str:
+        """The teachers in words: names, and what and whence they are, as far as that is known."""
+        facts = {name: [self.kinds.get(name), self.origins.get(name)] for name in self.teachers}
+        if self.feature_teacher is not None:
+            facts[self.feature_teacher.name] += ["image encoder", f"sha256 {self.feature_teacher.weights_sha256}..."]
         told = {name: ", ".join(filter(None, each)) for name, each in facts.items()}
         return ", ".join(f"{name} ({each})" if each else name for name, each in told.items())
 
