@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ld_hub.distillation.recipes import Recipe, get_recipe
+from ld_hub.errors import LdHubError
 from ld_hub.registry import AUTO
 from ld_hub.structures import Balance, Teaching, Unlabeled
 
@@ -64,3 +66,15 @@ def recipe_of(teaching: Teaching) -> Recipe:
         UnknownNameError: If a term's kind or field is not known here.
     """
     return Recipe.from_dict(teaching.to_dict())
+
+
+def up_to_date(teaching: Teaching) -> Teaching:
+    """The same with the fields that terms did not have yet when it was written, at their defaults.
+
+    Args:
+        teaching: Of a file; terms that are not known here stay as they are.
+    """
+    try:
+        return replace(teaching, terms=recipe_of(teaching).to_dict()["terms"])
+    except LdHubError:
+        return teaching

@@ -15,6 +15,7 @@ from torch import nn
 
 from ld_hub.checked import Scalar, Source, read_fields
 from ld_hub.data import DetectionSet
+from ld_hub.distillation.teach import up_to_date
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher
@@ -148,7 +149,7 @@ class Identity:
             recipe = content["recipe"]
             if not isinstance(recipe, Mapping):
                 raise source.wrong("recipe", recipe, "an object")
-            whole["teaching"] = Teaching.from_dict(recipe, where)
+            whole["teaching"] = up_to_date(Teaching.from_dict(recipe, where))
         return read_fields(cls, whole, source)
 
 
