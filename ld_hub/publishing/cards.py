@@ -138,14 +138,14 @@ def recipe_section(teaching: Teaching | None, note: str = "") -> str:
     rows = []
     for name, term in _terms(teaching).items():
         first = [_cell(key, term.get(key)) for key in _TERM_COLUMNS]
-        others = [f"{key}={_value(value)}" for key, value in term.items() if _telling(key, value)]
-        rows.append([code(name), *first, escape(", ".join(others))])
+        others = [f"{escape(key)}={_value(value)}" for key, value in term.items() if _telling(key, value)]
+        rows.append([code(name), *first, ", ".join(others)])
     head = ["term", "kind", "region", "weight", "temperature", "from step", "to step", "settings"]
     plain, usual = vars(teaching), vars(Teaching())
-    options = [f"{key}={_value(plain[key])}" for key in _OPTIONS if plain[key] != usual[key]]
+    options = [f"{escape(key)}={_value(plain[key])}" for key in _OPTIONS if plain[key] != usual[key]]
     summary = f"{code(teaching.recipe)}: {escape(teaching.summary)}".rstrip(": ")
     parts = ["## Recipe", f"{summary}. {note}".strip(), table(head, rows)]
-    return "\n\n".join([*parts, *([f"Options: {escape(', '.join(options))}."] if options else [])])
+    return "\n\n".join([*parts, *([f"Options: {', '.join(options)}."] if options else [])])
 
 
 def _terms(teaching: Teaching) -> dict[str, Mapping[str, Any]]:
@@ -366,7 +366,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _telling(key: str, value: Any) -> bool:
     """Whether a field of a term goes into the column of settings: no other column has it, and it is not off."""
-    return key not in _TERM_COLUMNS and value not in (None, False, "none", "all")
+    return key not in _TERM_COLUMNS and value not in (None, False, "none", "all", "own_head")
 
 
 def _cell(key: str, value: Any) -> str:
