@@ -1,6 +1,6 @@
 """The tables of README.md from the runs' own files: python -m examples.unlabeled.table [demo=OUT] [lmo=OUT] [--write].
 
-What is not given is taken from results.json beside this file; --write refreshes it and the tables in README.md.
+Runs that are not given are taken from results.json beside this file; --write refreshes it and the tables in README.md.
 """
 
 from __future__ import annotations
@@ -9,77 +9,109 @@ import json
 import sys
 from pathlib import Path
 
-from examples.lmo.table import read_run, refresh, spread
-from ld_hub.spread import paired
+from examples.lmo.table import read_run, refresh
+from ld_hub.spread import Spread, paired
 
 HERE = Path(__file__).parent
-DATA = {
-    "demo": "Generated images, 60 with labels and 1440 without",
-    "lmo": "Photographs, 30 with labels and 80 without",
+TITLES = {
+    "demo-few": "Generated images, 60 with labels and 1440 without",
+    "demo-all": "Generated images, all 1500 with labels",
+    "lmo-few": "Photographs, 30 with labels and 80 without; student from random numbers",
+    "lmo-all": "Photographs, all 110 with labels; student from random numbers",
+    "lmo-imagenet": "Photographs, 30 with labels and 80 without; student from ImageNet weights",
 }
 ROWS = {
     "alone": "student alone",
-    "alone.twice": "student alone, twice the steps",
-    "vlr": "`vlr` on the labelled images",
-    "crosskd": "`crosskd` on the labelled images",
-    "terms.vlr": "`vlr` on all images",
-    "terms.crosskd": "`crosskd` on all images",
+    "alone.twice": "student alone, longer",
+    "alone.long": "student alone, longest",
+    "ld.T2": "`ld` at T = 2, weight × 4",
     "targets": "scored targets",
     "targets.vlr": "scored targets, `vlr` on all images",
     "targets.bckd": "scored targets, `bckd` on all images",
-    "targets.crosskd": "scored targets, `crosskd` on all images",
+    "targets.crossld": "scored targets, `crossld` on all images",
+    "crossld": "`crossld`",
+    "auto.fade": "`auto`, terms fading over the last third",
+    "auto": "`auto`",
 }
+EQUAL = {"demo-all": "alone.twice", "lmo-all": "alone.twice"}  # trained about as many seconds as `auto`, or more
+FOUND = {"vlr": "targets.vlr", "bckd": "targets.bckd", "crosskd": "auto", "crosskd.fade": "auto.fade"}  # of demo.py
 SEEDS = (0, 1, 2)
 
 
-def collect(out: Path) -> dict:
-    found: dict = {"teacher": read_run(out / "teacher")}
-    for row in ROWS:
-        runs = {seed: out / f"{row}-{seed}" for seed in SEEDS}
-        done = {str(seed): read_run(run) for seed, run in runs.items() if (run / "result.json").is_file()}
-        if done:
-            found[row] = done
+def collect_demo(out: Path) -> dict[str, dict]:
+    """What demo.py has left: ``SEED-REGIME-NAME.json``."""
+    found: dict[str, dict] = {}
+    for file in sorted(out.glob("*-*-*.json")):
+        seed, regime, name = file.stem.split("-", 2)
+        row = "targets.crossld" if (regime, name) == ("few", "crossld") else FOUND.get(name, name)
+        found.setdefault(f"demo-{regime}", {}).setdefault(row, {})[seed] = json.loads(file.read_text())
     return found
 
 
-def above_alone(found: dict, row: str) -> str:
-    """AP above the student alone, seed by seed."""
-    ap, alone = ({seed: run["AP"] for seed, run in found[name].items()} for name in (row, "alone"))
-    gain = paired(ap, alone)
-    return "" if gain is None else gain.text(sign="+")
+def collect_lmo(out: Path) -> dict[str, dict]:
+    """What lmo.sh has left: a run directory ``NAME-SEED`` for each."""
+    found: dict[str, dict] = {}
+    for result in sorted(out.glob("*-*/result.json")):
+        name, seed = result.parent.name.rsplit("-", 1)
+        part = name.split(".")[0] if name.startswith(("all.", "imagenet.")) else "few"
+        row = name.removeprefix(f"{part}.")
+        row = {"twice": "alone.twice", "long": "alone.long"}.get(row, row)
+        run = read_run(result.parent)
+        facts = {"AP": run["AP"], "steps": run["steps"], "seconds": run["seconds"]}
+        found.setdefault(f"lmo-{part}", {}).setdefault(row, {})[seed] = facts
+    return found
 
 
-def table(data: str, found: dict) -> str:
+def table(key: str, rows: dict[str, dict]) -> str:
     lines = [
-        f"{DATA[data]}; teacher: AP {found['teacher']['AP']:.1f}.",
+        f"**{TITLES[key]}**",
         "",
-        "| training | seeds | steps | AP | AP50 | AP above the student alone | CPU seconds |",
+        "| training | seeds | steps | AP | above the student alone | and for as many seconds | cost |",
         "|---|---|---|---|---|---|---|",
     ]
     for row, title in ROWS.items():
-        runs = list(found.get(row, {}).values())
+        runs = rows.get(row, {})
         if runs:
-            ap, ap50, seconds = (
-                spread([run[k] for run in runs], d) for k, d in (("AP", 1), ("AP50", 1), ("seconds", 0))
-            )
-            gain = "" if row == "alone" else above_alone(found, row)
-            seeds = ", ".join(found[row])
-            lines.append(f"| {title} | {seeds} | {runs[0]['steps']} | {ap} | {ap50} | {gain} | {seconds} |")
+            gain = "" if row == "alone" else above(runs, rows["alone"])
+            same = above(runs, rows.get(EQUAL.get(key, "alone.long"), {})) if row == "auto" else ""
+            ap, steps = Spread.of([run["AP"] for run in runs.values()]).text(), next(iter(runs.values()))["steps"]
+            cells = [title, ", ".join(runs), str(steps), ap, gain, same, cost(runs, rows["alone"], row)]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def above(runs: dict, others: dict) -> str:
+    """AP above other runs, seed by seed."""
+    found = paired({seed: run["AP"] for seed, run in runs.items()}, {seed: run["AP"] for seed, run in others.items()})
+    return "" if found is None else found.text(sign="+")
+
+
+def cost(runs: dict, alone: dict, row: str) -> str:
+    """Seconds over those of the student alone, seed by seed; of itself, trained longer, its steps."""
+    key = "steps" if row.startswith("alone") else "seconds"
+    ratios = [run[key] / alone[seed][key] for seed, run in runs.items() if seed in alone]
+    return f"{Spread.of(ratios).mean:.1f} ×" if ratios else ""
+
+
+def text(found: dict[str, dict]) -> str:
+    return "\n\n".join(table(key, found[key]) for key in TITLES if key in found)
 
 
 def main() -> None:
     stored = HERE / "results.json"
     found = json.loads(stored.read_text()) if stored.is_file() else {}
     for word in sys.argv[1:]:
-        if not word.startswith("--"):
-            data, _, out = word.partition("=")
-            found[data] = collect(Path(out))
-    text = "\n\n".join(table(data, found[data]) for data in DATA if data in found)
-    print(text)
+        data, _, out = word.partition("=")
+        if data in COLLECT:
+            for key, rows in COLLECT[data](Path(out)).items():
+                for row, runs in rows.items():
+                    found.setdefault(key, {}).setdefault(row, {}).update(runs)
+    print(text(found))
     if "--write" in sys.argv:
-        refresh(HERE, found, text)
+        refresh(HERE, found, text(found))
 
+
+COLLECT = {"demo": collect_demo, "lmo": collect_lmo}
 
 if __name__ == "__main__":
     main()

@@ -116,7 +116,7 @@ class DistillArguments:
         feature_teacher_checkpoint: Local safetensors file with its weights under timm's names; nothing is fetched.
         feature_teacher_weight: Beside a teacher: a factor of its terms; 1 where not given.
         recipe: What is distilled: the name of a recipe, or a YAML file with one. NAME's own where not given, or
-            auto, the one that we stand for (examples/auto). A teacher that only detects takes none.
+            auto, the one that we stand for (examples/unlabeled). A teacher that only detects takes none.
         reference: Compute every loss as the code base of the LD paper (ld) or of BCKD (bckd) did, faults included.
         individual_ld: Leave loss_bbox and loss_dfl to the teacher (LD paper, supplement, Table 1).
         balance: gradient scales each term so that its gradient is a set share of the detection loss's, instead of by

@@ -8,6 +8,7 @@ from pathlib import Path
 from examples.balance import table as balance
 from examples.demo import table as demo
 from examples.lmo import table as lmo
+from examples.unlabeled import table as unlabeled
 from examples.temperature import table as temperature
 
 ROOT = Path(__file__).parents[2]
@@ -36,3 +37,8 @@ def test_balance() -> None:
 def test_temperature() -> None:
     found = json.loads((temperature.HERE / "results.json").read_text())
     assert shown("examples/temperature/README.md", "table") == temperature.tables(found)
+
+
+def test_unlabeled() -> None:
+    found = json.loads((unlabeled.HERE / "results.json").read_text())
+    assert shown("examples/unlabeled/README.md", "table") == unlabeled.text(found)

@@ -1,4 +1,4 @@
-"""The recipe we stand for: what gained most where we measured, and is not hurt by its weights (examples/auto)."""
+"""The recipe we stand for: what gained most where we measured, and is not hurt by its weights (examples/unlabeled)."""
 
 from __future__ import annotations
 
