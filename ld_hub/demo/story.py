@@ -33,7 +33,6 @@ from ld_hub.structures import Unlabeled
 from ld_hub.version import __version__
 
 TEACHER, STUDENT = "gfocal_r10t", "gfocal_tiny"
-ANCHOR_SCALE = 4.0  # the objects are small
 ALONE, LONGER, BEST = "alone", "alone_longer", "auto"
 RECIPES = ("ld", "vlr", BEST)  # with all labels; with few it is the last
 PICTURED = ("teacher", "student_alone", "student_vlr", "student_auto", "few_alone", "few_auto")
@@ -163,9 +162,7 @@ class Demo:
         """A fresh model; the same weights whenever it is called with the same name."""
         torch.manual_seed(self.settings.seed)
         labels, ids = self.train_set.label_names, self.train_set.category_ids
-        model = create_model(
-            name, num_classes=len(labels), label_names=labels, category_ids=ids, anchor_scale=ANCHOR_SCALE
-        )
+        model = create_model(name, num_classes=len(labels), label_names=labels, category_ids=ids)
         side = self.settings.image_size
         model.data_config = replace(model.data_config, image_size=(side, side))
         return model
