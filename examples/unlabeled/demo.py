@@ -44,12 +44,13 @@ RECIPES = {
     "crosskd": get_recipe("crosskd"),
     "crosskd.fade": fading(get_recipe("crosskd")),
     "crossld": get_recipe("crossld"),
+    "crossld.x4": get_recipe("crossld").with_terms(ld={"weight": 1.0}, ld_vlr={"weight": 0.25}),
     "ld.T2": get_recipe("ld").with_terms(ld={"temperature": 2.0, "weight": 1.0}),
 }
 LENGTHS = {"alone": 1, "alone.twice": 2, "alone.long": 4}  # times the steps
 REGIMES = {
-    "few": (*LENGTHS, "targets", "vlr", "bckd", "crossld", "crosskd", "crosskd.fade"),
-    "all": ("alone", "alone.twice", "ld.T2", "crossld", "crosskd", "crosskd.fade"),
+    "few": (*LENGTHS, "targets", "vlr", "bckd", "crossld", "crossld.x4", "crosskd", "crosskd.fade"),
+    "all": ("alone", "alone.twice", "ld.T2", "crossld", "crossld.x4", "crosskd", "crosskd.fade"),
 }
 
 

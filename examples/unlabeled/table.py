@@ -30,6 +30,8 @@ ROWS = {
     "targets.bckd": "scored targets, `bckd` on all images",
     "targets.crossld": "scored targets, `crossld` on all images",
     "crossld": "`crossld`",
+    "targets.crossld.x4": "scored targets, `crossld` with box weights / 4 on all images",
+    "crossld.x4": "`crossld` with box weights / 4",
     "auto.fade": "`auto`, terms fading over the last third",
     "auto": "`auto`",
 }
@@ -43,7 +45,7 @@ def collect_demo(out: Path) -> dict[str, dict]:
     found: dict[str, dict] = {}
     for file in sorted(out.glob("*-*-*.json")):
         seed, regime, name = file.stem.split("-", 2)
-        row = "targets.crossld" if (regime, name) == ("few", "crossld") else FOUND.get(name, name)
+        row = f"targets.{name}" if regime == "few" and name.startswith("crossld") else FOUND.get(name, name)
         found.setdefault(f"demo-{regime}", {}).setdefault(row, {})[seed] = json.loads(file.read_text())
     return found
 

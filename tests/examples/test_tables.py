@@ -8,8 +8,8 @@ from pathlib import Path
 from examples.balance import table as balance
 from examples.demo import table as demo
 from examples.lmo import table as lmo
-from examples.unlabeled import table as unlabeled
 from examples.temperature import table as temperature
+from examples.unlabeled import table as unlabeled
 
 ROOT = Path(__file__).parents[2]
 
