@@ -77,7 +77,7 @@ def table(key: str, rows: dict[str, dict]) -> str:
             gain = "" if row == "alone" else above(runs, rows["alone"])
             same = above(runs, rows.get(EQUAL.get(key, "alone.long"), {})) if row == "auto" else ""
             ap, steps = Spread.of([run["AP"] for run in runs.values()]).text(), next(iter(runs.values()))["steps"]
-            cells = [title, ", ".join(runs), str(steps), ap, gain, same, cost(runs, rows["alone"], row)]
+            cells = [title, ", ".join(runs), str(steps), ap, gain, same, cost(runs, rows["alone"])]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -88,10 +88,13 @@ def above(runs: dict, others: dict) -> str:
     return "" if found is None else found.text(sign="+")
 
 
-def cost(runs: dict, alone: dict, row: str) -> str:
-    """Seconds over those of the student alone, seed by seed; of itself, trained longer, its steps."""
-    key = "steps" if row.startswith("alone") else "seconds"
-    ratios = [run[key] / alone[seed][key] for seed, run in runs.items() if seed in alone]
+def cost(runs: dict, alone: dict) -> str:
+    """Seconds over those of the student alone, seed by seed, as far as both were measured at one time."""
+    ratios = [
+        run.get("cost") or run["seconds"] / alone[seed]["seconds"]
+        for seed, run in runs.items()
+        if "cost" in run or ("seconds" in run and seed in alone)
+    ]
     return f"{Spread.of(ratios).mean:.1f} ×" if ratios else ""
 
 
