@@ -261,7 +261,7 @@ def format_table(rows: Sequence[Row]) -> str:
         lines.append(f"{title(r):<34}{r.AP:>7.1f}{r.AP50:>7.1f}{r.AP75:>7.1f}{r.steps:>8}{r.seconds:>9.1f}")
     teacher, student = rows[0], rows[1]
     sizes = (f"{r.parameters / 1e6:.2f} M parameters, {r.images_per_second:.0f} images/s" for r in (teacher, student))
-    return "\n".join([*lines, f"teacher: {next(sizes)}; student: {next(sizes)}"])
+    return "\n".join([*lines, f"teacher: {next(sizes)}", f"student: {next(sizes)}"])
 
 
 def title(row: Row) -> str:

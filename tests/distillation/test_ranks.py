@@ -16,7 +16,7 @@ from ld_hub.distillation import Distiller, get_recipe, list_recipes
 from ld_hub.distillation.scored_targets import Thresholds
 from ld_hub.engine.detection_task import step_counts
 from ld_hub.engine.distillation_task import DistillationTask
-from ld_hub.engine.lessons import Looker
+from ld_hub.engine.lessons import DenseLooker
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import leave, sum_over_ranks, world_size
 from ld_hub.structures import ImageBatch, Targets, Unlabeled
@@ -78,7 +78,7 @@ def without_labels() -> dict[str, DistillationTask]:
         task = DistillationTask(
             detector(student, 1, 8), detector(teacher, 2, 8), Distiller(recipe), unlabeled=Unlabeled()
         ).double().train()  # fmt: skip
-        task.looker = Looker(task.teacher, task.student, Thresholds((0.8,) * 3, (0.6,) * 3))
+        task.looker = DenseLooker(task.teacher, task.student, Thresholds((0.8,) * 3, (0.6,) * 3))
         made[f"{LESSON} {student} {recipe}"] = task
     return made
 

@@ -17,7 +17,7 @@ from ld_hub.distillation import Committee, Distiller, list_recipes
 from ld_hub.distillation.distiller import fitting_recipes
 from ld_hub.engine import DistillationTrainer, TrainConfig
 from ld_hub.engine.assembly import gather
-from ld_hub.engine.compare import Lessons
+from ld_hub.engine.compare import Asked
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
 from ld_hub.hub.config_file import parse_json
@@ -163,8 +163,8 @@ def test_beside_a_detector_both_teach() -> None:
 def test_students_of_one_loop_share_an_encoder() -> None:
     teacher = encoder()
     one, two = (DistillationTask(detector(), teacher, Distiller(recipe)) for recipe in ("cosine", "pkd"))
-    lessons, data = Lessons([one, two]), batch()
-    (first, _), (second, _) = lessons.of(one, data), lessons.of(two, data)
+    asked = Asked(batch(), [one, two])
+    (first, _), (second, _) = asked.answers(one), asked.answers(two)
     assert first["teacher"] is second["teacher"]
 
 

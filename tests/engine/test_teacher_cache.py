@@ -83,7 +83,7 @@ def test_every_term_is_equal_in_32_bits_and_close_in_8(data, tmp_path, family):
     student, teacher = model(family, 0), model(family, 1, sharp=True)
     task = DistillationTask(student, teacher, Distiller(every_term(student, teacher)))
     names = [f"distill_{name}" for name in task.recipe.terms]
-    assert len(names) >= 16 and {"distill_crosskd_cross_box", "distill_kd_kd", "distill_fgd_fgd"} < set(names)
+    assert len(names) >= 16 and {"distill_auto_cross_box", "distill_kd_kd", "distill_fgd_fgd"} < set(names)
     batch = batch_of(data, student)
     live = losses(task, batch)
     for bits in (32, 8):

@@ -84,20 +84,15 @@ def test_names_that_do_not_fit_are_refused() -> None:
         encoder("test_vit_relpos")
 
 
-@timm.models.register_model
-def test_classifier(pretrained: bool = False, features_only: bool = False, **options: object) -> nn.Module:
-    """A model of a user's that only classifies."""
-    if features_only:
-        raise RuntimeError("features_only is not implemented")
-    return nn.Linear(3, 3)
+def test_a_model_for_classification_alone_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def classifier(pretrained: bool = False, features_only: bool = False, **options: object) -> nn.Module:
+        if features_only:
+            raise RuntimeError("features_only is not implemented")
+        return nn.Linear(3, 3)
 
-
-test_classifier.__test__ = False  # type: ignore[attr-defined]  # to pytest
-
-
-def test_a_model_for_classification_alone_is_refused() -> None:
+    monkeypatch.setitem(timm.models._registry._model_entrypoints, "only_classifies", classifier)
     with pytest.raises(ConfigError, match=r"cannot give features \(RuntimeError: features_only is not implemented\)"):
-        encoder("test_classifier")
+        encoder("only_classifies")
 
 
 def test_a_module_of_the_users_own() -> None:
