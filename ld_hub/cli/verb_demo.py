@@ -12,7 +12,7 @@ and the same student with the recipes `ld`, `vlr` and `auto` (same start, same
 images, same steps); alone once more, for as many seconds as `auto` took. Then
 the same with few labels, where `auto` also learns from the images that have
 none. All are evaluated with pycocotools; every model, a table and pictures of
-detections side by side are kept. About three minutes on two CPU cores.
+detections side by side are kept. Three to five minutes on two CPU cores.
 
 One run is one seed: look at examples/demo/ for what five seeds say."""
 
@@ -42,8 +42,8 @@ def add_parser(subparsers: Any) -> None:
         ("train_images", "images to train on (default: 1500)"),
         ("val_images", "images to evaluate on (default: 300)"),
         ("labels", "images that keep their labels in the second half (default: 60)"),
-        ("teacher_steps", "optimizer steps of the teacher (default: 400)"),
-        ("student_steps", "optimizer steps of each student (default: 200)"),
+        ("teacher_steps", "optimizer steps of the teacher (default: 300)"),
+        ("student_steps", "optimizer steps of each student (default: 150)"),
         ("batch_size", "images per step (default: 16)"),
         ("workers", "processes that load images (default: 1)"),
     ):

@@ -40,7 +40,7 @@ PICTURED = ("teacher", "student_alone", "student_vlr", "student_auto", "few_alon
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Size of the demo; the defaults take about three minutes on two CPU cores.
+    """Size of the demo; the defaults take three to five minutes on two CPU cores.
 
     Attributes:
         train_images: Generated images to train on.
@@ -59,8 +59,8 @@ class DemoSettings:
     val_images: int = 300
     labels: int = 60
     image_size: int = 96
-    teacher_steps: int = 400
-    student_steps: int = 200
+    teacher_steps: int = 300
+    student_steps: int = 150
     batch_size: int = 16
     lr: float = 3e-3
     seed: int = 0
