@@ -204,5 +204,6 @@ def channels_first(body: nn.Module, maps: list[Tensor]) -> list[Tensor]:
 
 def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
     """Images with zeros at the right and bottom up to a multiple of so many px."""
-    down, right = (-side % multiple for side in images.shape[-2:])
+    # by floor division: torch.compile cannot turn the modulo of a symbolic size into tensors
+    down, right = (-(-side // multiple) * multiple - side for side in images.shape[-2:])
     return F.pad(images, (0, right, 0, down)) if down or right else images
