@@ -6,12 +6,10 @@ Without directories, the table is made from results.json.
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from statistics import mean
 
-from examples.lmo.table import ROWS, SEEDS, read_run, refresh, spread
+from examples.lmo.table import ROWS, SEEDS, read_run, show, spread
 
 HERE = Path(__file__).parent
 SETS = ("LM-O", "demo data")
@@ -38,17 +36,9 @@ def table(found: dict) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    words = [word for word in sys.argv[1:] if not word.startswith("--")]
-    if words:
-        found = {data: collect(Path(out)) for data, out in zip(SETS, words, strict=True)}
-    else:
-        found = json.loads((HERE / "results.json").read_text())
-    text = table(found)
-    print(text)
-    if "--write" in sys.argv:
-        refresh(HERE, found, text)
+def collect_all(*places: Path) -> dict:
+    return {data: collect(out) for data, out in zip(SETS, places, strict=True)}
 
 
 if __name__ == "__main__":
-    main()
+    show(HERE, collect_all, table)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
@@ -98,14 +99,21 @@ def refresh(here: Path, found: dict, text: str) -> None:
     (here / "README.md").write_text(f"{head}{begin}\n{text}\n{end}{rest.split(end)[1]}")
 
 
-def main() -> None:
-    words = [word for word in sys.argv[1:] if not word.startswith("--")]
-    found = collect(Path(words[0])) if words else json.loads((HERE / "results.json").read_text())
+def show(here: Path, collect: Callable[..., dict], tables: Callable[[dict], str]) -> None:
+    """What such a script does: print the tables of the places that were typed, or of the stored results; store both.
+
+    Args:
+        here: Directory of the script.
+        collect: Makes the results from the places typed.
+        tables: Makes the text from results.
+    """
+    places = [Path(word) for word in sys.argv[1:] if not word.startswith("--")]
+    found = collect(*places) if places else json.loads((here / "results.json").read_text())
     text = tables(found)
     print(text)
     if "--write" in sys.argv:
-        refresh(HERE, found, text)
+        refresh(here, found, text)
 
 
 if __name__ == "__main__":
-    main()
+    show(HERE, collect, tables)

@@ -6,11 +6,10 @@ Without OUT they are made from results.json beside this file; --write refreshes 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-from examples.lmo.table import refresh, spread
+from examples.lmo.table import show, spread
 
 HERE = Path(__file__).parent
 REGIONS = {"main": "`ld`", "vlr": "`ld_vlr`", "crossld": "`crossld`"}
@@ -94,14 +93,5 @@ def tables(found: dict) -> str:
     return "\n\n".join([shapes(found), runs(found), missing(found)])
 
 
-def main() -> None:
-    words = [word for word in sys.argv[1:] if not word.startswith("--")]
-    found = collect(Path(words[0])) if words else json.loads((HERE / "results.json").read_text())
-    text = tables(found)
-    print(text)
-    if "--write" in sys.argv:
-        refresh(HERE, found, text)
-
-
 if __name__ == "__main__":
-    main()
+    show(HERE, collect, tables)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from ld_hub.benchmark.steps import Timing, Watch, Workload, synthetic_batch, trained_logits
+from ld_hub.benchmark.steps import Milliseconds, Watch, Workload, synthetic_batch, trained_logits
 from ld_hub.distillation import Distiller, Recipe
 from ld_hub.engine.detection_task import DetectionTask, targets_of, total_loss
 from ld_hub.engine.distillation_task import ONLY, DistillationTask
@@ -24,40 +24,22 @@ SPREAD = 3.0  # standard deviation of the bin logits of a trained detector
 
 
 @dataclass(frozen=True)
-class StepTime:
-    """Milliseconds of a whole training step without data.
-
-    Attributes:
-        median: Over the rounds.
-        least: Over the rounds.
-    """
-
-    median: float
-    least: float
-
-    @classmethod
-    def of(cls, timing: Timing) -> StepTime:
-        """The same in milliseconds."""
-        return cls(timing.median * 1e3, timing.least * 1e3)
-
-
-@dataclass(frozen=True)
 class CacheCost:
     """A teacher that is asked once, beside one that is asked in every step.
 
     Attributes:
         bytes_per_image: Of one answer on disk, by bits; with flips an image has two.
         differences: How far each term in 8 bits is from its value in 32, over that value.
-        plain: Step of the student alone.
+        plain: Step of the student alone, without data, as the two below.
         live: Step with a teacher that is asked.
         cached: Step with answers read from disk, by bits.
     """
 
     bytes_per_image: Mapping[str, float]
     differences: Mapping[str, float]
-    plain: StepTime
-    live: StepTime
-    cached: Mapping[str, StepTime]
+    plain: Milliseconds
+    live: Milliseconds
+    cached: Mapping[str, Milliseconds]
 
 
 def measure_cache(student: DenseDetector, teacher: DenseDetector, recipe: str | Recipe, work: Workload) -> CacheCost:
@@ -92,7 +74,7 @@ def measure_cache(student: DenseDetector, teacher: DenseDetector, recipe: str | 
                 task.memories = {ONLY: cache}
                 watch(f"{bits}", partial(_step, task, batch, optimizer, work))
         sizes = {f"{bits}": cache.store.size / len(batch) for bits, cache in caches.items()}
-    times = {name: StepTime.of(timing) for name, timing in watch.timings().items()}
+    times = {name: Milliseconds.of(timing) for name, timing in watch.timings().items()}
     return CacheCost(sizes, differences, times.pop("plain"), times.pop("live"), times)
 
 

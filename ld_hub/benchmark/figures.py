@@ -9,7 +9,7 @@ from typing import Any
 from ld_hub.benchmark.caching import CacheCost
 from ld_hub.benchmark.detectors import SpeedRow
 from ld_hub.benchmark.scorers import Scoring
-from ld_hub.benchmark.steps import CRITERION, Inference, Timing, Workload
+from ld_hub.benchmark.steps import Inference, Milliseconds, Timing, Workload
 from ld_hub.checked import Source, read_fields
 from ld_hub.errors import CheckpointError
 
@@ -74,25 +74,6 @@ class InferenceSpeed(Speed):
         """Of a batch of so many images."""
         speed = Speed.of(cost.parts, images)
         return cls(speed.images_per_second, speed.parts, cost.outside_network, cost.pairs, cost.detections)
-
-
-@dataclass(frozen=True)
-class CriterionCost:
-    """Milliseconds of assignment, losses and terms, forward and backward: what the training method itself costs.
-
-    Attributes:
-        median: Over the rounds.
-        least: Over the rounds.
-    """
-
-    median: float
-    least: float
-
-    @classmethod
-    def of(cls, timings: Mapping[str, Timing]) -> CriterionCost:
-        """Of the parts of a training step."""
-        parts = [timings[name] for name in CRITERION if name in timings]
-        return cls(sum(part.median for part in parts) * 1e3, sum(part.least for part in parts) * 1e3)
 
 
 @dataclass(frozen=True)
@@ -165,7 +146,7 @@ class Figures:
     recipe: str | None = None
     inference: InferenceSpeed | None = None
     training: Speed | None = None
-    criterion_ms: CriterionCost | None = None
+    criterion_ms: Milliseconds | None = None
     overhead: OverheadShares | None = None
     cache: CacheCost | None = None
     peak_bytes: int | None = None

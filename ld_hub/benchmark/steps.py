@@ -76,6 +76,24 @@ class Timing:
         return cls(statistics.median(timed), min(timed), most)
 
 
+@dataclass(frozen=True)
+class Milliseconds:
+    """Time of some parts together, memory left aside.
+
+    Attributes:
+        median: Over the rounds.
+        least: Over the rounds.
+    """
+
+    median: float
+    least: float
+
+    @classmethod
+    def of(cls, *parts: Timing) -> Milliseconds:
+        """The sum of them."""
+        return cls(sum(part.median for part in parts) * 1e3, sum(part.least for part in parts) * 1e3)
+
+
 class Watch:
     """Measures consecutive parts; on an accelerator each part is waited for."""
 

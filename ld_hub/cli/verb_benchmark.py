@@ -201,11 +201,12 @@ def _training(
     figures: Figures, title: str, model: DenseDetector, teacher: DenseDetector | None, recipe: Recipe, work: Workload
 ) -> Figures:
     """Time of a training step, added to the figures; printed."""
-    from ld_hub.benchmark.figures import CriterionCost, OverheadShares, Speed
-    from ld_hub.benchmark.steps import Overhead, time_training
+    from ld_hub.benchmark.figures import OverheadShares, Speed
+    from ld_hub.benchmark.steps import CRITERION, Milliseconds, Overhead, time_training
 
     timings = time_training(model, teacher, recipe, work)
-    speed, cost, overhead = Speed.of(timings, work.batch_size), CriterionCost.of(timings), Overhead.of(timings)
+    cost = Milliseconds.of(*(timings[name] for name in CRITERION if name in timings))
+    speed, overhead = Speed.of(timings, work.batch_size), Overhead.of(timings)
     _print_parts(title, speed, work.batch_size)
     print(f"  assignment, losses and distillation, forward and backward: {cost.median:.1f} ms (least {cost.least:.1f})")
     print(f"  that is {overhead.of_student:.1%} of the student's forward and backward pass; the step takes "

@@ -13,6 +13,7 @@ from ld_hub.engine.box_table import BoxLooker
 from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import DEFAULT, choose_thresholds, default_thresholds
 from ld_hub.engine.looking import look_at
+from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.hub import ShardStore
 from ld_hub.models.detector import DenseDetector
@@ -93,18 +94,12 @@ class BoxTask(LessonTask):
         return BoxLooker(self.teacher, self.model, default_thresholds(self.model), self._teaching.class_map, self.store)
 
     def prepare(
-        self,
-        images: DetectionSet,
-        labelled: DetectionSet | None,
-        *,
-        batch_size: int,
-        workers: int,
-        device: torch.device,
+        self, images: DetectionSet, labelled: DetectionSet | None, config: TrainConfig, device: torch.device
     ) -> None:
         """See `LessonTask.prepare`."""
         wanted, teacher = self.wanted, self.teacher
         teacher.to(device)
-        looked = look_at(teacher, photos_of(images), batch_size, self.store)
+        looked = look_at(teacher, photos_of(images), config.eval_batch_size, self.store)
         looker = self._looker()
         looker.require_labels(looked.found)
         if labelled is not None and wanted.threshold is None:
@@ -115,7 +110,7 @@ class BoxTask(LessonTask):
                     f"'{teacher.name}' has no boxes of images with labels to find a threshold on: it is {DEFAULT:g}."
                 )
             labelled = labelled.select(known) if known else None
-        looker.thresholds = choose_thresholds(looker, labelled, wanted, batch_size=batch_size, workers=workers)
+        looker.thresholds = choose_thresholds(looker, labelled, wanted, config)
         looker.lay_out(images, looked.found, device)
         teacher.to(torch.device("cpu"))  # it has said all; the memory is the student's
         self.remarks += filter(None, [looked.remark(teacher.name), looker.remark()])

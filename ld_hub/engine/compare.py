@@ -111,13 +111,7 @@ def _others(
     if len(sizes) != 1:
         raise ConfigError(f"The tasks take {', '.join(map(str, sorted(sizes)))} images without labels; expected one.")
     for task in takers:
-        task.prepare(
-            unlabeled,
-            labelled,
-            batch_size=config.eval_batch_size,
-            workers=config.workers,
-            device=next(task.parameters()).device,
-        )
+        task.prepare(unlabeled, labelled, config, next(task.parameters()).device)
     return _batches(unlabeled, config, takers[0].model, sizes.pop())
 
 

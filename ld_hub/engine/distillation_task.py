@@ -18,6 +18,7 @@ from ld_hub.engine.identity import weights_digest
 from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import DenseLooker, Lesson, choose_thresholds, default_thresholds
 from ld_hub.engine.losses import gradient_shares
+from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher
@@ -171,13 +172,7 @@ class DistillationTask(LessonTask):
         return replace(teaching, teachers=names, origins=origins)
 
     def prepare(
-        self,
-        images: DetectionSet,
-        labelled: DetectionSet | None,
-        *,
-        batch_size: int,
-        workers: int,
-        device: torch.device,
+        self, images: DetectionSet, labelled: DetectionSet | None, config: TrainConfig, device: torch.device
     ) -> None:
         """See `LessonTask.prepare`; of several teachers the first one's detections count."""
         if not self.detectors:
@@ -191,7 +186,7 @@ class DistillationTask(LessonTask):
             teacher.to(device)
         scale, class_map = self.distillers[name].teacher_scale, self.distillers[name].class_map
         looker = DenseLooker(teacher, self.model, default_thresholds(self.model), scale, class_map, memory)
-        looker.thresholds = choose_thresholds(looker, labelled, self.wanted, batch_size=batch_size, workers=workers)
+        looker.thresholds = choose_thresholds(looker, labelled, self.wanted, config)
         self._take(looker, len(images))
 
     def describe(self) -> list[str]:

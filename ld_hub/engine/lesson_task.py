@@ -13,6 +13,7 @@ from ld_hub.data import DetectionSet
 from ld_hub.engine.asking import Said, Teacher
 from ld_hub.engine.detection_task import DetectionTask, full_precision, step_counts
 from ld_hub.engine.lessons import Lesson, Looker, describe_parts, losses_name
+from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.structures import (
@@ -73,21 +74,14 @@ class LessonTask(DetectionTask):
 
     @abstractmethod
     def prepare(
-        self,
-        images: DetectionSet,
-        labelled: DetectionSet | None,
-        *,
-        batch_size: int,
-        workers: int,
-        device: torch.device,
+        self, images: DetectionSet, labelled: DetectionSet | None, config: TrainConfig, device: torch.device
     ) -> None:
         """Find out which scores count on images without labels; on every rank, before the first step.
 
         Args:
             images: Without labels, all `known`.
             labelled: Images on which thresholds can be found, or None.
-            batch_size: Images per forward pass.
-            workers: Processes that load images.
+            config: Settings: images per forward pass (those of an evaluation), and processes that load them.
             device: Where the run is.
         """
 

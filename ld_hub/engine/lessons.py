@@ -19,6 +19,7 @@ from ld_hub.distillation.correspondence import class_pairs, rename
 from ld_hub.distillation.scored_targets import Thresholds, scored_targets
 from ld_hub.engine.asking import Memory, Said, ask
 from ld_hub.engine.evaluate import batches_of, gathered
+from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.evaluation.best_f1 import best_f1_scores
 from ld_hub.evaluation.found import Found
@@ -183,7 +184,7 @@ def default_thresholds(student: DenseDetector) -> Thresholds:
 
 
 def choose_thresholds(
-    looker: Looker, labelled: DetectionSet | None, wanted: Unlabeled, *, batch_size: int, workers: int
+    looker: Looker, labelled: DetectionSet | None, wanted: Unlabeled, config: TrainConfig
 ) -> Thresholds:
     """Which scores count: the one asked for, or those of best F1 on labelled images, at IoU 0.5.
 
@@ -193,8 +194,7 @@ def choose_thresholds(
         looker: Whose detections they are; its own thresholds do not matter.
         labelled: Images with labels, of the student's classes; `MOST` of them are looked at, spread evenly.
         wanted: What was asked for.
-        batch_size: Images per forward pass.
-        workers: Processes that load images.
+        config: Settings: images per forward pass (those of an evaluation), and processes that load them.
 
     Returns:
         A pair for each of the student's classes, rounded down to 0.01.
@@ -203,7 +203,7 @@ def choose_thresholds(
     if wanted.threshold is not None or labelled is None:
         sure = np.full(classes, DEFAULT if wanted.threshold is None else wanted.threshold)
     else:
-        found = _compared(looker, labelled, batch_size, workers)
+        found = _compared(looker, labelled, config.eval_batch_size, config.workers)
         sure = np.floor(100 * best_f1_scores(found, per_class=wanted.per_class)[0]) / 100
     sure = sure.clip(min=0.01)
     unsure = np.floor(100 * sure / 2) / 100 if wanted.unsure is None else np.full(classes, wanted.unsure)

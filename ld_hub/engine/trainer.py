@@ -367,16 +367,9 @@ class DistillationTrainer(Trainer):
             self.train_dataset, self.unlabeled_dataset = remember(
                 self.task, self.cache, datasets, self.config, accelerator
             )
-        images, config = self.unlabeled_dataset, self.config
-        if images is None:
+        if self.unlabeled_dataset is None:
             return
-        self.task.prepare(
-            images,
-            self.train_dataset,
-            batch_size=config.eval_batch_size,
-            workers=config.workers,
-            device=accelerator.device,
-        )
+        self.task.prepare(self.unlabeled_dataset, self.train_dataset, self.config, accelerator.device)
         self.model.teaching = self.task.teaching  # with what was found
 
     def _networks(self) -> list[tuple[str, str]]:

@@ -24,7 +24,7 @@ from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
 from ld_hub.launch.recipe_files import BOXES_ALONE, find_recipe, recipe_flags
 from ld_hub.models.names import find, require_model, split_tag
-from ld_hub.registry import AUTO, FEATURE_RECIPE
+from ld_hub.registry import AUTO, FEATURE_RECIPE, ModelEntry
 from ld_hub.teachers.kinds import find_kind, load_teacher
 
 if TYPE_CHECKING:
@@ -248,23 +248,26 @@ def parse_distill(argv: Sequence[str]) -> TypedDistillation:
     if any(flag in argv for flag in ("-h", "--help")):
         parse(DISTILL, argv, _flags_for_help(argv))  # prints the help and exits
     first = parse(DISTILL, argv, any_terms=True)
-    entry = find(split_tag(first.name)[0])
-    distilled, flags = entry.distilled, first.of(DistillArguments)
-    teacher = flags.teacher or (distilled.teacher if distilled else "")
-    if teacher and find_kind(teacher) is not None:
-        return TypedDistillation(
-            parse(DISTILL, argv, recipe_flags(BOXES_ALONE, entry.family)), BOXES_ALONE, teacher, entry.family
-        )
-    alone = not teacher and flags.feature_teacher is not None
-    if not teacher and not alone:
+    entry, flags = find(split_tag(first.name)[0]), first.of(DistillArguments)
+    teacher, recipe = _teacher_and_recipe(entry, flags)
+    if not teacher and flags.feature_teacher is None:
         raise ConfigError(
             f"'{first.name}' is no distilled name: say who teaches, --teacher NAME or --teacher DIR, or an image "
             "encoder, --feature_teacher TIMM_NAME."
         )
-    recipe = flags.recipe or (distilled.recipe if distilled else AUTO)
-    recipe = FEATURE_RECIPE if alone and recipe == AUTO else recipe
     parsed = parse(DISTILL, argv, recipe_flags(recipe, entry.family, flags.reference))
     return TypedDistillation(parsed, recipe, teacher, entry.family)
+
+
+def _teacher_and_recipe(entry: ModelEntry, flags: DistillArguments) -> tuple[str, str]:
+    """What flags and name say about who finds boxes (the empty string: nobody), and what is taught."""
+    distilled = entry.distilled
+    teacher = flags.teacher or (distilled.teacher if distilled else "")
+    if teacher and find_kind(teacher) is not None:
+        return teacher, BOXES_ALONE
+    recipe = flags.recipe or (distilled.recipe if distilled else AUTO)
+    alone = not teacher and flags.feature_teacher is not None
+    return teacher, FEATURE_RECIPE if alone and recipe == AUTO else recipe
 
 
 def require_start(parsed: Parsed) -> None:
@@ -309,7 +312,7 @@ def _flags_for_help(argv: Sequence[str]) -> RecipeFlags:
     try:
         first = parse(DISTILL, argv, any_terms=True)
         entry = find(split_tag(first.name)[0])
-        return recipe_flags(first.values["recipe"] or getattr(entry.distilled, "recipe", AUTO), entry.family)
+        return recipe_flags(_teacher_and_recipe(entry, first.of(DistillArguments))[1], entry.family)
     except LdHubError:
         return recipe_flags(AUTO, "gfocal")
 

@@ -319,10 +319,13 @@ def test_a_teacher_of_other_classes_is_refused_with_the_way_out():
 
 def test_thresholds_asked_for_and_found(data):
     made = task()
-    given = choose_thresholds(made.looker, None, Unlabeled(threshold=0.6), batch_size=4, workers=0)
+    config = TrainConfig(eval_batch_size=4, workers=0)
+    given = choose_thresholds(made.looker, None, Unlabeled(threshold=0.6), config)
     assert given == Thresholds((0.6,) * 3, (0.3,) * 3)
-    assert choose_thresholds(made.looker, None, Unlabeled(), batch_size=4, workers=0).sure == (0.45,) * 3
-    found = choose_thresholds(made.looker, load_coco(data, "train"), Unlabeled(), batch_size=4, workers=0)
+    assert choose_thresholds(made.looker, None, Unlabeled(), config).sure == (0.45,) * 3
+    found = choose_thresholds(
+        made.looker, load_coco(data, "train"), Unlabeled(), TrainConfig(eval_batch_size=4, workers=0)
+    )
     assert len(set(found.sure)) == 1 and 0 < found.sure[0] <= 1
     with pytest.raises(ConfigError, match="above unlabeled_threshold"):
         Unlabeled(threshold=0.3, unsure=0.4)

@@ -161,6 +161,7 @@ def test_help_shows_the_terms_of_the_recipe_that_is_meant(capsys):
         (["gfocal_r18_vlr_r101"], "--terms.ld_vlr.gamma", "--terms.other"),
         (["gfocal_r18_vlr_r101", "--recipe", "kd"], "--terms.kd.weight", "--terms.ld.weight"),
         (["no_such_model"], "--terms.cross_box.weight", "--terms.ld.weight"),
+        (["gfocal_tiny", "--feature_teacher", "test_vit"], "--terms.cosine.weight", "--terms.cross_box.weight"),
     ):
         with pytest.raises(SystemExit):
             distillation([*words, "--help"])

@@ -67,7 +67,7 @@ def in_numpy(rows: list[Row], size: tuple[int, int], after: tuple[int, int], mir
 def test_scored_targets_are_those_of_numpy_whatever_was_done_to_the_images(data: Path, pool: Path, tmp_path: Path):
     made = trainer(data, tmp_path / "run", load_teacher(write_results(tmp_path / "boxes.json")), pool)
     images = made.unlabeled_dataset
-    made.task.prepare(images, None, batch_size=2, workers=0, device=torch.device("cpu"))
+    made.task.prepare(images, None, TrainConfig(eval_batch_size=2, workers=0), torch.device("cpu"))
     names = ["/".join(Path(path).parts[-2:]) for path in images.records.paths.to_pylist()]
     transform = TrainTransform(made.model.data_config, 0.5, (40, 64), 0)
     seen = []

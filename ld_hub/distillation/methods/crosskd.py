@@ -177,11 +177,11 @@ def _mean(values: Tensor, weight: Tensor, over: str, inputs: TermInputs) -> Tens
     return per_image.sum() / inputs.step_counts().images
 
 
-_TERMS: dict[str, TermConfig] = {"cross_cls": CrossClassConfig(), "cross_box": CrossBoxConfig()}
+TERMS: dict[str, TermConfig] = {"cross_cls": CrossClassConfig(), "cross_box": CrossBoxConfig()}
 register_recipe(
     Recipe(
         "crosskd",
-        _TERMS,
+        TERMS,
         "student's features through the teacher's head (CVPR 2024)",
         paper=PAPER.address,
         families=FAMILIES,
@@ -190,7 +190,7 @@ register_recipe(
 register_recipe(
     Recipe(
         "crosskd_pkd",
-        {**_TERMS, "cross_pkd": pkd.PearsonFeatureConfig()},
+        {**TERMS, "cross_pkd": pkd.PearsonFeatureConfig()},
         "CrossKD and PKD together",
         paper=PAPER.address,
         families=FAMILIES,
