@@ -5,7 +5,6 @@ What an annotation file says of boxes and classes never enters: of a data set on
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections import defaultdict
@@ -22,6 +21,7 @@ from ld_hub.data.layouts import find_source
 from ld_hub.data.source import make_dataset, read_sizes
 from ld_hub.data.text import read_lines
 from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
+from ld_hub.hub.files import sha256_of
 from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
 
 
@@ -101,7 +101,7 @@ def _same(path: str, other: str, digests: dict[str, str]) -> bool:
     """Whether two files of one size have the same content."""
     for each in (path, other):
         if each not in digests:
-            digests[each] = hashlib.sha256(Path(each).read_bytes()).hexdigest()
+            digests[each] = sha256_of(each)
     return digests[path] == digests[other]
 
 

@@ -17,6 +17,7 @@ from ld_hub.checked import Scalar, Source, read_fields
 from ld_hub.data import DetectionSet
 from ld_hub.distillation.teach import up_to_date
 from ld_hub.errors import CheckpointError, ConfigError
+from ld_hub.hub.files import sha256_of
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher
 from ld_hub.preprocessing import DataConfig
@@ -155,13 +156,7 @@ class Identity:
 
 def file_digest(path: str | Path) -> str | None:
     """First digits of the SHA-256 of a file, None if there is none."""
-    if not Path(path).is_file():
-        return None
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()[:DIGEST]
+    return sha256_of(path)[:DIGEST] if Path(path).is_file() else None
 
 
 def names_digest(images: DetectionSet) -> str:
