@@ -50,7 +50,7 @@ RECIPES = {
 LENGTHS = {"alone": 1, "alone.twice": 2, "alone.long": 4}  # times the steps
 REGIMES = {
     "few": (*LENGTHS, "targets", "vlr", "bckd", "crossld", "crossld.x4", "crosskd", "crosskd.fade"),
-    "all": ("alone", "alone.twice", "ld.T2", "crossld", "crossld.x4", "crosskd", "crosskd.fade"),
+    "all": ("alone", "alone.twice", "vlr", "bckd", "ld.T2", "crossld", "crossld.x4", "crosskd", "crosskd.fade"),
 }
 
 

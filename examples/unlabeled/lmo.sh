@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every run of the tables of photographs in README.md. About two hours on one CPU core.
+# Every run of the tables of photographs in README.md. About four hours on one slow CPU core.
 #   examples/unlabeled/lmo.sh DATA TEACHER_BACKBONE STUDENT_BACKBONE OUT
 # DATA              COCO directory of LM-O: train/ val/ annotations/instances_{train,val}.json
 # TEACHER_BACKBONE  safetensors file of timm's tf_efficientnet_lite0 (ImageNet weights)
@@ -31,31 +31,30 @@ run() {  # run NAME SEED STEPS DATA COMMAND...: one row's run of one seed; its s
   mv "$run.cpu" "$run/cpu_seconds"
 }
 
-seeds=${SEEDS:-0 1 2}
 few=$out/few
-student="gfocal --backbone test_resnet --pretrained_backbone false $head"
-for seed in $seeds; do
-  run alone $seed 200 "$few" ld_hub.train
-  run auto $seed 200 "$few" ld_hub.distill $teach --recipe auto $pool
-  run alone.long $seed 800 "$few" ld_hub.train
-  run targets $seed 200 "$few" ld_hub.distill $teach --recipe vlr $pool --unlabeled_terms false --labeled_terms false
-done
-for seed in $seeds; do
-  run alone.twice $seed 400 "$few" ld_hub.train
-  run targets.vlr $seed 200 "$few" ld_hub.distill $teach --recipe vlr $pool
-  run targets.bckd $seed 200 "$few" ld_hub.distill $teach --recipe bckd $pool
-  run targets.crossld $seed 200 "$few" ld_hub.distill $teach --recipe crossld $pool
-done
-for seed in $seeds; do
-  run all.alone $seed 200 "$data" ld_hub.train
-  run all.auto $seed 200 "$data" ld_hub.distill $teach --recipe auto
-  run all.twice $seed 400 "$data" ld_hub.train
-done
-student="gfocal --backbone mobilenetv2_100 --backbone_checkpoint $student_weights $head"
-for seed in $seeds; do
-  run imagenet.alone $seed 200 "$few" ld_hub.train
-  run imagenet.auto $seed 200 "$few" ld_hub.distill $teach --recipe auto $pool
-  run imagenet.targets $seed 200 "$few" ld_hub.distill $teach --recipe vlr $pool --unlabeled_terms false \
-    --labeled_terms false
-  run imagenet.long $seed 500 "$few" ld_hub.train
+boxes_alone="--unlabeled_terms false --labeled_terms false"
+
+rows() {  # rows PREFIX SEED: every row of $student, with 30 labels and 80 images without, and with all 110 labels
+  run "$1alone" "$2" 200 "$few" ld_hub.train
+  run "$1alone.twice" "$2" 400 "$few" ld_hub.train
+  run "$1alone.long" "$2" 800 "$few" ld_hub.train
+  run "$1targets" "$2" 200 "$few" ld_hub.distill $teach --recipe vlr $pool $boxes_alone
+  run "$1targets.vlr" "$2" 200 "$few" ld_hub.distill $teach --recipe vlr $pool
+  run "$1targets.bckd" "$2" 200 "$few" ld_hub.distill $teach --recipe bckd $pool
+  run "$1auto" "$2" 200 "$few" ld_hub.distill $teach --recipe auto $pool
+  run "$1all.alone" "$2" 200 "$data" ld_hub.train
+  run "$1all.alone.twice" "$2" 400 "$data" ld_hub.train
+  run "$1all.vlr" "$2" 200 "$data" ld_hub.distill $teach --recipe vlr
+  run "$1all.bckd" "$2" 200 "$data" ld_hub.distill $teach --recipe bckd
+  run "$1all.auto" "$2" 200 "$data" ld_hub.distill $teach --recipe auto
+}
+
+for seed in ${SEEDS:-0 1 2}; do
+  student="gfocal --backbone test_resnet --pretrained_backbone false $head"
+  rows "" "$seed"
+  run targets.crossld "$seed" 200 "$few" ld_hub.distill $teach --recipe crossld $pool
+  run auto.balanced "$seed" 200 "$few" ld_hub.distill $teach --recipe auto $pool --balance gradient
+  run auto.large "$seed" 200 "$few" ld_hub.distill $teach --recipe auto $pool --teacher_scale 1.5
+  student="gfocal --backbone mobilenetv2_100 --backbone_checkpoint $student_weights $head"
+  rows imagenet. "$seed"
 done

@@ -19,11 +19,14 @@ TITLES = {
     "lmo-few": "Photographs, 30 with labels and 80 without; student from random numbers",
     "lmo-all": "Photographs, all 110 with labels; student from random numbers",
     "lmo-imagenet": "Photographs, 30 with labels and 80 without; student from ImageNet weights",
+    "lmo-imagenet.all": "Photographs, all 110 with labels; student from ImageNet weights",
 }
 ROWS = {
     "alone": "student alone",
     "alone.twice": "student alone, longer",
     "alone.long": "student alone, longest",
+    "vlr": "`vlr`",
+    "bckd": "`bckd`",
     "ld.T2": "`ld` at T = 2, weight × 4",
     "targets": "scored targets",
     "targets.vlr": "scored targets, `vlr` on all images",
@@ -33,10 +36,14 @@ ROWS = {
     "targets.crossld.x4": "scored targets, `crossld` with box weights / 4 on all images",
     "crossld.x4": "`crossld` with box weights / 4",
     "auto.fade": "`auto`, terms fading over the last third",
+    "auto.balanced": "`auto`, terms at 0.3 of the detection loss's gradient each",
+    "auto.large": "`auto`, teacher's images 1.5 times as large",
     "auto": "`auto`",
 }
-EQUAL = {"demo-all": "alone.twice", "lmo-all": "alone.twice"}  # trained about as many seconds as `auto`, or more
-FOUND = {"vlr": "targets.vlr", "bckd": "targets.bckd", "crosskd": "auto", "crosskd.fade": "auto.fade"}  # of demo.py
+ENOUGH = "alone.twice"  # trained about as many seconds as `auto`, or more
+EQUAL = dict.fromkeys(("demo-all", "lmo-all", "lmo-imagenet.all"), ENOUGH)
+FOUND = {"crosskd": "auto", "crosskd.fade": "auto.fade"}  # names of demo.py
+TERMS = ("vlr", "bckd", "crossld", "crossld.x4")  # of demo.py; with few labels they come on top of scored targets
 SEEDS = (0, 1, 2)
 
 
@@ -45,7 +52,7 @@ def collect_demo(out: Path) -> dict[str, dict]:
     found: dict[str, dict] = {}
     for file in sorted(out.glob("*-*-*.json")):
         seed, regime, name = file.stem.split("-", 2)
-        row = f"targets.{name}" if regime == "few" and name.startswith("crossld") else FOUND.get(name, name)
+        row = FOUND.get(name, f"targets.{name}" if regime == "few" and name in TERMS else name)
         found.setdefault(f"demo-{regime}", {}).setdefault(row, {})[seed] = json.loads(file.read_text())
     return found
 
@@ -55,9 +62,8 @@ def collect_lmo(out: Path) -> dict[str, dict]:
     found: dict[str, dict] = {}
     for result in sorted(out.glob("*-*/result.json")):
         name, seed = result.parent.name.rsplit("-", 1)
-        part = name.split(".")[0] if name.startswith(("all.", "imagenet.")) else "few"
+        part = next((part for part in ("imagenet.all", "imagenet", "all") if name.startswith(f"{part}.")), "few")
         row = name.removeprefix(f"{part}.")
-        row = {"twice": "alone.twice", "long": "alone.long"}.get(row, row)
         run = read_run(result.parent)
         facts = {"AP": run["AP"], "steps": run["steps"], "seconds": run["seconds"]}
         found.setdefault(f"lmo-{part}", {}).setdefault(row, {})[seed] = facts
