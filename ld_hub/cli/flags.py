@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from ld_hub.data.discovery import require_places
+
+if TYPE_CHECKING:
+    from ld_hub.models.tiling import Tiling
 
 DEFAULT = "(default: %(default)s)"
 
@@ -30,6 +34,24 @@ def add_inference_flags(parser: argparse.ArgumentParser) -> None:
     add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {DEFAULT}")
     add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {DEFAULT}")
     add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {DEFAULT}")
+
+
+def add_tile_flags(parser: argparse.ArgumentParser) -> None:
+    """How large images are looked at."""
+    add = parser.add_argument
+    add("--tile", type=int, metavar="PX", help="look at larger images in tiles of this side, such as 1024, too")
+    add("--overlap", type=float, default=0.2, metavar="P", help=f"share of a tile that neighbours also see {DEFAULT}")
+
+
+def tiling_of(args: argparse.Namespace) -> Tiling | None:
+    """The tiles that were asked for; None for whole images only.
+
+    Raises:
+        ConfigError: If they cannot be.
+    """
+    from ld_hub.models.tiling import Tiling
+
+    return None if args.tile is None else Tiling(args.tile, args.overlap)
 
 
 def require_data(args: argparse.Namespace) -> None:

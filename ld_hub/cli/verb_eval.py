@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, require_data
+from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, add_tile_flags, require_data, tiling_of
 from ld_hub.cli.places import check_directory
 from ld_hub.errors import ConfigError
 from ld_hub.models.names import require_model
@@ -56,6 +56,7 @@ def add_parser(subparsers: Any) -> None:
     add("model", metavar="MODEL", help="a name that has weights (see `ld-hub list`), or a model directory")
     add_data_flags(parser)
     add_inference_flags(parser)
+    add_tile_flags(parser)
     add("--out", default="evaluation", metavar="DIR", help=f"where the JSON files go {DEFAULT}")
     protocols = "COCO, VOC 2007 (11-point AP), VOC 2012 (area); auto: as the data are"
     add("--protocol", default="auto", choices=("auto", "coco", "voc07", "voc12"), help=f"{protocols} {DEFAULT}")
@@ -78,10 +79,10 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.models.checkpoints.pretrained import load_pretrained
     from ld_hub.models.factory import find_weights
     from ld_hub.ops.hardware import resolve_device
-    from ld_hub.publishing.verify import describe_evaluation
+    from ld_hub.publishing.verify import circumstances, describe_evaluation
 
     choose_backend(args.backend)  # fails before the work, not after it
-    device = resolve_device(args.device)
+    device, tiling = resolve_device(args.device), tiling_of(args)
     dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
     directory = find_weights(args.model)
     model = load_pretrained(directory)
@@ -93,8 +94,12 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         protocol=None if args.protocol == "auto" else args.protocol,
         backend=args.backend,
+        tiling=tiling,
     )
     out = Path(args.out)
+    how = circumstances(
+        model, command=_command(args), batch_size=args.batch_size, backend=evaluator.backend, tiling=tiling
+    )
     evidence = describe_evaluation(
         model,
         metrics,
@@ -104,9 +109,7 @@ def run(args: argparse.Namespace) -> int:
         data=data_name(args),
         split=args.split,
         detections=evaluator.save_detections(out / "detections.json"),
-        command=_command(args),
-        batch_size=args.batch_size,
-        backend=evaluator.backend,
+        how=how,
     )
     write_json(out / "metrics.json", evidence.to_dict())
     print(metrics.table())

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ld_hub.cli.flags import add_tile_flags, tiling_of
 from ld_hub.cli.places import check_directory
 from ld_hub.errors import MissingFileError
 from ld_hub.models.names import require_model
@@ -36,6 +37,7 @@ _EPILOG = """\
 examples:
   ld-hub predict photo.jpg --model runs/student/model
   ld-hub predict holiday/ *.png --model runs/student/model --threshold 0.5
+  ld-hub predict satellite.tif --model runs/student/model --tile 1024
   ld-hub predict https://example.org/street.jpg --model NAME --device cpu
 
 in Python:
@@ -65,6 +67,7 @@ def add_parser(subparsers: Any) -> None:
     add("--out", default="predictions", metavar="DIR", help=f"where pictures and JSON go {default}")
     add("--threshold", type=float, default=0.3, metavar="P", help=f"take objects with a score above this {default}")
     add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {default}")
+    add_tile_flags(parser)
     add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {default}")
 
 
@@ -86,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
     device = resolve_device(args.device)
     model = create_model(args.model, pretrained=True).to(device)
     out, names = Path(args.out), _picture_names(sources)
-    found = iter_predict(model, sources, threshold=args.threshold, batch_size=args.batch_size)
+    tiling = tiling_of(args)
+    found = iter_predict(model, sources, threshold=args.threshold, batch_size=args.batch_size, tiling=tiling)
     images: list[_Seen] = []
     annotations: list[_Found] = []
     console = Console(stderr=True)

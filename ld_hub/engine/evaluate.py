@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -12,12 +12,15 @@ from ld_hub.data import DetectionSet, eval_loader
 from ld_hub.errors import EvaluationError
 from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
 from ld_hub.models.detector import DenseDetector
-from ld_hub.models.inference import evaluating
+from ld_hub.models.inference import evaluating, iter_predict
+from ld_hub.models.tiling import Tiling
 from ld_hub.ops.dist import is_distributed, rank, world_size
-from ld_hub.structures import DenseOutput, ImageBatch
+from ld_hub.structures import DenseOutput, Detections, ImageBatch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+Item = TypeVar("Item")
 
 
 def evaluate(
@@ -30,6 +33,7 @@ def evaluate(
     progress: bool = True,
     protocol: str | None = None,
     backend: str = "auto",
+    tiling: Tiling | None = None,
 ) -> tuple[DetectionMetrics, DetectionEvaluator]:
     """Detect on every image and score the detections.
 
@@ -45,6 +49,7 @@ def evaluate(
         progress: Show progress on the main rank, if it has a terminal.
         protocol: ``"coco"``, ``"voc07"`` or ``"voc12"``; None takes that of the data set.
         backend: Scorer, see `DetectionEvaluator`.
+        tiling: Look at large images in tiles, one image after the other and in float32; they are scored whole.
 
     Returns:
         The metrics and the evaluator that holds the detections of all images, both the same on all ranks.
@@ -54,17 +59,33 @@ def evaluate(
     """
     evaluator = evaluator_of(model, dataset, protocol=protocol, backend=backend)
     device = next(model.parameters()).device
-    with evaluating(model):
-        for batch in batches_of(model, dataset, batch_size, workers, device, progress):
-            images = batch.images.to(device, non_blocking=True)
-            with accelerator.autocast() if accelerator is not None else contextlib.nullcontext():
-                output = model(images)
-            refuse_nan(output, batch)
-            sizes, factors = batch.image_sizes.to(device), batch.scale_factors.to(device)
-            evaluator.update(batch.image_ids, model.postprocess(output, sizes, factors))
+    if tiling is not None:
+        for image_id, detections in _in_tiles(model, dataset, batch_size, tiling, progress):
+            evaluator.update([image_id], [detections])
+    else:
+        with evaluating(model):
+            for batch in batches_of(model, dataset, batch_size, workers, device, progress):
+                images = batch.images.to(device, non_blocking=True)
+                with accelerator.autocast() if accelerator is not None else contextlib.nullcontext():
+                    output = model(images)
+                refuse_nan(output, batch)
+                sizes, factors = batch.image_sizes.to(device), batch.scale_factors.to(device)
+                evaluator.update(batch.image_ids, model.postprocess(output, sizes, factors))
     if is_distributed():
         evaluator.merge(gathered(evaluator.state()))
     return evaluator.compute(), evaluator
+
+
+def _in_tiles(
+    model: DenseDetector, dataset: DetectionSet, batch_size: int, tiling: Tiling, progress: bool
+) -> Iterator[tuple[int, Detections]]:
+    """Id and detections of each image of this rank's share."""
+    records = dataset.records
+    mine = range(rank(), len(dataset), world_size())
+    images = (records.load(index) for index in mine)
+    found = iter_predict(model, images, batch_size=batch_size, keep_images=False, tiling=tiling)
+    ids = (int(records.image_ids[index]) for index in mine)
+    return shown(zip(ids, found, strict=True), len(mine), "evaluating in tiles", progress)
 
 
 def evaluator_of(
@@ -116,17 +137,22 @@ def batches_of(
     title: str = "evaluating",
 ) -> Iterator[ImageBatch]:
     """This rank's images as a model wants them, behind a progress bar where somebody can see one."""
-    from rich.console import Console
-    from rich.progress import track
-
     config, pinned = model.data_config, device.type == "cuda"
     loader = eval_loader(
         dataset, config, batch_size, rank=rank(), world=world_size(), workers=workers, pin_memory=pinned
     )
+    return shown(loader, len(loader), title, progress)
+
+
+def shown(items: Iterable[Item], total: int, title: str, progress: bool) -> Iterator[Item]:
+    """The items, behind a progress bar on the main rank if it is wanted and somebody can see it."""
+    from rich.console import Console
+    from rich.progress import track
+
     console = Console()
     if progress and rank() == 0 and console.is_terminal:
-        return iter(track(loader, description=title, total=len(loader), console=console, transient=True))
-    return iter(loader)
+        return iter(track(items, description=title, total=total, console=console, transient=True))
+    return iter(items)
 
 
 def gathered(state: Any) -> list[Any]:

@@ -26,6 +26,8 @@ class Circumstances:
         precision: Of the network, e.g. ``"float32"``.
         batch_size: Images per forward pass.
         backend: Scorer.
+        tile: Side in px of the tiles in which larger images were looked at; 0 where none were.
+        overlap: Share of it that neighbours had in common.
     """
 
     command: str
@@ -33,6 +35,8 @@ class Circumstances:
     precision: str = "float32"
     batch_size: int = 8
     backend: str = "pycocotools"
+    tile: int = 0
+    overlap: float = 0.0
 
 
 def artefact(
@@ -76,6 +80,8 @@ def artefact(
         backend=how.backend,
         precision=how.precision,
         batch_size=how.batch_size,
+        tile=how.tile,
+        overlap=how.overlap,
         versions=library_versions(how.backend),
     )
     return Evidence.from_dict(made.to_dict())

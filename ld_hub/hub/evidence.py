@@ -8,7 +8,8 @@
  "detections_file": {"file": "detections.json", "sha256": of the file},
  "protocol": a key of `PROTOCOLS` ("coco" where it is missing), "stats": its numbers, "per_class": AP by label,
  "boxes": ground truth by label, "images": N, "detections": N, "not_counted": N (0 where it is missing),
- "backend": scorer, "device": ..., "precision": ..., "batch_size": ...}
+ "backend": scorer, "device": ..., "precision": ..., "batch_size": ...,
+ "tile": px, "overlap": share (where large images were looked at in tiles)}
 ```
 Fractions are 0..1; null stands where there was nothing to find. Files are named without their directories.
 """
@@ -177,6 +178,8 @@ class Evidence(Numbers):
         precision: Of the network, e.g. ``"float32"``.
         batch_size: Images per forward pass.
         versions: Of what the numbers depend on, by package.
+        tile: Side in px of the tiles in which larger images were looked at; 0 where none were.
+        overlap: Share of it that neighbours had in common.
     """
 
     model: JudgedModel
@@ -190,6 +193,8 @@ class Evidence(Numbers):
     precision: str
     batch_size: int
     versions: Mapping[str, str]
+    tile: int = 0
+    overlap: float = 0.0
 
     @property
     def comparable(self) -> tuple[str, str]:
@@ -201,6 +206,8 @@ class Evidence(Numbers):
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **super().to_dict()}
         if not self.model.commit:
             del content["model"]["commit"]
+        if not self.tile:
+            del content["tile"], content["overlap"]
         return content
 
     @classmethod
@@ -245,7 +252,7 @@ class Evidence(Numbers):
                 raise source.wrong(name, text, "64 hexadecimal digits")
         if Path(self.detections_file.file).name != self.detections_file.file:
             raise source.wrong("detections_file.file", self.detections_file.file, "a name without directories")
-        require_counts({"batch_size": self.batch_size}, source)
+        require_counts({"batch_size": self.batch_size, "tile": self.tile}, source)
         super().check(source)
 
 

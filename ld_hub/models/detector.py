@@ -17,6 +17,7 @@ from ld_hub.models.backbones import Backbone
 from ld_hub.models.checkpoints.pretrained import load_pretrained, save_pretrained
 from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.models.label_names import make_labels
+from ld_hub.models.tiling import Tiling
 from ld_hub.models.timm_methods import TimmMethods
 from ld_hub.ops.grids import level_shapes
 from ld_hub.papers import Paper
@@ -288,6 +289,8 @@ class DenseDetector(TimmMethods):
         threshold: float | None = None,
         nms: NmsKind | None = None,
         batch_size: int = 8,
+        tile: int | None = None,
+        overlap: float = 0.2,
     ) -> Detections | list[Detections]:
         """Detect objects on a path, URL, Pillow image, array, tensor, directory, or a list of them.
 
@@ -296,13 +299,16 @@ class DenseDetector(TimmMethods):
             threshold: Least score; by default the model's own.
             nms: ``"hard"``, ``"soft_linear"``, ``"soft_gaussian"`` or ``"score_voting"``; by default the model's own.
             batch_size: Most images in one forward pass; does not change the result.
+            tile: Side in px of the tiles in which larger images are looked at; None looks at whole images only.
+            overlap: Share of a tile's side that neighbours have in common (`ld_hub.models.tiling.Tiling`).
 
         Returns:
             `Detections` of a single image, a list of them otherwise.
         """
         from ld_hub.models.inference import predict  # this room stands on detectors
 
-        return predict(self, images, threshold=threshold, nms=nms, batch_size=batch_size)
+        tiling = None if tile is None else Tiling(tile, overlap)
+        return predict(self, images, threshold=threshold, nms=nms, batch_size=batch_size, tiling=tiling)
 
     def save_pretrained(self, directory: str | Path) -> Path:
         """Write ``config.json`` and ``model.safetensors``; `from_pretrained` gives the model back bit for bit."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ld_hub.errors import ConfigError, MissingFileError
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig
+from ld_hub.models.tiling import Tiling, merge_views
 from ld_hub.preprocessing import DataConfig, ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
 from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
 from ld_hub.structures import DenseOutput, Detections
@@ -64,6 +65,7 @@ def predict(
     nms: NmsKind | None = None,
     batch_size: int = 8,
     keep_images: bool = True,
+    tiling: Tiling | None = None,
 ) -> Detections | list[Detections]:
     """Detect objects on one image or on many.
 
@@ -75,6 +77,7 @@ def predict(
         nms: Kind of suppression, see `ld_hub.layers.postprocess.PostprocessConfig`; by default the model's own.
         batch_size: Most images in one forward pass. Does not change the result.
         keep_images: Whether each result keeps its image, so that ``.draw()`` needs no argument.
+        tiling: Look at images that are larger than a tile piece by piece; ``max_detections`` counts in each piece then.
 
     Returns:
         `Detections` (on the CPU, px of the upright original image) of the single image, or a list of them.
@@ -85,8 +88,17 @@ def predict(
         ConfigError: If `images` is none of these, `threshold` or `batch_size` no number in range, or `nms` unknown.
     """
     sources, single = _sources(images)
-    each = iter_predict(model, sources, threshold=threshold, nms=nms, batch_size=batch_size, keep_images=keep_images)
-    found = list(each)
+    found = list(
+        iter_predict(
+            model,
+            sources,
+            threshold=threshold,
+            nms=nms,
+            batch_size=batch_size,
+            keep_images=keep_images,
+            tiling=tiling,
+        )
+    )
     return found[0] if single else found
 
 
@@ -98,6 +110,7 @@ def iter_predict(
     nms: NmsKind | None = None,
     batch_size: int = 8,
     keep_images: bool = True,
+    tiling: Tiling | None = None,
 ) -> Iterator[Detections]:
     """Detect on images one after the other, holding only a few in memory.
 
@@ -111,6 +124,7 @@ def iter_predict(
         nms: See `predict`.
         batch_size: See `predict`.
         keep_images: See `predict`.
+        tiling: See `predict`.
 
     Yields:
         The detections of each image, in the order of `sources`. Errors as in `predict`.
@@ -124,18 +138,34 @@ def iter_predict(
         config = replace(config, score_threshold=min(threshold, config.score_threshold))
     if nms is not None:
         config = replace(config, nms=nms)
-    preprocess = Preprocessor(model.data_config)
     rest = iter(sources)
-    while window := [load_image(source) for source in islice(rest, READ_AHEAD * batch_size)]:
-        samples = [preprocess(image) for image in window]
-        found: dict[int, Detections] = {}
-        for group in _groups(samples, batch_size):
-            detections = _detect(model, [samples[k] for k in group], config)
-            if threshold is not None:
-                detections = [some.filter(threshold) for some in detections]
-            found.update(zip(group, detections, strict=True))
-        for k, image in enumerate(window):
-            yield replace(found[k], image=image if keep_images else None)
+    ahead = READ_AHEAD * batch_size if tiling is None else 1  # a large image has batches of its own
+    while window := [load_image(source) for source in islice(rest, ahead)]:
+        views = [[(0, 0, *image.size)] if tiling is None else tiling.views(*image.size) for image in window]
+        crops = [
+            image if view == (0, 0, *image.size) else image.crop(view)
+            for image, own in zip(window, views, strict=True)
+            for view in own
+        ]
+        found = iter(_detect_all(model, crops, config, batch_size, threshold))
+        for image, own in zip(window, views, strict=True):
+            merged = merge_views(list(islice(found, len(own))), own, config.nms_iou)
+            yield replace(merged, image=image if keep_images else None)
+
+
+def _detect_all(
+    model: Predictor, images: list[Image.Image], config: PostprocessConfig, batch_size: int, threshold: float | None
+) -> list[Detections]:
+    """The detections of each image, in as few forward passes as their padded sizes allow."""
+    preprocess = Preprocessor(model.data_config)
+    samples = [preprocess(image) for image in images]
+    found: dict[int, Detections] = {}
+    for group in _groups(samples, batch_size):
+        detections = _detect(model, [samples[k] for k in group], config)
+        if threshold is not None:
+            detections = [some.filter(threshold) for some in detections]
+        found.update(zip(group, detections, strict=True))
+    return [found[k] for k in range(len(samples))]
 
 
 def _sources(images: Any) -> tuple[Iterable[Any], bool]:

@@ -29,6 +29,7 @@ from ld_hub.hub.evidence import TRAINING_DIRECTORY, Evidence, JudgedModel, find_
 from ld_hub.hub.upload import CARD_NAME
 from ld_hub.models.checkpoints.pretrained import load_pretrained
 from ld_hub.models.detector import DenseDetector
+from ld_hub.models.tiling import Tiling
 from ld_hub.ops.hardware import hardware
 from ld_hub.publishing.evaluations import Given, named, of_this_data, read_parts
 from ld_hub.publishing.gains import check_comparison
@@ -67,6 +68,30 @@ class DataSource:
         return load_data(self.data, split, images=self.images, annotations=self.annotations)
 
 
+def circumstances(
+    model: DenseDetector, *, command: str, batch_size: int, backend: str, tiling: Tiling | None = None
+) -> Circumstances:
+    """How a model was just evaluated.
+
+    Args:
+        model: What was evaluated, where it was.
+        command: The command line.
+        batch_size: Images per forward pass.
+        backend: Scorer.
+        tiling: How large images were looked at.
+    """
+    device = next(model.parameters()).device
+    return Circumstances(
+        command=command,
+        device=f"{device.type} ({hardware(device).partition(';')[0]})",
+        precision="TF32" if device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "float32",
+        batch_size=batch_size,
+        backend=backend,
+        tile=0 if tiling is None else tiling.size,
+        overlap=0.0 if tiling is None else tiling.overlap,
+    )
+
+
 def describe_evaluation(
     model: DenseDetector,
     metrics: DetectionMetrics,
@@ -77,14 +102,12 @@ def describe_evaluation(
     data: str,
     split: str,
     detections: Path,
-    command: str,
-    batch_size: int,
-    backend: str,
+    how: Circumstances,
 ) -> Evidence:
     """The artefact of an evaluation that was just made (`ld_hub.hub.evidence` shows it).
 
     Args:
-        model: What was evaluated, where it was.
+        model: What was evaluated.
         metrics: What was measured.
         name: What the user calls the model.
         weights: The file that it was loaded from.
@@ -92,11 +115,8 @@ def describe_evaluation(
         data: What the data set is called.
         split: Its part.
         detections: The detections that were written.
-        command: The command line.
-        batch_size: Images per forward pass.
-        backend: Scorer.
+        how: Of `circumstances`.
     """
-    device = next(model.parameters()).device
     judged = JudgedModel(
         name=name,
         architecture=model.name,
@@ -105,13 +125,6 @@ def describe_evaluation(
         recipe=None if model.teaching is None else model.teaching.recipe,
         # the Hub's cache keeps each commit in a directory of its name
         commit=weights.parent.name if weights.parent.parent.name == "snapshots" else "",
-    )
-    how = Circumstances(
-        command=command,
-        device=f"{device.type} ({hardware(device).partition(';')[0]})",
-        precision="TF32" if device.type == "cuda" and torch.backends.cudnn.allow_tf32 else "float32",
-        batch_size=batch_size,
-        backend=backend,
     )
     return artefact(
         metrics,
@@ -265,9 +278,11 @@ def _recompute(
 ) -> None:
     """Detect on every image again and compare."""
     name = f"{title}: AP recomputed"
+    (batch_size, workers), protocol = loading, content.protocol
     try:
+        tiling = Tiling(content.tile, content.overlap) if content.tile else None
         metrics, evaluator = evaluate(
-            model, dataset, batch_size=loading[0], workers=loading[1], protocol=content.protocol
+            model, dataset, batch_size=batch_size, workers=workers, protocol=protocol, tiling=tiling
         )
     except LdHubError as error:
         report.add(name, [str(error)])

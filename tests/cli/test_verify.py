@@ -71,6 +71,17 @@ def hit(rows, data):
     raise AssertionError("no detection is a box")
 
 
+def test_an_evaluation_in_tiles_is_recomputed_in_tiles(copy, published, capsys):
+    judge(copy, published[1], copy / "eval", "--tile", "40", "--overlap", "0.25")
+    evidence = json.loads((copy / "eval/metrics.json").read_text())
+    assert (evidence["tile"], evidence["overlap"]) == (40, 0.25)
+    assert "--tile 40 --overlap 0.25" in evidence["command"]
+    assert main(["card", str(copy)]) == 0
+    assert verify(capsys, copy, published[1])[:2] == (0, [])
+    edit(copy / "eval/metrics.json", lambda content: content.pop("tile"))
+    assert verify(capsys, copy, published[1])[0] == 1  # whole images give other detections
+
+
 def test_what_is_true_passes(published, capsys):
     code, failed, out = verify(capsys, *published)
     assert (code, failed) == (0, []), out
