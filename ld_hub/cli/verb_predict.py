@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import os
 from pathlib import Path
@@ -37,6 +38,7 @@ _EPILOG = """\
 examples:
   ld-hub predict photo.jpg --model runs/student/model
   ld-hub predict holiday/ *.png --model runs/student/model --threshold 0.5
+  ld-hub predict 'albums/**/*.jpg' --model runs/student/model
   ld-hub predict satellite.tif --model runs/student/model --tile 1024
   ld-hub predict https://example.org/street.jpg --model NAME --device cpu
 
@@ -60,7 +62,8 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     default = "(default: %(default)s)"
-    add("images", nargs="+", metavar="IMG", help="image files, URLs, or directories of image files")
+    add("images", nargs="+", metavar="IMG", help="image files, URLs, directories of image files, or quoted patterns")
+    add("--recursive", action="store_true", help="also take the images in subdirectories of directories")
     add(
         "--model", required=True, metavar="NAME|DIR", help="a name that has weights (see `ld-hub list`), or a directory"
     )
@@ -85,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.models.inference import iter_predict
     from ld_hub.ops.hardware import resolve_device
 
-    sources = _expand(args.images)
+    sources = _expand(args.images, args.recursive)
     device = resolve_device(args.device)
     model = create_model(args.model, pretrained=True).to(device)
     out, names = Path(args.out), _picture_names(sources)
@@ -119,20 +122,22 @@ def run(args: argparse.Namespace) -> int:
 def _require_images(given: list[str]) -> None:
     """What is missing is reported before anything is imported."""
     for name in given:
-        if not _is_url(name) and not os.path.exists(os.path.expanduser(name)):
+        if not (_is_url(name) or os.path.exists(os.path.expanduser(name)) or glob.has_magic(name)):
             raise MissingFileError(f"No image or directory '{name}'.")
 
 
-def _expand(given: list[str]) -> list[str | Path]:
-    """Directories become their images; what is missing is reported before a model is loaded."""
-    from ld_hub.models.inference import find_images, is_directory
+def _expand(given: list[str], recursive: bool) -> list[str | Path]:
+    """Directories and patterns become their images; what is missing is reported before a model is loaded."""
+    from ld_hub.models.inference import find_images, is_directory, is_pattern, match_images
 
     sources: list[str | Path] = []
     for name in given:
         if _is_url(name):
             sources.append(name)
         elif is_directory(name):
-            sources += find_images(name)
+            sources += find_images(name, recursive=recursive)
+        elif is_pattern(name):
+            sources += match_images(name)
         elif Path(name).expanduser().is_file():
             sources.append(Path(name).expanduser())
         else:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import glob
+import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -72,7 +74,8 @@ def predict(
     Args:
         model: Stays on its device and, afterwards, in its mode.
         images: A path, URL, Pillow image, array, tensor or encoded bytes; or several of them; or a directory, whose
-            image files (not those of its subdirectories) are taken sorted by name.
+            image files (not those of its subdirectories) are taken sorted by name; or a pattern such as
+            ``photos/**/*.jpg``.
         threshold: Least score, exclusive, 0..1; by default the model's own ``postprocess_config.score_threshold``.
         nms: Kind of suppression, see `ld_hub.layers.postprocess.PostprocessConfig`; by default the model's own.
         batch_size: Most images in one forward pass. Does not change the result.
@@ -172,9 +175,11 @@ def _sources(images: Any) -> tuple[Iterable[Any], bool]:
     """What to read one after the other, and whether a single image was meant."""
     if isinstance(images, (str, Path)) and is_directory(images):
         return find_images(images), False
+    if isinstance(images, str) and is_pattern(images):
+        return match_images(images), False
     if isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4:
         return list(images), False
-    if isinstance(images, (str, Path, bytes, Image.Image, np.ndarray, Tensor)):
+    if isinstance(images, (str, Path, bytes, io.BytesIO, Image.Image, np.ndarray, Tensor)):
         return [images], True
     if isinstance(images, Iterable) and not isinstance(images, Mapping):
         return images, False
@@ -186,8 +191,12 @@ def _is_a(kind: type, value: object) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def find_images(directory: str | Path) -> list[Path]:
-    """Image files of a directory, sorted by name; hidden files and subdirectories are left out.
+def find_images(directory: str | Path, *, recursive: bool = False) -> list[Path]:
+    """Image files of a directory, sorted by name; hidden files are left out.
+
+    Args:
+        directory: Where to look.
+        recursive: Also look in its subdirectories.
 
     Raises:
         MissingFileError: If there is no such directory, or no image in it.
@@ -195,10 +204,33 @@ def find_images(directory: str | Path) -> list[Path]:
     folder = Path(directory).expanduser()
     if not folder.is_dir():
         raise MissingFileError(f"No directory '{directory}'.")
-    files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES and f.name[0] != "." and f.is_file()]
+    files = _pictures(folder.rglob("*") if recursive else folder.iterdir())
     if not files:
-        raise MissingFileError(f"No images in '{directory}'; files ending in {' '.join(PICTURE_SUFFIXES)} are taken.")
-    return sorted(files)
+        hint = "" if recursive else " Subdirectories are looked at with --recursive (find_images(recursive=True))."
+        kinds = f"files ending in {' '.join(PICTURE_SUFFIXES)} are taken."
+        raise MissingFileError(f"No images in '{directory}'; {kinds}{hint}")
+    return files
+
+
+def match_images(pattern: str) -> list[Path]:
+    """Image files whose paths match a pattern, sorted; ``**`` stands for any number of directories.
+
+    Raises:
+        MissingFileError: If there is none.
+    """
+    files = _pictures(map(Path, glob.iglob(str(Path(pattern).expanduser()), recursive=True)))
+    if not files:
+        raise MissingFileError(f"No images match '{pattern}'; files ending in {' '.join(PICTURE_SUFFIXES)} are taken.")
+    return files
+
+
+def is_pattern(source: str) -> bool:
+    """Whether a text is a pattern of paths: it has a wildcard, and neither a file nor an address has this name."""
+    return glob.has_magic(source) and "://" not in source and not Path(source).expanduser().exists()
+
+
+def _pictures(paths: Iterable[Path]) -> list[Path]:
+    return sorted(f for f in paths if f.suffix.lower() in PICTURE_SUFFIXES and f.name[0] != "." and f.is_file())
 
 
 def is_directory(source: str | Path) -> bool:

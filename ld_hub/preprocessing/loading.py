@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ld_hub.errors import DataError, MissingFileError
 
-ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor"
+ImageSource: TypeAlias = "str | Path | bytes | io.BytesIO | Image.Image | np.ndarray[Any, Any] | Tensor"
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of files that data sets hold
 MAX_DOWNLOAD = 128 * 2**20  # bytes; no photograph is larger
@@ -42,9 +42,9 @@ def load_image(source: ImageSource, *, size: tuple[int, int] | None = None, time
     Palettes, transparency (dropped, as OpenCV does), grey, 16-bit and CMYK images are converted.
 
     Args:
-        source: Path, ``http(s)://`` address, encoded bytes, Pillow image, or pixels: uint8 0..255 or float 0..1, as
-            ``(h, w)``, ``(h, w, K)`` or ``(K, h, w)`` with K = 1, 3 or 4. Arrays are taken as ``(h, w, K)`` and tensors
-            as ``(K, h, w)`` where both readings are possible.
+        source: Path, ``http(s)://`` address, encoded bytes (also as ``io.BytesIO``), Pillow image, or pixels: uint8
+            0..255 or float 0..1, as ``(h, w)``, ``(h, w, K)`` or ``(K, h, w)`` with K = 1, 3 or 4. Arrays are taken as
+            ``(h, w, K)`` and tensors as ``(K, h, w)`` where both readings are possible.
         size: Width and height in px that annotations declare. The EXIF orientation is then applied only where the
             turned image has that size: some datasets were annotated on unturned files. None always applies it.
         timeout: Seconds without an answer until a download fails.
@@ -93,8 +93,10 @@ def read_size(path: str | Path) -> tuple[int, int]:
     return (height, width) if turned else (width, height)
 
 
-def _open(source: str | Path | bytes, timeout: float) -> tuple[str, Path | io.BytesIO]:
+def _open(source: str | Path | bytes | io.BytesIO, timeout: float) -> tuple[str, Path | io.BytesIO]:
     """A name for messages, and what Pillow can open."""
+    if isinstance(source, io.BytesIO):
+        source = source.getvalue()  # whole, wherever somebody has read to
     if isinstance(source, bytes):
         return f"<{len(source)} bytes>", io.BytesIO(source)
     if isinstance(source, str) and source.lower().startswith(("http://", "https://")):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, overload
 
 import numpy as np
 import torch
@@ -17,7 +18,18 @@ from ld_hub.drawing import draw_detections, save_picture
 from ld_hub.errors import ConfigError
 from ld_hub.structures.coco_rows import PipelineRow, ResultRow
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 SHOWN_ROWS = 12  # rows that printing shows; the rest is counted
+
+
+class FiftyOneRow(TypedDict):
+    """One object as FiftyOne takes it; ``bounding_box`` is x, y, width, height as fractions of the image."""
+
+    label: str
+    bounding_box: list[float]
+    confidence: float
 
 
 class Detection(NamedTuple):
@@ -157,6 +169,60 @@ class Detections:
             for (x1, y1, x2, y2), score, label in rows
         ]
 
+    def to_pandas(self) -> DataFrame:
+        """Return a table with the columns ``xmin, ymin, xmax, ymax`` (px), ``score``, ``label`` (name) and ``class``.
+
+        Raises:
+            ConfigError: If pandas is not installed.
+        """
+        pandas = _optional("pandas", "to_pandas")
+        columns = dict(zip(("xmin", "ymin", "xmax", "ymax"), self.boxes.cpu().T.numpy(), strict=True))
+        rest = {"score": self.scores.cpu().numpy(), "label": self.names, "class": self.labels.cpu().numpy()}
+        return pandas.DataFrame(columns | rest)
+
+    def to_supervision(self) -> Any:
+        """Return a ``supervision.Detections``: ``xyxy`` px, ``confidence``, ``class_id``, ``data["class_name"]``.
+
+        Raises:
+            ConfigError: If supervision is not installed.
+        """
+        supervision = _optional("supervision", "to_supervision")
+        return supervision.Detections(
+            xyxy=self.boxes.cpu().float().numpy().reshape(-1, 4),
+            confidence=self.scores.cpu().float().numpy(),
+            class_id=self.labels.cpu().numpy(),
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
+    def to_fiftyone(self, width: int | None = None, height: int | None = None) -> list[FiftyOneRow]:
+        """Return what ``fiftyone.Detection(**row)`` takes.
+
+        Args:
+            width: Of the image in px; by default that of the kept image.
+            height: Likewise.
+
+        Returns:
+            ``{"label", "bounding_box": [x, y, width, height] as fractions of the image, "confidence"}`` per object.
+
+        Raises:
+            ConfigError: If the size is not given and no image was kept.
+        """
+        if width is None or height is None:
+            if self.image is None:
+                raise ConfigError(
+                    "to_fiftyone() needs the size of the image, which was not kept: give width and height."
+                )
+            width, height = self.image.size
+        rows = zip(self.boxes.tolist(), self.scores.tolist(), self.names, strict=True)
+        return [
+            {
+                "label": name,
+                "bounding_box": [x1 / width, y1 / height, (x2 - x1) / width, (y2 - y1) / height],
+                "confidence": score,
+            }
+            for (x1, y1, x2, y2), score, name in rows
+        ]
+
     def draw(self, image: Image.Image | None = None, *, scale: int | None = None) -> Image.Image:
         """Draw the detections on the image.
 
@@ -192,3 +258,10 @@ class Detections:
             ConfigError: If there is no image to draw on, or no picture format has this suffix.
         """
         return save_picture(self.draw(image), path)
+
+
+def _optional(package: str, method: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ConfigError(f"Detections.{method}() needs {package}: pip install {package}.") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import io
 import threading
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from ld_hub.errors import ConfigError, DataError, MissingFileError
 from ld_hub.models.gfocal import GFocal, GFocalConfig
-from ld_hub.models.inference import READ_AHEAD, find_images, iter_predict, predict
+from ld_hub.models.inference import READ_AHEAD, find_images, iter_predict, match_images, predict
 from ld_hub.ops.hardware import resolve_device
 from ld_hub.preprocessing import DataConfig
 from ld_hub.structures import Detections
@@ -55,6 +56,7 @@ def test_every_kind_of_source_gives_the_same(model, tmp_path):
         tmp_path / "a.png",
         str(tmp_path / "a.png"),
         (tmp_path / "a.png").read_bytes(),
+        io.BytesIO((tmp_path / "a.png").read_bytes()),
         pixels,
         torch.from_numpy(pixels.copy()).permute(2, 0, 1),
     ]
@@ -64,13 +66,37 @@ def test_every_kind_of_source_gives_the_same(model, tmp_path):
         assert_same(found, expected)
     for several in (sources, tuple(sources), iter(sources)):
         found = predict(model, several, batch_size=1)
-        assert isinstance(found, list) and len(found) == 5
+        assert isinstance(found, list) and len(found) == 6
         for one in found:
             assert_same(one, expected)
     for batch in (np.stack([pixels, pixels]), torch.from_numpy(np.stack([pixels] * 2)).permute(0, 3, 1, 2)):
         found = predict(model, batch, batch_size=1)
         assert len(found) == 2
         assert_same(found[1], expected)
+
+
+def test_patterns_and_subdirectories(model, tmp_path):
+    image = picture(120, 96)
+    for name in ("b.png", "a.png", "deep/er/c.png", "deep/.d.png", "deep/e[1].png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / name)
+    (tmp_path / "deep/note.txt").write_text("no image")
+
+    def names(files):
+        return [file.name for file in files]
+
+    assert names(find_images(tmp_path)) == ["a.png", "b.png"]
+    assert names(find_images(tmp_path, recursive=True)) == ["a.png", "b.png", "e[1].png", "c.png"]
+    assert names(match_images(str(tmp_path / "**/*.png"))) == ["a.png", "b.png", "e[1].png", "c.png"]
+    found = predict(model, str(tmp_path / "[ab].png"))
+    assert len(found) == 2
+    assert_same(found[0], predict(model, image), px=1e-3)
+    assert isinstance(predict(model, str(tmp_path / "deep/e[1].png")), Detections)  # a file of that very name
+    with pytest.raises(MissingFileError, match=r"x\*\.png"):
+        predict(model, str(tmp_path / "x*.png"))
+    with pytest.raises(MissingFileError, match="recursive"):
+        (tmp_path / "deep/e[1].png").unlink()
+        find_images(tmp_path / "deep")
 
 
 def test_url(model, tmp_path):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +49,39 @@ def test_category_ids_default_to_the_labels(found):
     plain = Detections(found.boxes, found.scores, found.labels, NAMES)
     assert plain.category_ids == (0, 1, 2)
     assert [row["category_id"] for row in plain.to_coco(1)] == [1, 0, 2]
+
+
+def test_to_pandas_has_a_row_for_each_object(found):
+    table = found.to_pandas()
+    assert list(table.columns) == ["xmin", "ymin", "xmax", "ymax", "score", "label", "class"]
+    assert table[["xmin", "ymin", "xmax", "ymax"]].to_numpy().tolist() == found.boxes.tolist()
+    assert table[table.score > 0.4].label.tolist() == ["dog", "cat"] and table["class"].tolist() == [1, 0, 2]
+    assert len(Detections.empty(NAMES).to_pandas()) == 0
+
+
+def test_to_supervision_is_read_by_it(found):
+    pytest.importorskip("supervision")
+    theirs = found.to_supervision()
+    assert theirs.xyxy.tolist() == found.boxes.tolist() and theirs["class_name"].tolist() == ["dog", "cat", "bird"]
+    assert theirs[theirs.confidence > 0.4].class_id.tolist() == [1, 0]
+    assert len(Detections.empty(NAMES).to_supervision()) == 0
+
+
+def test_what_another_library_is_needed_for_is_said(found, monkeypatch):
+    monkeypatch.setitem(sys.modules, "supervision", None)
+    with pytest.raises(ConfigError, match="pip install supervision"):
+        found.to_supervision()
+
+
+def test_to_fiftyone_gives_fractions_of_the_image(found):
+    rows = found.to_fiftyone(width=100, height=50)
+    assert [row["label"] for row in rows] == ["dog", "cat", "bird"]
+    assert rows[2] == {"label": "bird", "bounding_box": pytest.approx([0.01, 0.04, 0.02, 0.04]),
+                       "confidence": pytest.approx(0.3)}  # fmt: skip
+    kept = replace(found, image=Image.new("RGB", (100, 50)))
+    assert kept.to_fiftyone() == rows
+    with pytest.raises(ConfigError, match="width and height"):
+        found.to_fiftyone()
 
 
 def test_length_iteration_and_selection(found):
