@@ -52,7 +52,7 @@ def coco_source(
     """Read a COCO file as it is; arguments and errors of `load_coco`."""
     image_dir, file = locate(data_dir, split, images=images, annotations=annotations)
     coco = read_coco(file)
-    return Source("COCO", coco, image_root(coco, image_dir), str(file))
+    return Source("COCO", coco, image_root(coco, image_dir), str(file), "lvis" if coco.federated else "coco")
 
 
 def locate(

@@ -36,7 +36,8 @@ class DetectionSet:
         annotation_file: Where the annotations came from; evaluation reads the ground truth from it.
         image_dir: Directory that the annotation file's names are relative to.
         dropped: Boxes left out on reading, by reason.
-        protocol: How it is usually scored: ``"coco"``, or ``"voc07"`` and ``"voc12"`` where it was read from VOC.
+        protocol: How it is usually scored: ``"coco"``, or ``"voc07"`` and ``"voc12"`` where it was read from VOC, or
+            ``"lvis"`` where the file says what was looked for on each image.
         source: What messages call it: the annotation file, or the VOC or YOLO directory and what of it was read.
         file_ids: Of images without labels that came with an annotation file: the id that it gives each path.
     """
