@@ -68,7 +68,7 @@ def test_perfect_detections_have_ap_1(data):
     truth = evaluation.records
     seen = iter(range(len(evaluation)))
 
-    def perfect(output, sizes, factors):
+    def perfect(output, sizes, factors, config):
         found = []
         for _ in sizes:
             index = next(seen)
