@@ -10,7 +10,7 @@ import numpy as np
 
 from ld_hub.data.annotations import Bools, CocoFile
 
-PART = 1 << 20  # annotations; all of COCO's
+PART = 1 << 18  # annotations
 COLUMNS = ("ids", "image_of", "category_of", "boxes", "areas", "crowd", "ignore")  # one row per annotation
 
 
