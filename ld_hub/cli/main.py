@@ -42,7 +42,7 @@ VERBS: dict[str, Verb] = {
     "recipes": Verb("ld_hub.cli.verb_recipes", "list distillation recipes, or show the terms of one"),
     "predict": Verb("ld_hub.cli.verb_predict", "detect objects on images and draw them"),
     "show": Verb("ld_hub.cli.verb_show", "draw assignment, regions and bins of a student on a photograph"),
-    "eval": Verb("ld_hub.cli.verb_eval", "AP of a model on a data set, by COCO's or VOC's rules"),
+    "eval": Verb("ld_hub.cli.verb_eval", "AP of a model on a data set, by COCO's, VOC's or LVIS' rules"),
     "train": Verb("ld_hub.train", "train a detector", own_parser=True),
     "distill": Verb("ld_hub.distill", "train a student from a teacher", own_parser=True),
     "data": Verb("ld_hub.cli.verb_data", "look for problems in a data set, or write it as COCO, VOC or YOLO"),

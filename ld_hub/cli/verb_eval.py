@@ -1,4 +1,4 @@
-"""`ld-hub eval`: average precision of a model on a data set, by the rules of COCO or PASCAL VOC."""
+"""`ld-hub eval`: average precision of a model on a data set, by the rules of COCO, PASCAL VOC or LVIS."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ _DESCRIPTION = """\
 Detect objects on every image of a data set and score them.
 
 Prints the 12 COCO numbers and the AP of each class, times 100. Data of PASCAL
-VOC are scored by VOC's rules: AP50, AP55, ..., AP95 and their mean AP; with
---protocol any data are scored by either. --out gets metrics.json (the same
+VOC are scored by VOC's rules: AP50, AP55, ..., AP95 and their mean AP; LVIS'
+files, which say what was looked for on each image, by LVIS' rules: AP also over
+rare, common and frequent classes (APr, APc, APf). --protocol chooses another.
+--out gets metrics.json (the same
 numbers as fractions, with hashes of weights, annotations and detections: what
 `ld-hub card` takes AP from and `ld-hub verify` checks) and detections.json (a
 COCO results file). The numbers do not depend on the batch size."""
@@ -47,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the verb to the parser of `ld-hub`."""
     parser = subparsers.add_parser(
         "eval",
-        help="AP of a model on a data set, by COCO's or VOC's rules",
+        help="AP of a model on a data set, by COCO's, VOC's or LVIS' rules",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -58,8 +60,8 @@ def add_parser(subparsers: Any) -> None:
     add_inference_flags(parser)
     add_tile_flags(parser)
     add("--out", default="evaluation", metavar="DIR", help=f"where the JSON files go {DEFAULT}")
-    protocols = "COCO, VOC 2007 (11-point AP), VOC 2012 (area); auto: as the data are"
-    add("--protocol", default="auto", choices=("auto", "coco", "voc07", "voc12"), help=f"{protocols} {DEFAULT}")
+    protocols = "COCO, VOC 2007 (11-point AP), VOC 2012 (area), LVIS (federated); auto: as the data are"
+    add("--protocol", default="auto", choices=("auto", "coco", "voc07", "voc12", "lvis"), help=f"{protocols} {DEFAULT}")
     scorers = "what scores by COCO's rules, with the same numbers; auto: hotcoco where it is installed"
     add("--backend", default="auto", choices=("auto", "pycocotools", "hotcoco"), help=f"{scorers} {DEFAULT}")
 

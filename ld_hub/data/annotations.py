@@ -45,6 +45,7 @@ class CocoFile:
         ignore: ``(K,)`` the ``ignore`` flag some converters write.
         category_ids: C ids, sorted.
         label_names: C names in that order.
+        federated: Images say which categories were looked for, as LVIS' do.
         origins: I files that the boxes of each image were read from, for messages; empty where all are from `path`.
     """
 
@@ -61,6 +62,7 @@ class CocoFile:
     ignore: Bools
     category_ids: tuple[int, ...]
     label_names: tuple[str, ...]
+    federated: bool = False
     origins: tuple[str, ...] = ()
 
 
@@ -91,7 +93,7 @@ def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
     images, annotations, categories = (_entries(path, content, key) for key in ("images", "annotations", "categories"))
     category_ids, label_names = _categories(path, categories)
     read = _Columns(path, "image", images)
-    image_ids, file_names = read.ints("id"), read.strings("file_name")
+    image_ids, file_names = read.ints("id"), _file_names(read)
     sizes = np.stack([read.ints("height"), read.ints("width")], axis=1)
     read = _Columns(path, "annotation", _with_ids(annotations))
     boxes = read.boxes("bbox")
@@ -111,8 +113,16 @@ def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
         ignore=read.flags("ignore"),
         category_ids=category_ids,
         label_names=label_names,
+        federated=any("neg_category_ids" in image for image in images[:1]),
         origins=tuple(str(image["read_from"]) for image in images if "read_from" in image),
     )
+
+
+def _file_names(read: _Columns) -> list[str]:
+    """Names of the images; LVIS has none, but COCO's addresses, which end in ``train2017/000000000009.jpg``."""
+    if all("file_name" in row or "coco_url" not in row for row in read.rows[:1]):
+        return read.strings("file_name")
+    return ["/".join(url.split("/")[-2:]) for url in read.strings("coco_url")]
 
 
 def _with_ids(annotations: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ld_hub.data.annotations import Bools, CocoFile, Floats, Ints
-from ld_hub.ops.corners import sticking_out
+from ld_hub.data.parts import in_parts, mask
+from ld_hub.ops.corners import are_corners, reach
+
+FLAGGED = "flagged ignore"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def bad_boxes(coco: CocoFile) -> dict[str, Bools]:
         inside = ((area[:, 2] - area[:, 0]).clip(min=0) * (area[:, 3] - area[:, 1]).clip(min=0)) > 0
     tiny = (coco.areas <= 0) | (coco.boxes[:, 2] < 1) | (coco.boxes[:, 3] < 1)
     outside = ~inside & ~tiny
-    return {"flagged ignore": coco.ignore, "no area": tiny & ~coco.ignore, "outside the image": outside & ~coco.ignore}
+    return {FLAGGED: coco.ignore, "no area": tiny & ~coco.ignore, "outside the image": outside & ~coco.ignore}
 
 
 def box_corners(coco: CocoFile) -> Floats:
@@ -86,7 +89,8 @@ def lookup(values: Ints, keys: Ints) -> Ints:
     """Index into `keys` of each value, -1 where it is not among them."""
     if len(keys) == 0:
         return np.full(len(values), -1, dtype=np.int64)
-    order = np.argsort(keys, kind="stable")
+    rising = bool((keys[1:] >= keys[:-1]).all())
+    order = np.arange(len(keys)) if rising else np.argsort(keys, kind="stable")
     place = np.searchsorted(keys, values, sorter=order).clip(max=len(keys) - 1)
     found: Ints = np.where(keys[order[place]] == values, order[place], -1).astype(np.int64)
     return found
@@ -131,12 +135,13 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
         yield Problem(
             "images without size", len(flat), f"{file}: height or width below 1 px for image ids {name_some(flat)}."
         )
-    lost = image_rows(coco) < 0
+    lost = mask(coco, lambda part: image_rows(part) < 0)
     if lost.any():
         named = name_boxes(coco, lost, lambda k: f"image {coco.image_of[k]}")
         text = f"{file}: annotations of images that are not in the list 'images': annotation id {named}."
         yield Problem("unknown images", int(lost.sum()), text)
-    strange = lookup(coco.category_of, np.array(coco.category_ids, dtype=np.int64)) < 0
+    categories = np.array(coco.category_ids, dtype=np.int64)
+    strange = mask(coco, lambda part: lookup(part.category_of, categories) < 0)
     if strange.any():
         named = name_boxes(coco, strange, lambda k: f"category {coco.category_of[k]}")
         text = (
@@ -144,11 +149,11 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
             f"Known category ids: {name_some(coco.category_ids, 12)}."
         )
         yield Problem("unknown categories", int(strange.sum()), text)
-    finite = np.isfinite(box_corners(coco)).all(axis=1) & np.isfinite(coco.areas)
+    finite = mask(coco, _finite)
     if not finite.all():
         text = f"{file}: boxes or areas that are not finite numbers: annotation id {name_boxes(coco, ~finite)}."
         yield Problem("non-finite boxes", int((~finite).sum()), text)
-    negative = finite & (coco.boxes[:, 2:] < 0).any(axis=1)
+    negative = finite & mask(coco, lambda part: part.boxes[:, 2:].min(axis=1) < 0)
     if negative.any():
         text = (
             f"{file}: boxes of negative width or height: annotation id {name_boxes(coco, negative)}. "
@@ -165,12 +170,20 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
         yield Problem("corners as boxes", len(out), text)
 
 
+def _finite(coco: CocoFile) -> Bools:
+    found: Bools = np.isfinite(box_corners(coco)).all(axis=1) & np.isfinite(coco.areas)
+    return found
+
+
 def _corners(coco: CocoFile) -> Ints:
     """Annotations that are corners where a corner and a size should be."""
-    rows = image_rows(coco)
-    sizes = np.zeros((len(rows), 2))
-    sizes[rows >= 0] = coco.sizes[rows[rows >= 0]][:, ::-1]
-    return sticking_out(coco.boxes, sizes)
+    parts = []
+    for part in in_parts(coco):
+        rows = image_rows(part)
+        sizes = np.zeros((len(rows), 2))
+        sizes[rows >= 0] = part.sizes[rows[rows >= 0]][:, ::-1]
+        parts.append(reach(part.boxes, sizes))
+    return are_corners(parts)
 
 
 def _missing_files(coco: CocoFile, image_dir: Path) -> list[Problem]:
@@ -206,6 +219,8 @@ def files_exist(names: Sequence[str], root: Path) -> NDArray[np.bool_]:
 
 
 def _repeated(values: Ints) -> Ints:
+    if (values[1:] > values[:-1]).all():
+        return values[:0]
     unique, counts = np.unique(values, return_counts=True)
     repeated: Ints = unique[counts > 1]
     return repeated

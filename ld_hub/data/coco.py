@@ -7,6 +7,7 @@ from pathlib import Path
 from ld_hub.data.annotations import CocoFile, read_coco
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import find_split, has_split, looked_for, require_places
+from ld_hub.data.large_coco import LARGE, read_large
 from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 
@@ -51,8 +52,8 @@ def coco_source(
 ) -> Source:
     """Read a COCO file as it is; arguments and errors of `load_coco`."""
     image_dir, file = locate(data_dir, split, images=images, annotations=annotations)
-    coco = read_coco(file)
-    return Source("COCO", coco, image_root(coco, image_dir), str(file))
+    coco = read_large(file) if file.is_file() and file.stat().st_size >= LARGE else read_coco(file)
+    return Source("COCO", coco, image_root(coco, image_dir), str(file), "lvis" if coco.federated else "coco")
 
 
 def locate(

@@ -36,7 +36,8 @@ class DetectionSet:
         annotation_file: Where the annotations came from; evaluation reads the ground truth from it.
         image_dir: Directory that the annotation file's names are relative to.
         dropped: Boxes left out on reading, by reason.
-        protocol: How it is usually scored: ``"coco"``, or ``"voc07"`` and ``"voc12"`` where it was read from VOC.
+        protocol: How it is usually scored: ``"coco"``, or ``"voc07"`` and ``"voc12"`` where it was read from VOC, or
+            ``"lvis"`` where the file says what was looked for on each image.
         source: What messages call it: the annotation file, or the VOC or YOLO directory and what of it was read.
         file_ids: Of images without labels that came with an annotation file: the id that it gives each path.
     """
@@ -197,10 +198,14 @@ def build_rows(
     import datasets
     import pyarrow as pa
 
-    order = np.argsort(owner, kind="stable")
+    if not (owner[1:] >= owner[:-1]).all():
+        order = np.argsort(owner, kind="stable")
+        boxes = boxes[order]  # one after the other: each frees what it was
+        labels = labels[order]
+        crowd = crowd[order]
     counts = np.bincount(owner, minlength=len(image_ids))
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-    corners = pa.FixedSizeListArray.from_arrays(pa.array(boxes[order].astype(np.float32).reshape(-1)), 4)
+    corners = pa.FixedSizeListArray.from_arrays(pa.array(boxes.astype(np.float32, copy=False).reshape(-1)), 4)
     table = pa.table(
         {
             "image_id": pa.array(image_ids),
@@ -208,8 +213,8 @@ def build_rows(
             "width": pa.array(sizes[:, 1]),
             "height": pa.array(sizes[:, 0]),
             "boxes": pa.ListArray.from_arrays(offsets, corners),
-            "labels": pa.ListArray.from_arrays(offsets, pa.array(labels[order])),
-            "crowd": pa.ListArray.from_arrays(offsets, pa.array(crowd[order])),
+            "labels": pa.ListArray.from_arrays(offsets, pa.array(labels)),
+            "crowd": pa.ListArray.from_arrays(offsets, pa.array(crowd)),
         }
     )
     return datasets.Dataset(table)

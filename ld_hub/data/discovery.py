@@ -20,6 +20,7 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
 
     * ``train2017/`` + ``annotations/instances_train2017.json`` (COCO; also 2014 and without a year)
     * ``images/train/`` or ``images/`` + ``annotations/instances_train.json`` or ``annotations/train.json``
+    * ``annotations/lvis_v1_train.json`` beside COCO's images (LVIS)
     * ``train/_annotations.coco.json`` beside its images (Roboflow, which calls the other split ``valid``)
 
     Args:
@@ -118,6 +119,8 @@ def _layouts(root: Path, split: str, names: tuple[str, ...] | None = None) -> It
             own = (root / f"{name}{year}", root / "images" / f"{name}{year}")
             plain = (root / name, root / "images" / name, root / "images", root)
             yield root / "annotations" / f"instances_{name}{year}.json", (*own, *plain)
+        for file in (root / "annotations" / f"lvis_v1_{name}.json", root / f"lvis_v1_{name}.json"):
+            yield file, (root / "images", root)
         for file in (root / "annotations" / f"{name}.json", root / f"{name}.json"):
             yield file, (root / name, root / "images" / name, root / "images", root)
         for folder in (root / name, root / "images" / name):

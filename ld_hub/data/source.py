@@ -10,13 +10,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ld_hub.data.annotations import Bools, CocoFile, parse_coco
-from ld_hub.data.checks import Problem, bad_boxes, clip_boxes, find_problems, image_rows, lookup, name_boxes
+from ld_hub.data.annotations import Bools, CocoFile, Ints, parse_coco
+from ld_hub.data.checks import FLAGGED, Problem, bad_boxes, clip_boxes, find_problems, image_rows, lookup, name_boxes
 from ld_hub.data.detection_set import DetectionSet, build_rows
+from ld_hub.data.parts import in_parts
 from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
 from ld_hub.hub import atomic_write, cache_root, disk_errors
 from ld_hub.preprocessing.loading import read_size
@@ -99,6 +101,15 @@ class Source:
         return file
 
 
+class _Boxes(TypedDict, total=False):
+    """Columns of `build_rows`, taken out one by one, so that none is held twice."""
+
+    owner: Ints
+    boxes: NDArray[np.float32]
+    labels: Ints
+    crowd: Bools
+
+
 @dataclass(frozen=True)
 class CocoRows:
     """What was read of a directory that is not in COCO's form.
@@ -161,18 +172,17 @@ def make_dataset(source: Source, on_bad_box: OnBadBox, check_files: bool) -> Det
         raise ConfigError(f"on_bad_box must be 'drop' or 'error', got {on_bad_box!r}.")
     source.require(check_files=check_files)
     coco = source.coco
-    reasons = bad_boxes(coco)
-    faults = {reason: mask for reason, mask in reasons.items() if source.layout != "VOC" or mask is not coco.ignore}
+    reasons, kept = _kept_boxes(coco)
+    faults = {name: mask for name, mask in reasons.items() if source.layout != "VOC" or name != FLAGGED}
     _report_bad_boxes(coco, faults, on_bad_box)
-    keep = ~np.any(list(reasons.values()), axis=0)
     rows = build_rows(
         image_ids=coco.image_ids,
         paths=[os.path.abspath(os.path.join(source.image_dir, name)) for name in coco.file_names],
         sizes=coco.sizes,
-        owner=image_rows(coco)[keep],
-        boxes=clip_boxes(coco)[keep],
-        labels=lookup(coco.category_of[keep], np.array(coco.category_ids, dtype=np.int64)),
-        crowd=coco.crowd[keep],
+        owner=kept.pop("owner"),
+        boxes=kept.pop("boxes"),
+        labels=kept.pop("labels"),
+        crowd=kept.pop("crowd"),
     )
     return DetectionSet(
         rows,
@@ -243,6 +253,32 @@ def tracked(items: Sequence[Item], what: str) -> Iterable[Item]:
 
 def _more(items: Sequence[object], shown: int) -> str:
     return f"; and {len(items) - shown} more" if len(items) > shown else ""
+
+
+def _kept_boxes(coco: CocoFile) -> tuple[dict[str, Bools], _Boxes]:
+    """Masks ``(K,)`` of the boxes that are left out, by reason; and the other boxes."""
+    many, categories = len(coco.ids), np.array(coco.category_ids, dtype=np.int64)
+    masks: list[dict[str, Bools]] = []
+    kept = _Boxes(
+        owner=np.empty(many, np.int64),
+        boxes=np.empty((many, 4), np.float32),
+        labels=np.empty(many, np.int64),
+        crowd=np.empty(many, bool),
+    )
+    count = 0
+    for part in in_parts(coco):
+        masks.append(bad_boxes(part))
+        keep = ~np.any(list(masks[-1].values()), axis=0)
+        rows = slice(count, count := count + int(keep.sum()))
+        kept["owner"][rows], kept["boxes"][rows] = image_rows(part)[keep], clip_boxes(part)[keep]
+        kept["labels"][rows], kept["crowd"][rows] = lookup(part.category_of[keep], categories), part.crowd[keep]
+    reasons = {reason: np.concatenate([each[reason] for each in masks]) for reason in masks[0]}
+    return reasons, _Boxes(
+        owner=kept["owner"][:count],
+        boxes=kept["boxes"][:count],
+        labels=kept["labels"][:count],
+        crowd=kept["crowd"][:count],
+    )
 
 
 def _report_bad_boxes(coco: CocoFile, reasons: dict[str, Bools], mode: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from ld_hub.data import DetectionSet, eval_loader
 from ld_hub.errors import EvaluationError
 from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
+from ld_hub.evaluation.metrics import MOST_OF_IMAGE
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.inference import evaluating, iter_predict
 from ld_hub.models.tiling import Tiling
@@ -47,7 +49,8 @@ def evaluate(
         workers: Processes that load images.
         accelerator: Gives the precision (autocast); float32 without one.
         progress: Show progress on the main rank, if it has a terminal.
-        protocol: ``"coco"``, ``"voc07"`` or ``"voc12"``; None takes that of the data set.
+        protocol: ``"coco"``, ``"voc07"``, ``"voc12"`` or ``"lvis"`` (the model then gives LVIS' 300 detections per
+            image); None takes that of the data set.
         backend: Scorer, see `DetectionEvaluator`.
         tiling: Look at large images in tiles, one image after the other and in float32; they are scored whole.
 
@@ -58,7 +61,9 @@ def evaluate(
         EvaluationError: If the classes differ, or the model predicts something that cannot be scored.
     """
     evaluator = evaluator_of(model, dataset, protocol=protocol, backend=backend)
-    device = next(model.parameters()).device
+    device, config = next(model.parameters()).device, model.postprocess_config
+    if evaluator.protocol == "lvis":
+        config = replace(config, max_detections=max(config.max_detections, MOST_OF_IMAGE))
     if tiling is not None:
         for image_id, detections in _in_tiles(model, dataset, batch_size, tiling, progress):
             evaluator.update([image_id], [detections])
@@ -70,7 +75,7 @@ def evaluate(
                     output = model(images)
                 refuse_nan(output, batch)
                 sizes, factors = batch.image_sizes.to(device), batch.scale_factors.to(device)
-                evaluator.update(batch.image_ids, model.postprocess(output, sizes, factors))
+                evaluator.update(batch.image_ids, model.postprocess(output, sizes, factors, config=config))
     if is_distributed():
         evaluator.merge(gathered(evaluator.state()))
     return evaluator.compute(), evaluator

@@ -16,7 +16,15 @@ from ld_hub.errors import ConfigError, EvaluationError
 from ld_hub.evaluation.backends import choose_backend, score
 from ld_hub.evaluation.found import Found
 from ld_hub.evaluation.ground_truth import GroundTruth, read_ground_truth
-from ld_hub.evaluation.metrics import MOST_COUNTED, DetectionMetrics, mean_found, summarize, summarize_voc
+from ld_hub.evaluation.lvis_protocol import frequency_groups, lvis_curves, require_federated, summarize_lvis
+from ld_hub.evaluation.metrics import (
+    MOST_COUNTED,
+    MOST_OF_IMAGE,
+    DetectionMetrics,
+    mean_found,
+    summarize,
+    summarize_voc,
+)
 from ld_hub.evaluation.voc_protocol import voc_average_precision
 from ld_hub.hub.evidence import PROTOCOLS
 from ld_hub.hub.files import atomic_write
@@ -34,24 +42,26 @@ class _Scored:
 
 
 class DetectionEvaluator:
-    """Collects detections and scores them against annotations in COCO's format, by the rules of COCO or PASCAL VOC.
+    """Collects detections and scores them against annotations in COCO's format, by the rules of COCO, VOC or LVIS.
 
     It refuses what would be scored wrongly without a word: NaN, unknown images and classes, an image given twice, a
     forgotten image, corners in place of sizes. Its COCO numbers are pycocotools' (checked in the tests, bit for bit);
-    `ld_hub.evaluation.voc_protocol` has the rules of VOC. The numbers are the same whatever the order of the images,
-    the batch size or the number of ranks the detections came in.
+    `ld_hub.evaluation.voc_protocol` and `lvis_protocol` have the rules of VOC and LVIS. The numbers are the same
+    whatever the order of the images, the batch size or the number of ranks the detections came in.
 
     Args:
         annotations: COCO instances file, its content, or a ground truth read before.
         category_ids: C category ids of the annotations, one per label of the model.
         label_names: C class names, in the same order.
-        protocol: ``"coco"``; ``"voc07"`` (11-point AP) or ``"voc12"`` (area under the curve).
+        protocol: ``"coco"``; ``"voc07"`` (11-point AP) or ``"voc12"`` (area under the curve);
+            ``"lvis"``, which needs the fields of LVIS' files.
         backend: What scores by COCO's rules: ``"pycocotools"``, ``"hotcoco"`` (extra ``fast-eval``: the same numbers,
             much faster), or ``"auto"``: hotcoco where it is installed.
 
     Raises:
         EvaluationError: If a category id is unknown to the annotations, belongs to another class name there, or is
-            given twice, or if the annotations have boxes of a category that is not given.
+            given twice, if the annotations have boxes of a category that is not given, or if the protocol is LVIS' and
+            they lack its fields.
         DataError: If the annotations are not usable; MissingFileError if they do not exist.
         ConfigError: If the protocol or the backend is unknown, or the backend is not installed.
     """
@@ -73,6 +83,8 @@ class DetectionEvaluator:
         self.category_ids, self.label_names = tuple(category_ids), tuple(label_names)
         self._scored: dict[int, _Scored] = {}
         self._check_classes()
+        if protocol == "lvis":
+            require_federated(self.truth)
 
     def __len__(self) -> int:
         """Number of images given so far."""
@@ -161,11 +173,7 @@ class DetectionEvaluator:
             raise EvaluationError(f"No image was scored against {self.truth.source}; call update() first.")
         truth, found = self.truth.only(ids), self.found()
         _refuse_corners(found, truth)
-        if self.protocol == "coco":
-            stats, ap = self._score_coco(truth, found)
-        else:
-            by_iou = voc_average_precision(truth, found, self.category_ids, self.protocol)
-            stats, ap = summarize_voc(by_iou), [mean_found(column) for column in by_iou.T]
+        stats, ap = self._score(truth, found)
         boxes = truth.boxes_per_category(skip_ignored=self.protocol != "coco")
         return DetectionMetrics(
             stats=stats,
@@ -173,9 +181,26 @@ class DetectionEvaluator:
             boxes={name: boxes[c] for name, c in zip(self.label_names, self.category_ids, strict=True)},
             images=len(ids),
             detections=len(found),
-            not_counted=found.beyond(MOST_COUNTED) if self.protocol == "coco" else 0,
+            not_counted=self._beyond(found),
             protocol=self.protocol,
         )
+
+    def _score(self, truth: GroundTruth, found: Found) -> tuple[dict[str, float | None], list[float | None]]:
+        """The numbers of the protocol, and AP of each class."""
+        if self.protocol == "coco":
+            return self._score_coco(truth, found)
+        if self.protocol == "lvis":
+            curves = lvis_curves(truth, found, self.category_ids)
+            stats = summarize_lvis(curves, frequency_groups(truth, self.category_ids))
+            return stats, [mean_found(column) for column in curves.ap[..., 0].T]
+        by_iou = voc_average_precision(truth, found, self.category_ids, self.protocol)
+        return summarize_voc(by_iou), [mean_found(column) for column in by_iou.T]
+
+    def _beyond(self, found: Found) -> int:
+        """Detections that the protocol leaves out because there are too many."""
+        if self.protocol == "coco":
+            return found.beyond(MOST_COUNTED)
+        return len(found) - len(found.best(MOST_OF_IMAGE)) if self.protocol == "lvis" else 0
 
     def _score_coco(self, truth: GroundTruth, found: Found) -> tuple[dict[str, float | None], list[float | None]]:
         """The 12 numbers, and AP of each class."""

@@ -48,6 +48,17 @@ class Found:
             for image, category, box, score in zip(*(column.tolist() for column in columns), strict=True)
         ]
 
+    def best(self, most: int) -> Found:
+        """The best of each image, where only so many count; of equal scores those that came first."""
+        order = np.lexsort((-self.scores, self.image_ids))
+        images = self.image_ids[order]
+        place = np.arange(len(order)) - np.searchsorted(images, images)
+        return self.take(np.sort(order[place < most]))
+
+    def take(self, chosen: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Found:
+        """The detections of these indices, or of a mask ``(K,)``."""
+        return Found(self.image_ids[chosen], self.category_ids[chosen], self.boxes[chosen], self.scores[chosen])
+
     def beyond(self, most: int) -> int:
         """Number of detections that are too many, where only so many count of each class and image."""
         if not len(self):

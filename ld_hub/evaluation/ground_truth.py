@@ -28,8 +28,8 @@ class GroundTruth:
         images: Sorted by id; 0 stands for a size that the file does not tell.
         categories: Sorted by id.
         annotations: In the order of the file; ids are issued anew as 1, 2, ..., because the scorers treat id 0 as
-            "matched nothing". ``ignore`` is 1 where the file says ``ignore`` or ``difficult``: only the VOC protocols
-            look at it.
+            "matched nothing". ``ignore`` is 1 where the file says ``ignore`` or ``difficult``: only the protocols of
+            VOC and LVIS look at it.
     """
 
     source: str
@@ -94,13 +94,8 @@ def read_ground_truth(annotations: str | Path | Mapping[str, Any]) -> GroundTrut
         source, content = "the annotations", annotations
     else:
         source, content = str(annotations), _load(Path(annotations))
-    images: list[ImageRow] = [
-        {"id": row["id"], "width": _side(row.get("width")), "height": _side(row.get("height"))}
-        for row in _rows(content, "images", source)
-    ]
-    categories: list[CategoryRow] = [
-        {"id": row["id"], "name": str(row.get("name", row["id"]))} for row in _rows(content, "categories", source)
-    ]
+    images = [_image(row, source) for row in _rows(content, "images", source)]
+    categories = [_category(row) for row in _rows(content, "categories", source)]
     known_images, known_categories = {row["id"] for row in images}, {row["id"] for row in categories}
     rows = content.get("annotations")
     if not isinstance(rows, list):
@@ -156,6 +151,26 @@ def _rows(content: Mapping[str, Any], key: str, source: str) -> list[Mapping[str
             raise DataError(f"{source}: id {number} appears twice in '{key}'; ids must be distinct.")
         seen.add(number)
     return rows
+
+
+def _image(row: Mapping[str, Any], source: str) -> ImageRow:
+    """An image with the lists of LVIS, where it has them."""
+    image: ImageRow = {"id": row["id"], "width": _side(row.get("width")), "height": _side(row.get("height"))}
+    for key in ("neg_category_ids", "not_exhaustive_category_ids"):
+        if key in row:
+            ids = row[key]
+            if not isinstance(ids, list) or not all(_is_id(number) for number in ids):
+                raise DataError(f"{source}: '{key}' of image id {row['id']} is {ids!r}; expected a list of integers.")
+            image[key] = ids
+    return image
+
+
+def _category(row: Mapping[str, Any]) -> CategoryRow:
+    """A category with LVIS' group of frequency, where it has one."""
+    category: CategoryRow = {"id": row["id"], "name": str(row.get("name", row["id"]))}
+    if "frequency" in row:
+        category["frequency"] = str(row["frequency"])
+    return category
 
 
 def _refuse_repeated(rows: list[Any], source: str) -> None:

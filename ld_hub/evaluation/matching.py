@@ -177,7 +177,7 @@ def match(found: Overlaps, iou: float, taking_part: Flags | None = None) -> Matc
     return Matches(box, excused & (box < 0))
 
 
-def assign(pairs: Pairs, detections: int, boxes: int, *, last_of_equals: bool) -> Ints:
+def assign(pairs: Pairs, detections: int, boxes: int, *, last_of_equals: bool, shared: Flags | None = None) -> Ints:
     """Give each detection, one after the other, the free box it overlaps most.
 
     Args:
@@ -186,15 +186,17 @@ def assign(pairs: Pairs, detections: int, boxes: int, *, last_of_equals: bool) -
         boxes: T.
         last_of_equals: Which of several boxes with the same overlap is taken: pycocotools takes the last, tidecv the
             first.
+        shared: ``(T,)`` boxes that are free for any number of detections (crowds).
 
     Returns:
         ``(D,)`` index of the box, -1 for none.
     """
+    fills = [1] * boxes if shared is None else (~shared).tolist()
     order = np.lexsort((-pairs.box if last_of_equals else pairs.box, -pairs.iou, pairs.det))
     taken, result = bytearray(boxes), [-1] * detections
     for det, box in zip(pairs.det[order].tolist(), pairs.box[order].tolist(), strict=True):  # few: near pairs only
         if result[det] < 0 and not taken[box]:
-            result[det], taken[box] = box, 1
+            result[det], taken[box] = box, fills[box]
     return np.array(result, dtype=np.int64)
 
 

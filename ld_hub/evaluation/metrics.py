@@ -12,6 +12,7 @@ from ld_hub.hub.evidence import PROTOCOLS, STAT_NAMES, TITLES, VOC_NAMES, Number
 
 NONE = "–"  # shown where there was nothing to find
 MOST_COUNTED = 100  # detections per class and image that COCO looks at
+MOST_OF_IMAGE = 300  # detections per image that LVIS looks at
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,15 @@ class DetectionMetrics(Numbers):
     Attributes:
         stats: COCO has 12: AP (mean over IoU 0.50:0.95), AP50, AP75, AP of small (< 32² px), medium and large (> 96²
             px) objects, and average recall with 1, 10, 100 detections per class and image and by size. VOC has 11:
-            AP50, AP55, ..., AP95, and their mean AP.
+            AP50, AP55, ..., AP95, and their mean AP. LVIS has 13: COCO's AP, also over rare, common and frequent
+            classes, and average recall with 300 detections per image.
         per_class: AP of each class by name, in the order of the model's classes.
         boxes: Ground-truth boxes of each class by name, crowds aside, for VOC also difficult ones.
         images: Number of images scored.
         detections: Number of detections given.
-        not_counted: How many of these the protocol leaves out: those beyond COCO's 100 best per class and image.
-        protocol: ``"coco"``, ``"voc07"`` or ``"voc12"``.
+        not_counted: How many of these the protocol leaves out: those beyond COCO's 100 best per class and image,
+            or LVIS' 300 best per image.
+        protocol: ``"coco"``, ``"voc07"``, ``"voc12"`` or ``"lvis"``.
     """
 
     def __getitem__(self, name: str) -> float | None:
@@ -48,6 +51,8 @@ class DetectionMetrics(Numbers):
         lines = [f"{TITLES[self.protocol]}, x100: {self.images} images, {self.detections} detections"]
         if self.not_counted:
             most = f"COCO counts the {MOST_COUNTED} best of each class and image"
+            if self.protocol == "lvis":
+                most = f"LVIS counts the {MOST_OF_IMAGE} best of each image"
             lines.append(f"{self.not_counted} detections were not counted: {most}")
         known = PROTOCOLS[self.protocol]
         for names in (known[:6], known[6:]):

@@ -19,14 +19,21 @@ from ld_hub.hub.evidence import VOC_NAMES, Evidence
 
 BEGIN = "<!-- ld_hub:begin: written by ld-hub; what stands outside of this block stays as it is -->"
 END = "<!-- ld_hub:end -->"
+_COCO_METRICS = {
+    "AP": "map",
+    "AP50": "map_50",
+    "AP75": "map_75",
+    "APs": "map_small",
+    "APm": "map_medium",
+    "APl": "map_large",
+}
 METRICS = {  # numbers of an evaluation that a card shows, by protocol: their types in model-index
-    "coco": {
-        "AP": "map",
-        "AP50": "map_50",
-        "AP75": "map_75",
-        "APs": "map_small",
-        "APm": "map_medium",
-        "APl": "map_large",
+    "coco": _COCO_METRICS,
+    "lvis": {
+        **{name: f"lvis_{kind}" for name, kind in _COCO_METRICS.items()},
+        "APr": "lvis_map_rare",
+        "APc": "lvis_map_common",
+        "APf": "lvis_map_frequent",
     },
     **{
         voc: {name: f"{voc}_{name.replace('AP', 'map_').rstrip('_')}" for name in VOC_NAMES}

@@ -38,11 +38,18 @@ COMPARISON_NAME = "comparison.json"  # of a run, and of that directory: the stud
 MAX_BYTES = 8_000_000
 STAT_NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 VOC_NAMES = ("AP", *(f"AP{percent}" for percent in range(50, 100, 5)))
-PROTOCOLS = {"coco": STAT_NAMES, "voc07": VOC_NAMES, "voc12": VOC_NAMES}  # the numbers that each gives
+LVIS_NAMES = (*STAT_NAMES[:6], "APr", "APc", "APf", "AR300", *STAT_NAMES[9:])
+PROTOCOLS = {  # the numbers that each gives
+    "coco": STAT_NAMES,
+    "voc07": VOC_NAMES,
+    "voc12": VOC_NAMES,
+    "lvis": LVIS_NAMES,
+}
 TITLES = {
     "coco": "COCO box metrics",
     "voc07": "PASCAL VOC 2007, 11-point AP",
     "voc12": "PASCAL VOC 2012, AP by area",
+    "lvis": "LVIS box metrics",
 }
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")

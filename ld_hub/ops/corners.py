@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
+
+
+class Reach(NamedTuple):
+    """How some boxes lie in their images.
+
+    Attributes:
+        out: Indices of those that reach out of their image.
+        known: Number of those whose image has a known size.
+        corners: Of these, those that would lie in it if they were corners.
+        boxes: Number of all.
+    """
+
+    out: npt.NDArray[np.int64]
+    known: int
+    corners: int
+    boxes: int
 
 
 def sticking_out(boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -21,10 +40,23 @@ def sticking_out(boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64])
     Returns:
         Indices of the boxes that reach out of their image if they are corners, else none.
     """
+    return are_corners([reach(boxes, sizes)])
+
+
+def reach(boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.float64]) -> Reach:
+    """Count what `are_corners` needs; arguments as of `sticking_out`."""
     known = (sizes > 0).all(axis=1)
     ends = boxes[:, :2] + boxes[:, 2:]
     out = np.flatnonzero(known & (ends > 1.01 * sizes + 1).any(axis=1))
     in_order, ends_inside = boxes[:, 2:] >= boxes[:, :2], boxes[:, 2:] <= sizes + 1
     corners = known & (in_order & ends_inside & (boxes[:, :2] >= -1)).all(axis=1)
-    many = len(out) >= max(3, 0.2 * np.count_nonzero(known))
-    return out if many and np.count_nonzero(corners) >= 0.99 * np.count_nonzero(known) else out[:0]
+    return Reach(out, int(np.count_nonzero(known)), int(np.count_nonzero(corners)), len(boxes))
+
+
+def are_corners(parts: Sequence[Reach]) -> npt.NDArray[np.int64]:
+    """What `sticking_out` says of all boxes, from what was counted of one part after the other."""
+    known, corners = sum(part.known for part in parts), sum(part.corners for part in parts)
+    starts = np.cumsum([0, *(part.boxes for part in parts)])
+    out = np.concatenate([part.out + start for part, start in zip(parts, starts[:-1], strict=True)])
+    many = len(out) >= max(3, 0.2 * known)
+    return out if many and corners >= 0.99 * known else out[:0]

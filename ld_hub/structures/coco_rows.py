@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import TypedDict
 
 
-class ImageRow(TypedDict):
-    """An image; 0 stands for a size that is not known."""
-
+class _ImageRow(TypedDict):
     id: int
     width: float
     height: float
+
+
+class ImageRow(_ImageRow, total=False):
+    """An image; 0 stands for a size that is not known.
+
+    LVIS says which categories are not on it (``neg_category_ids``), and of which it shows more than the boxes tell.
+    """
+
+    neg_category_ids: list[int]
+    not_exhaustive_category_ids: list[int]
 
 
 class ImageFileRow(ImageRow):
@@ -25,11 +33,15 @@ class ReadImageRow(ImageFileRow):
     read_from: str
 
 
-class CategoryRow(TypedDict):
-    """A class."""
-
+class _CategoryRow(TypedDict):
     id: int
     name: str
+
+
+class CategoryRow(_CategoryRow, total=False):
+    """A class; in LVIS' files with ``"r"``, ``"c"`` or ``"f"``: on few, some or many training images."""
+
+    frequency: str
 
 
 class _ObjectRow(TypedDict):

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -65,7 +68,7 @@ def test_perfect_detections_have_ap_1(data):
     truth = evaluation.records
     seen = iter(range(len(evaluation)))
 
-    def perfect(output, sizes, factors):
+    def perfect(output, sizes, factors, config):
         found = []
         for _ in sizes:
             index = next(seen)
@@ -88,6 +91,22 @@ def test_the_protocol_is_that_of_the_data_unless_another_is_named(data, eager):
         metrics, evaluator = evaluate(eager, dataset, workers=0, protocol=protocol)
         assert metrics.protocol == evaluator.protocol == expected
         assert (evaluator.backend == "ld_hub") == (expected != "coco")  # the rules of VOC are our own
+
+
+def test_lvis_counts_300_detections_of_an_image(data, eager, tmp_path):
+    evaluation = sets(data)[1]
+    content = json.loads(Path(evaluation.annotation_file).read_text())
+    for image in content["images"]:
+        image["neg_category_ids"] = list(evaluation.category_ids)
+    file = tmp_path / "lvis.json"
+    file.write_text(json.dumps(content))
+    eager.postprocess_config = replace(eager.postprocess_config, score_threshold=0.0, nms_iou=1.0)
+    most = {}
+    for protocol in ("coco", "lvis"):
+        scored = replace(evaluation, annotation_file=str(file), protocol=protocol)
+        metrics, evaluator = evaluate(eager, scored, workers=0)
+        most[protocol] = max(Counter(row["image_id"] for row in evaluator.results()).values())
+    assert most["coco"] == 100 < most["lvis"] <= 300 and set(metrics.stats) >= {"APr", "APc", "APf"}
 
 
 @pytest.mark.parametrize("part", ["cls_logits", "quality"])
