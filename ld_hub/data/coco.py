@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ld_hub.data.annotations import CocoFile, read_coco
+from ld_hub.data.annotations import CocoFile
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import find_split, has_split, looked_for, require_places
 from ld_hub.data.readers import Reader, register_reader
+from ld_hub.data.reading import Reading
+from ld_hub.data.repairs import fill_sizes, find_images, read_repaired, repaired_source, settled
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 
 
@@ -39,7 +41,8 @@ def load_coco(
         DataError: If the annotations contradict themselves; names the file and the ids.
         ConfigError: If the arguments do not say where the data is.
     """
-    return make_dataset(coco_source(data_dir, split, images=images, annotations=annotations), on_bad_box, check_files)
+    source = settled(coco_source(data_dir, split, images=images, annotations=annotations), Reading())
+    return make_dataset(source, on_bad_box, check_files)
 
 
 def coco_source(
@@ -49,10 +52,15 @@ def coco_source(
     images: str | Path | None = None,
     annotations: str | Path | None = None,
 ) -> Source:
-    """Read a COCO file as it is; arguments and errors of `load_coco`."""
+    """Read a COCO file, repaired; arguments and errors of `load_coco`."""
     image_dir, file = locate(data_dir, split, images=images, annotations=annotations)
-    coco = read_coco(file)
-    return Source("COCO", coco, image_root(coco, image_dir), str(file))
+    coco, repairs = read_repaired(file)
+    folder = image_root(coco, image_dir)
+    for mend in (find_images, fill_sizes):
+        coco, done = mend(coco, folder)
+        repairs += done
+    source = Source("COCO", coco, folder, str(file))
+    return repaired_source(source, coco, repairs) if repairs else source
 
 
 def locate(

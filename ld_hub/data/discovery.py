@@ -7,12 +7,17 @@ from pathlib import Path
 
 from ld_hub.errors import ConfigError, MissingFileError
 
+WHOLE = "all"  # stands for a split where data have no parts
 # How people name the splits; the first name is the one used here.
 SPLITS: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation")}
 _YEARS = ("2017", "", "2014")
 OR_NAME_BOTH = (
     "Or name the image directory and the COCO file: images=..., annotations=... (--images DIR --annotations FILE)."
 )
+
+
+class NoSplitError(MissingFileError):
+    """There is no such part of the data, while nothing that was named is missing."""
 
 
 def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
@@ -30,13 +35,14 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
         Image directory and annotation file.
 
     Raises:
-        MissingFileError: If there is no such directory or no such layout; says what was looked for and what is there.
+        MissingFileError: If there is no such directory or no such layout (`NoSplitError`); says what was looked for
+            and what is there.
     """
     root = data_root(data_dir, split)
     for file, folders in _layouts(root, split):
         if file.is_file():
             return find_images(folders, file), file
-    raise MissingFileError(
+    raise NoSplitError(
         f"No annotations of the split '{split}' in {root}. Looked for {looked_for(root, split)}. "
         f"Found {contents(root)}. {OR_NAME_BOTH}"
     )

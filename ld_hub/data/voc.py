@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ld_hub.data.detection_set import DetectionSet
-from ld_hub.data.discovery import SPLITS, data_root
+from ld_hub.data.discovery import SPLITS, NoSplitError, data_root
 from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import CocoRows, OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
 from ld_hub.data.text import read_lines
@@ -172,7 +172,7 @@ def voc_source(root: Path, split: str) -> Source:
     sets = find_sets(root)
     parts = choose_parts(sets, split)
     if not parts:
-        raise MissingFileError(
+        raise NoSplitError(
             f"No list of the split '{split}' in {root}: looked for "
             f"{', '.join(s.prefix + 'ImageSets/Main/*.txt' for s in sets) or 'Annotations/ and VOC????/Annotations/'}. "
             f"Found {', '.join(_lists(sets)) or 'none'}. A list has one image name per line, without suffix."

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ld_hub.data.annotations import Bools, CocoFile, Floats
+from ld_hub.data.annotations import Bools, CocoFile, Floats, content_of
 from ld_hub.data.checks import bad_boxes, box_corners, clip_boxes, image_rows, lookup
 from ld_hub.data.voc import CLASSES_FILE
 from ld_hub.errors import DataError
@@ -61,29 +61,9 @@ def write_coco(root: Path, part: Part, step: Callable[[], None]) -> None:
         part: What to write.
         step: Called after each image.
     """
-    coco = part.coco
-    images = []
-    for number, name, (height, width) in zip(coco.image_ids.tolist(), part.names, coco.sizes.tolist(), strict=True):
-        images.append({"id": number, "file_name": name, "width": width, "height": height})
+    content = content_of(part.coco, part.names)
+    for _ in part.names:
         step()
-    columns = zip(
-        coco.ids.tolist(), coco.image_of.tolist(), coco.category_of.tolist(), coco.boxes.tolist(), coco.areas.tolist(),
-        coco.crowd.tolist(), coco.ignore.tolist(), strict=True,
-    )  # fmt: skip
-    annotations = [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": category,
-            "bbox": [_plain(value) for value in box],
-            "area": _plain(area),
-            "iscrowd": int(crowd),
-            **({"ignore": 1} if ignore else {}),
-        }
-        for number, image, category, box, area, crowd, ignore in columns
-    ]
-    categories = [{"id": i, "name": n} for i, n in zip(coco.category_ids, coco.label_names, strict=True)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     atomic_write(root / "annotations" / f"instances_{part.split}.json", text)
 
@@ -203,10 +183,6 @@ def _require_plain_names(names: Sequence[str], where: str) -> None:
 
 def _fraction(value: float) -> str:
     return f"{value:.{_FRACTION_DIGITS}f}".rstrip("0").rstrip(".") or "0"
-
-
-def _plain(value: float) -> int | float:
-    return int(value) if value.is_integer() else value
 
 
 def image_target(root: Path, to: str, split: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ld_hub.data.checks import name_some
-from ld_hub.data.discovery import SPLITS
+from ld_hub.data.discovery import SPLITS, NoSplitError
 from ld_hub.data.text import read_lines
 from ld_hub.data.voc import CLASSES_FILE, read_classes
 from ld_hub.errors import DataError, MissingFileError
@@ -66,7 +66,7 @@ def find_part(root: Path, yaml_file: Path | None, split: str) -> YoloPart:
         if not pairs:
             told = "" if yaml_file is None else f"{yaml_file} has no '{split}', and "
             looked = [f"{below(images, root)}/ with {below(labels, root)}/" for images, labels in folders(root, split)]
-            raise MissingFileError(
+            raise NoSplitError(
                 f"No images of the split '{split}' in {root}: {told}none of these exist: {name_some(looked, 4)}."
             )
         places = pairs[:1]
@@ -154,7 +154,7 @@ def _resolve(root: Path, content: Mapping[str, Any], given: str, yaml_file: Path
         if place.exists():
             return place
     looked = ", ".join(str(place) for place in dict.fromkeys([*usual[:2], *tails[:1]]))
-    raise MissingFileError(f"{yaml_file} names '{given}', which does not exist; looked for {looked}.")
+    raise NoSplitError(f"{yaml_file} names '{given}', which does not exist; looked for {looked}.")
 
 
 def _tells_enough(parts: list[str], left_out: int) -> bool:
