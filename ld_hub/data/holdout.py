@@ -11,9 +11,9 @@ import numpy as np
 
 from ld_hub.data.annotations import Bools, CocoFile, Floats
 from ld_hub.data.checks import image_rows
-from ld_hub.data.discovery import NoSplitError
 from ld_hub.data.repairs import repaired_source
 from ld_hub.data.source import Source
+from ld_hub.data.splits import NoSplitError
 
 _COPY = re.compile(r"\.rf\.[0-9a-zA-Z]+(?=\.)")  # of an image: Roboflow writes several, changed, and numbers them so
 
@@ -37,9 +37,13 @@ def held_out(source: Source, fraction: float, *, others: bool) -> Source:
         raise NoSplitError(f"{source.parts} has no images to evaluate on, and val_fraction is 0 (--val_fraction).")
     places = _places(source.coco.file_names)
     low = places < fraction
-    if len(places) and not low.any():
+    if len(np.unique(places)) < 2:
+        low = np.zeros(len(places), dtype=bool)
+        if not others:
+            raise NoSplitError(f"{source.parts} has too few images to hold any out: {len(places)}.")
+    elif not low.any():
         low = places == places.min()
-    if low.all() and places.max(initial=0) > places.min(initial=0):
+    elif low.all():
         low = places < places.max()
     coco = _only(source.coco, ~low if others else low)
     done = "without those held out" if others else "held out"

@@ -11,6 +11,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
 
+_SUFFIXES = (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES))
+
 
 class ImageFinder:
     """Looks for images in a few folders, by the ends of their names, and below the folders by the name alone.
@@ -29,9 +31,17 @@ class ImageFinder:
         self._listed: dict[str, set[str]] = {}
 
     def plain(self, name: str) -> str | None:
-        """Path of an image whose name leads to it from one of the folders as it stands, in POSIX form from `root`."""
+        """Path of an image whose name leads to it from one of the folders as it stands, in POSIX form from `root`.
+
+        A name without a suffix has that of the image.
+        """
         text = name.replace("\\", "/")
-        return next((self._below(folder, text) for folder in self.folders if text and self._there(folder, text)), None)
+        ends = ("",) if text.lower().endswith(IMAGE_SUFFIXES) else ("", *_SUFFIXES)
+        for folder in self.folders:
+            found = next((text + end for end in ends if self._there(folder, text + end)), None)
+            if found is not None:
+                return self._below(folder, found)
+        return None
 
     def find(self, name: str) -> str | None:
         """Path of an image in POSIX form from `root`; None where there is none, or several might be meant."""
@@ -48,15 +58,6 @@ class ImageFinder:
                 same = self._by_stem.get(alone.name, [])
             if len(same) == 1:
                 return Path(os.path.relpath(same[0], self.root)).as_posix()
-        return None
-
-    def of_stem(self, folder: Path, stem: str) -> str | None:
-        """Path of the image in a folder whose name is this one, the suffix aside, in POSIX form from `root`."""
-        names = self._names(str(folder))
-        for suffix in IMAGE_SUFFIXES:
-            for end in (suffix, suffix.upper()):
-                if stem + end in names:
-                    return self._below(folder, stem + end)
         return None
 
     def _there(self, folder: Path, name: str) -> bool:
@@ -89,14 +90,6 @@ class ImageFinder:
         for name, paths in self._by_name.items():
             found[Path(name).stem] += paths
         return found
-
-
-def has_images(folder: Path) -> bool:
-    """Whether an image lies in a folder."""
-    if not folder.is_dir():
-        return False
-    with os.scandir(folder) as entries:
-        return any(e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "." for e in entries)
 
 
 def _readings(name: str) -> Iterator[str]:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from ld_hub.data.coco import coco_source
 from ld_hub.data.detection_set import DetectionSet
-from ld_hub.data.discovery import OR_NAME_BOTH, SPLITS, WHOLE, NoSplitError, contents, data_root
+from ld_hub.data.discovery import OR_NAME_BOTH, contents, data_root
 from ld_hub.data.holdout import held_out
 from ld_hub.data.readers import Reader, known_readers
 from ld_hub.data.reading import HELD_OUT, Reading
 from ld_hub.data.repairs import settled
 from ld_hub.data.source import OnBadBox, Source, make_dataset
+from ld_hub.data.splits import SPLITS, WHOLE, NoSplitError
 
 
 def load_data(
@@ -32,8 +33,8 @@ def load_data(
 
     COCO (`load_coco`) where there is a COCO file of the split, else PASCAL VOC (`load_voc`), YOLO (`load_yolo`), or
     what labelling tools write (`ld_hub.data.labelled`); more by `ld_hub.data.readers.register_reader`. Directories that
-    are not COCO's become COCO content in the cache (``annotation_file``); image paths stay the user's. What is repaired on
-    reading is told in one warning a kind.
+    are not COCO's become COCO content in the cache (``annotation_file``); image paths stay the user's. What is repaired
+    on reading is told in one warning a kind.
 
     Where there are no parts, a tenth of the images is held out to evaluate on; where there is a test part and none to
     evaluate on, it is taken for that.
@@ -73,14 +74,14 @@ def find_source(
     if data_dir is None or images is not None or annotations is not None:
         return settled(coco_source(data_dir, split, images=images, annotations=annotations), reading)
     place = Path(data_dir).expanduser()
-    found = _part_to_train_on(place, reading) if split == "train" and reading.val_fraction else None
+    found = _part_to_train_on(place, reading.val_fraction) if split == "train" and reading.val_fraction else None
     if found is None:
         try:
             found = read_part(place, split)
-        except NoSplitError:
-            found = _instead(place, split, reading)
+        except NoSplitError as error:
+            found = _instead(place, split, reading.val_fraction)
             if found is None:
-                raise
+                raise NoSplitError(f"{error}{_way_out(place, split)}") from None
     return settled(found, reading)
 
 
@@ -99,46 +100,56 @@ def read_part(place: Path, split: str) -> Source:
         if place.suffix in reader.suffixes and place.is_file():
             return reader.read(place, split)
     root = data_root(place, split)
+    first: NoSplitError | None = None
     for reader in readers:
         if reader.finds(root, split):
-            return reader.read(root, split)
-    raise NoSplitError(
+            try:
+                return reader.read(root, split)
+            except NoSplitError as error:
+                first = first or error
+    raise first or NoSplitError(
         f"No annotations of the split '{split}' in {root}. Looked for {_looked_for(readers, root, split)}. "
         f"Found {contents(root)}.{_loose_xml(root, split)} {OR_NAME_BOTH}"
     )
 
 
-def _part_to_train_on(place: Path, reading: Reading) -> Source | None:
+def _part_to_train_on(place: Path, fraction: float) -> Source | None:
     """The images to train on where some of them are to be held out; None where there are others to evaluate on."""
-    for other in ("val", "test"):
-        try:
-            read_part(place, other)
-            return None
-        except NoSplitError:
-            continue
-    try:
-        source = read_part(place, "train")
-    except NoSplitError:
+    if any(_has_part(place, other) for other in ("val", "test")) or not _has_part(place, "train"):
         return None
-    return held_out(source, reading.val_fraction or 0, others=True)
+    return held_out(read_part(place, "train"), fraction, others=True)
 
 
-def _instead(place: Path, split: str, reading: Reading) -> Source | None:
-    """What is taken for a split that is not there: test for val, or a part of the whole."""
-    asked = [("test", 0.0)] if split == "val" else []
-    if split == "val" and reading.val_fraction:
-        asked.append(("train", reading.val_fraction))
-    asked.append((WHOLE, HELD_OUT if reading.val_fraction is None else reading.val_fraction))
-    for other, fraction in asked if split in SPLITS else []:
-        try:
-            source = read_part(place, other)
-        except NoSplitError:
-            continue
-        if other == "test":
-            remark = f"{source.parts}: there is no part '{split}'; 'test' is taken for it."
-            return replace(source, remarks=(*source.remarks, remark))
-        return held_out(source, fraction, others=split == "train")
-    return None
+def _instead(place: Path, split: str, fraction: float | None) -> Source | None:
+    """What is taken for a split that is not there: test for val, or a part of the images."""
+    if split not in SPLITS:
+        return None
+    if split == "val" and _has_part(place, "test"):
+        source = read_part(place, "test")
+        remark = f"{source.parts}: there is no part '{split}'; 'test' is taken for it."
+        return replace(source, remarks=(*source.remarks, remark))
+    whole = WHOLE
+    if any(_has_part(place, other) for other in ("train", "val", "test")):  # then the whole would hold these images
+        if split != "val" or not fraction:
+            return None
+        whole = "train"
+    if not _has_part(place, whole):
+        return None
+    return held_out(read_part(place, whole), HELD_OUT if fraction is None else fraction, others=split == "train")
+
+
+def _has_part(place: Path, split: str) -> bool:
+    try:
+        read_part(place, split)
+    except NoSplitError:
+        return False
+    return True
+
+
+def _way_out(place: Path, split: str) -> str:
+    if split != "val" or not _has_part(place, "train"):
+        return ""
+    return " val_fraction=0.1 (--val_fraction 0.1) holds out a tenth of the images to train on."
 
 
 def _looked_for(readers: list[Reader], root: Path, split: str) -> str:

@@ -42,7 +42,7 @@ def read_repaired(file: Path) -> tuple[CocoFile, list[Repair]]:
     return parse_coco(file, mended), repairs
 
 
-def find_images(coco: CocoFile, image_dir: Path) -> tuple[CocoFile, list[Repair]]:
+def find_names(coco: CocoFile, image_dir: Path) -> tuple[CocoFile, list[Repair]]:
     """Give images that are not where their names say the names of the files that are meant.
 
     Args:
