@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ld_hub.data.discovery import require_places
+from ld_hub.data.reading import Reading
 
 if TYPE_CHECKING:
     from ld_hub.models.tiling import Tiling
@@ -26,6 +27,30 @@ def add_data_flags(parser: argparse.ArgumentParser, *, split: bool = True) -> No
         add("--split", default="val", help=f"part of the data set {DEFAULT}")
     add("--images", metavar="DIR", help="directory of the images, where --data does not lead to them")
     add("--annotations", metavar="FILE", help="COCO annotations, where --data does not lead to them")
+    add_reading_flags(parser)
+
+
+def add_reading_flags(parser: argparse.ArgumentParser) -> None:
+    """How loosely data are read.
+
+    Args:
+        parser: Of a verb.
+    """
+    add = parser.add_argument
+    add("--strict", action="store_true", help="refuse data that would have to be repaired on reading")
+    held = "part of the images that is held out to evaluate on, by the hash of their names (default: 0.1 of data"
+    add("--val_fraction", type=float, metavar="F", help=f"{held} without parts)")
+    add("--keep_root_category", action="store_true", help="keep the category without boxes that Roboflow writes")
+    add("--merge_categories", action="store_true", help="make one class of categories that share a name")
+
+
+def reading_of(args: argparse.Namespace) -> Reading:
+    """What the flags of `add_reading_flags` say.
+
+    Raises:
+        ConfigError: If a value makes no sense.
+    """
+    return Reading(args.strict, args.val_fraction, args.keep_root_category, args.merge_categories)
 
 
 def add_inference_flags(parser: argparse.ArgumentParser) -> None:

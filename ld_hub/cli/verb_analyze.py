@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, require_data
+from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, reading_of, require_data
 from ld_hub.cli.places import check_directory
 from ld_hub.cli.verb_eval import check_classes, data_name
 from ld_hub.errors import ConfigError
@@ -78,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
 
     require_matplotlib()
     device = resolve_device(args.device)
-    dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
+    dataset = load_data(
+        args.data, args.split, images=args.images, annotations=args.annotations, **asdict(reading_of(args))
+    )
     if args.limit is not None:
         dataset = dataset.select(spread(len(dataset), args.limit))
     subjects, teacher = load_subjects(args.models, args.teacher, args.names, dataset, device)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ld_hub.cli.flags import require_data
+from ld_hub.cli.flags import add_reading_flags, reading_of, require_data
 from ld_hub.data.discovery import require_places
 
 _DOCTOR = """\
-Read a data set (COCO, PASCAL VOC or YOLO) and list everything that is wrong
-with it: broken files and references, missing images, boxes that are left out.
+Read a data set (COCO, PASCAL VOC, YOLO, or what labelling tools write) and list
+everything that is wrong with it: broken files and references, missing images,
+boxes that are left out, what is repaired on reading, and images of a sample
+that are not of the size that is declared.
 Shows counts, box sizes, classes with few boxes, and an anchor scale that fits.
 Ends with exit code 1 where a problem keeps the data from being used."""
 
@@ -28,16 +30,17 @@ in Python:
   print(report.healthy, report.anchor_scale)"""
 
 _CONVERT = """\
-Write a data set in another format. COCO, PASCAL VOC (VOCdevkit/ or one year)
-and YOLO (data.yaml, or images/ and labels/) are recognised by what is there.
-OUT appears when it is complete; an existing directory is not touched.
+Write a data set in another format. COCO, PASCAL VOC (VOCdevkit/ or one year),
+YOLO (data.yaml, or images/ and labels/) and what labelling tools write are
+recognised by what is there. OUT appears when it is complete; an existing
+directory is not touched.
 
 A box keeps its edges: VOC's xmin, ymin, xmax, ymax (pixels from 1, both inside)
 are COCO's xmin-1, ymin-1, xmax-xmin+1, ymax-ymin+1; YOLO's fractions get ten
 digits. VOC's difficult is COCO's "ignore". What a format cannot say is counted
 and told: VOC has whole pixels only and no crowds (they become difficult), YOLO
-has neither crowds nor difficult boxes (they are left out). Boxes only: masks
-and keypoints are not carried over."""
+and CreateML have neither crowds nor difficult boxes (they are left out). Boxes
+only: masks and keypoints are not carried over."""
 
 _CONVERT_EPILOG = """\
 examples:
@@ -46,9 +49,11 @@ examples:
   ld-hub data convert my_yolo my_voc --to voc --split train val test
 
 what it makes:
-  coco  SPLIT/*.jpg         annotations/instances_SPLIT.json
-  voc   JPEGImages/*.jpg    Annotations/*.xml  ImageSets/Main/*.txt  classes.txt
-  yolo  images/SPLIT/*.jpg  labels/SPLIT/*.txt  data.yaml"""
+  coco      SPLIT/*.jpg         annotations/instances_SPLIT.json
+  voc       JPEGImages/*.jpg    Annotations/*.xml  ImageSets/Main/*.txt  classes.txt
+  yolo      images/SPLIT/*.jpg  labels/SPLIT/*.txt  data.yaml
+  createml  SPLIT/*.jpg         SPLIT/_annotations.createml.json  classes.txt
+  labelme   SPLIT/*.jpg         SPLIT/*.json  classes.txt"""
 
 _DEMO = """\
 Make a small detection data set without any download: textured scenes with up to
@@ -85,17 +90,22 @@ def add_parser(subparsers: Any) -> None:
         help="size the model will be trained at, for the anchor scale (default: 800 1333)",
     )
 
+    add_reading_flags(look)
+
     turn = actions.add_parser(
         "convert",
-        help="write a data set in another format: COCO, VOC, YOLO",
+        help="write a data set in another format: COCO, VOC, YOLO, CreateML, LabelMe",
         description=_CONVERT,
         epilog=_CONVERT_EPILOG,
         formatter_class=raw,
     )
     turn.add_argument("data", metavar="SRC", help="directory of the data set")
     turn.add_argument("out", metavar="OUT", help="directory to make")
-    turn.add_argument("--to", required=True, choices=("coco", "voc", "yolo"), help="format of OUT")
+    turn.add_argument(
+        "--to", required=True, choices=("coco", "voc", "yolo", "createml", "labelme"), help="format of OUT"
+    )
     turn.add_argument("--split", nargs="+", metavar="SPLIT", help="parts to convert (default: train and val)")
+    add_reading_flags(turn)
     how = "link to the images of SRC, copy them, or write annotations alone"
     turn.add_argument("--images", default="link", choices=("link", "copy", "none"), help=f"{how} {default}")
 
@@ -126,6 +136,7 @@ def _run_doctor(args: argparse.Namespace) -> int:
         annotations=args.annotations,
         check_images=args.check_images,
         image_size=(args.image_size[0], args.image_size[1]),
+        reading=reading_of(args),
     )
     print(report.table())
     return 0 if report.healthy else 1
@@ -148,6 +159,7 @@ def _run_convert(args: argparse.Namespace) -> int:
             args.to,
             splits=args.split,
             images=args.images,
+            reading=reading_of(args),
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     for split, why in made.skipped.items():

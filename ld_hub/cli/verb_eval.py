@@ -5,10 +5,19 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, add_tile_flags, require_data, tiling_of
+from ld_hub.cli.flags import (
+    DEFAULT,
+    add_data_flags,
+    add_inference_flags,
+    add_tile_flags,
+    reading_of,
+    require_data,
+    tiling_of,
+)
 from ld_hub.cli.places import check_directory
 from ld_hub.errors import ConfigError
 from ld_hub.models.names import require_model
@@ -85,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
 
     choose_backend(args.backend)  # fails before the work, not after it
     device, tiling = resolve_device(args.device), tiling_of(args)
-    dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
+    dataset = load_data(
+        args.data, args.split, images=args.images, annotations=args.annotations, **asdict(reading_of(args))
+    )
     directory = find_weights(args.model)
     model = load_pretrained(directory)
     check_classes(args.model, model.label_names, dataset.source, dataset.label_names)
@@ -127,7 +138,7 @@ def _command(args: argparse.Namespace) -> str:
     words = ["ld-hub", "eval", args.model]
     for name, value in vars(args).items():
         if name in plain and value != plain[name]:
-            words += [f"--{name}", str(value)]
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return shlex.join(words)
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, require_data
+from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, reading_of, require_data
 from ld_hub.errors import ConfigError
 from ld_hub.models.names import parse_source, saved_directory
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     base, factor = Tolerance(), args.tolerance
     report = verify(
         _directory(args.model),
-        DataSource(args.data, args.images, args.annotations),
+        DataSource(args.data, args.images, args.annotations, reading_of(args)),
         evaluation=args.evaluation,
         device=resolve_device(args.device),
         batch_size=args.batch_size,

@@ -46,6 +46,7 @@ class CocoFile:
         category_ids: C ids, sorted.
         label_names: C names in that order.
         federated: Images say which categories were looked for, as LVIS' do.
+        supercategories: C names of their groups, empty texts where the file gives none.
         origins: I files that the boxes of each image were read from, for messages; empty where all are from `path`.
     """
 
@@ -63,6 +64,7 @@ class CocoFile:
     category_ids: tuple[int, ...]
     label_names: tuple[str, ...]
     federated: bool = False
+    supercategories: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
 
 
@@ -76,7 +78,7 @@ def read_coco(path: str | Path) -> CocoFile:
         MissingFileError: If there is no such file.
         DataError: If it is not valid JSON, or an entry lacks a field or has one of the wrong type.
     """
-    return parse_coco(Path(path), _read_json(Path(path)))
+    return parse_coco(Path(path), read_json(Path(path)))
 
 
 def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
@@ -90,8 +92,8 @@ def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
     Raises:
         DataError: If an entry lacks a field or has one of the wrong type.
     """
-    images, annotations, categories = (_entries(path, content, key) for key in ("images", "annotations", "categories"))
-    category_ids, label_names = _categories(path, categories)
+    images, annotations, categories = (entries(path, content, key) for key in ("images", "annotations", "categories"))
+    category_ids, label_names, supercategories = _categories(path, categories)
     read = _Columns(path, "image", images)
     image_ids, file_names = read.ints("id"), _file_names(read)
     sizes = np.stack([read.ints("height"), read.ints("width")], axis=1)
@@ -114,6 +116,7 @@ def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
         category_ids=category_ids,
         label_names=label_names,
         federated=any("neg_category_ids" in image for image in images[:1]),
+        supercategories=supercategories,
         origins=tuple(str(image["read_from"]) for image in images if "read_from" in image),
     )
 
@@ -123,6 +126,41 @@ def _file_names(read: _Columns) -> list[str]:
     if all("file_name" in row or "coco_url" not in row for row in read.rows[:1]):
         return read.strings("file_name")
     return ["/".join(url.split("/")[-2:]) for url in read.strings("coco_url")]
+
+
+def content_of(coco: CocoFile, names: Sequence[str]) -> Mapping[str, Any]:
+    """The arrays as a COCO file's content; every box is kept.
+
+    Args:
+        coco: The arrays.
+        names: I file names to write.
+    """
+    images = [
+        {"id": number, "file_name": name, "width": width, "height": height}
+        for number, name, (height, width) in zip(coco.image_ids.tolist(), names, coco.sizes.tolist(), strict=True)
+    ]
+    columns = zip(
+        coco.ids.tolist(), coco.image_of.tolist(), coco.category_of.tolist(), coco.boxes.tolist(), coco.areas.tolist(),
+        coco.crowd.tolist(), coco.ignore.tolist(), strict=True,
+    )  # fmt: skip
+    annotations = [
+        {
+            "id": number,
+            "image_id": image,
+            "category_id": category,
+            "bbox": [_plain(value) for value in box],
+            "area": _plain(area),
+            "iscrowd": int(crowd),
+            **({"ignore": 1} if ignore else {}),
+        }
+        for number, image, category, box, area, crowd, ignore in columns
+    ]
+    categories = [{"id": i, "name": n} for i, n in zip(coco.category_ids, coco.label_names, strict=True)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _plain(value: float) -> int | float:
+    return int(value) if value.is_integer() else value
 
 
 def _with_ids(annotations: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
@@ -137,14 +175,24 @@ def _with_ids(annotations: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str,
     return numbered
 
 
-def _read_json(path: Path) -> Mapping[str, Any]:
+def read_json(path: Path, *, polygons: bool = False) -> Mapping[str, Any]:
+    """The content of a COCO file.
+
+    Args:
+        path: The file.
+        polygons: Keep the polygons, which are most of it and which nothing but missing boxes needs.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it is not valid JSON, or no object.
+    """
     if not path.is_file():
         raise MissingFileError(f"No annotation file {path}.")
     raw = path.read_bytes()
     try:
         with _no_collection():
             try:
-                content = json.loads(_POLYGONS.sub(b'"segmentation":[]', raw))
+                content = json.loads(raw if polygons else _POLYGONS.sub(b'"segmentation":[]', raw))
             except ValueError:
                 content = json.loads(raw)  # for a message with the position in the real file
     except (ValueError, RecursionError) as error:
@@ -166,18 +214,30 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _entries(path: Path, content: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
-    entries = content.get(key)
-    if not isinstance(entries, list):
-        found = "no list" if key in content else "nothing"
-        raise DataError(f"{path}: a COCO detection file needs a list '{key}'; found {found} under that key.")
-    for position, entry in enumerate(entries):
+def entries(path: Path, content: Mapping[str, Any], key: str) -> Sequence[Mapping[str, Any]]:
+    """One of the three lists of a COCO file.
+
+    Args:
+        path: What messages call it.
+        content: The file's content.
+        key: Name of the list.
+
+    Raises:
+        DataError: If there is no such list, or something in it is no object.
+    """
+    found = content.get(key)
+    if not isinstance(found, list):
+        what = "no list" if key in content else "nothing"
+        raise DataError(f"{path}: a COCO detection file needs a list '{key}'; found {what} under that key.")
+    for position, entry in enumerate(found):
         if not isinstance(entry, dict):
             raise DataError(f"{path}: {key}[{position}] is {entry!r}, not an object.")
-    return entries
+    return found
 
 
-def _categories(path: Path, categories: Sequence[Mapping[str, Any]]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+def _categories(
+    path: Path, categories: Sequence[Mapping[str, Any]]
+) -> tuple[tuple[int, ...], tuple[str, ...], tuple[str, ...]]:
     if not categories:
         raise DataError(f"{path}: the list 'categories' is empty; a detector needs at least one.")
     read = _Columns(path, "category", categories)
@@ -186,7 +246,8 @@ def _categories(path: Path, categories: Sequence[Mapping[str, Any]]) -> tuple[tu
         twice = next(i for i in ids if ids.count(i) > 1)
         raise DataError(f"{path}: category id {twice} is given more than once.")
     order = sorted(range(len(ids)), key=ids.__getitem__)
-    return tuple(ids[i] for i in order), tuple(names[i] for i in order)
+    groups = [str(category.get("supercategory") or "") for category in categories]
+    return tuple(ids[i] for i in order), tuple(names[i] for i in order), tuple(groups[i] for i in order)
 
 
 class _Columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,21 @@ class Problem:
     count: int
     message: str
     missing_file: bool = False
+
+
+@dataclass(frozen=True)
+class Repair:
+    """One kind of thing that was not as it should be, and was put right on reading.
+
+    Attributes:
+        kind: Short name.
+        count: How many images, annotations or categories it was.
+        message: One sentence with file, number and the first of them.
+    """
+
+    kind: str
+    count: int
+    message: str
 
 
 def find_problems(coco: CocoFile, image_dir: Path, *, check_files: bool = True) -> list[Problem]:
@@ -123,13 +139,7 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
     file = coco.path
     if len(coco.image_ids) == 0:
         yield Problem("no images", 1, f"{file}: the list 'images' is empty.")
-    twice = _repeated(coco.image_ids)
-    if len(twice):
-        yield Problem("duplicate image ids", len(twice), f"{file}: image ids given more than once: {name_some(twice)}.")
-    twice = _repeated(coco.ids)
-    if len(twice):
-        text = f"{file}: annotation ids given more than once: {name_some(twice)}. Number the annotations anew."
-        yield Problem("duplicate annotation ids", len(twice), text)
+    yield from _repeats(coco)
     flat = coco.image_ids[(coco.sizes < 1).any(axis=1)]
     if len(flat):
         yield Problem(
@@ -151,7 +161,8 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
         yield Problem("unknown categories", int(strange.sum()), text)
     finite = mask(coco, _finite)
     if not finite.all():
-        text = f"{file}: boxes or areas that are not finite numbers: annotation id {name_boxes(coco, ~finite)}."
+        named = name_boxes(coco, ~finite)
+        text = f"{file}: boxes or areas that are not finite numbers: annotation id {named}. Correct or delete them."
         yield Problem("non-finite boxes", int((~finite).sum()), text)
     negative = finite & mask(coco, lambda part: part.boxes[:, 2:].min(axis=1) < 0)
     if negative.any():
@@ -173,6 +184,27 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
 def _finite(coco: CocoFile) -> Bools:
     found: Bools = np.isfinite(box_corners(coco)).all(axis=1) & np.isfinite(coco.areas)
     return found
+
+
+def _repeats(coco: CocoFile) -> Iterable[Problem]:
+    """Ids and class names that are given more than once."""
+    file = coco.path
+    twice = _repeated(coco.image_ids)
+    if len(twice):
+        yield Problem("duplicate image ids", len(twice), f"{file}: image ids given more than once: {name_some(twice)}.")
+    twins = sorted(name for name, count in Counter(coco.label_names).items() if count > 1)
+    if twins:
+        ids = [number for number, name in zip(coco.category_ids, coco.label_names, strict=True) if name == twins[0]]
+        text = (
+            f"{file}: {len(ids) if len(ids) > 2 else 'two'} categories are called '{twins[0]}' (ids "
+            f"{name_some(ids)}). If they are one class, merge_categories=True (--merge_categories) makes them one; "
+            "else give them different names."
+        )
+        yield Problem("categories of one name", len(twins), text)
+    twice = _repeated(coco.ids)
+    if len(twice):
+        text = f"{file}: annotation ids given more than once: {name_some(twice)}. Number the annotations anew."
+        yield Problem("duplicate annotation ids", len(twice), text)
 
 
 def _corners(coco: CocoFile) -> Ints:
@@ -211,9 +243,10 @@ def files_exist(names: Sequence[str], root: Path) -> NDArray[np.bool_]:
     listed: dict[str, set[str]] = {}
     out = np.zeros(len(names), dtype=bool)
     for i, name in enumerate(names):
-        folder, base = os.path.split(os.path.join(root, name))
+        folder, _, base = name.rpartition("/")
         if folder not in listed:
-            listed[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            place = os.path.join(root, f"{folder}/" if name.startswith("/") else folder)
+            listed[folder] = set(os.listdir(place)) if os.path.isdir(place) else set()
         out[i] = base in listed[folder]
     return out
 

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from ld_hub.data.annotations import Bools, CocoFile, Floats
-from ld_hub.data.checks import Problem, bad_boxes, box_corners, clip_boxes, image_rows, name_some
+from ld_hub.data.checks import Problem, Repair, bad_boxes, box_corners, clip_boxes, image_rows, name_some
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.layouts import find_source
-from ld_hub.data.source import tracked
+from ld_hub.data.reading import Reading
+from ld_hub.data.source import read_sizes, tracked
 from ld_hub.errors import LdHubError
 from ld_hub.preprocessing import load_image, resize_shape
 
 WIDTH = 80
+_SAMPLE = 100  # images whose headers are read in any case
 FEW = 20  # boxes of a class below which its AP says little
 # 41 % of COCO's objects are below 32 x 32 px, which the resize to 800 x 1333 makes boxes of about 64 x 64 px: the
 # published smallest anchors (scale 8, stride 8). The hint keeps that share of boxes below the smallest anchor.
@@ -44,6 +46,7 @@ class Report:
         anchor_scale: Suggested anchor scale for the usual strides 8..128.
         image_size: The size that suggestion is for.
         checked: Images opened.
+        repairs: What is put right on reading.
     """
 
     annotation_file: str
@@ -60,6 +63,7 @@ class Report:
     image_size: tuple[int, int]
     checked: int = 0
     notes: tuple[str, ...] = field(default_factory=tuple)
+    repairs: tuple[Repair, ...] = ()
 
     @property
     def healthy(self) -> bool:
@@ -82,6 +86,8 @@ class Report:
         if self.checked:
             lines.append(_row("images opened", str(self.checked)))
         lines += ["-" * WIDTH, *_class_columns(self.per_class), "-" * WIDTH]
+        for repair in self.repairs:
+            lines += _wrap(f"repaired: {repair.message}")
         for note in self.notes:
             lines += _wrap(f"note: {note}")
         for problem in self.problems:
@@ -99,6 +105,7 @@ def doctor(
     annotations: str | Path | None = None,
     check_images: bool = False,
     image_size: tuple[int, int] = (800, 1333),
+    reading: Reading | None = None,
 ) -> Report:
     """Examine a dataset in any layout of `load_data`; unlike that, goes on after the first fault.
 
@@ -107,21 +114,21 @@ def doctor(
         split: ``"train"`` or ``"val"``, below the directory.
         images: Image directory, where it is not found by itself.
         annotations: Annotation file, where it is not found by itself.
-        check_images: Open every image: finds damaged files and wrong sizes, takes a while.
+        check_images: Open every image: finds damaged files and wrong sizes, takes a while. Without it, the sizes of
+            some images are compared with those that are declared.
         image_size: `DataConfig.image_size` the model will be trained at; the anchor hint depends on it.
+        reading: How loosely data are read; see `load_data`.
 
     Raises:
         MissingFileError: If there is no data to be found.
         DataError: If the annotation file cannot be read at all.
     """
     if isinstance(data, DetectionSet):
-        source = find_source(None, split, images=data.image_dir, annotations=data.annotation_file)
-    else:
-        source = find_source(data, split, images=images, annotations=annotations)
+        data, images, annotations = None, data.image_dir, data.annotation_file
+    source = find_source(data, split, images=images, annotations=annotations, reading=reading)
     coco, image_dir = source.coco, source.image_dir
     problems = source.all_problems()
-    if check_images:
-        problems += _damaged(coco, image_dir)
+    problems += _damaged(coco, image_dir) if check_images else _other_sizes(coco, image_dir)
     reasons = bad_boxes(coco)
     good = (image_rows(coco) >= 0) & np.isfinite(coco.boxes).all(axis=1) & ~np.any(list(reasons.values()), axis=0)
     areas = coco.areas[good]
@@ -146,7 +153,8 @@ def doctor(
         anchor_scale=_anchor_scale(coco, good & ~coco.crowd, image_size),
         image_size=image_size,
         checked=len(coco.file_names) if check_images else 0,
-        notes=(*source.notes, *_notes(coco, counts, good)),
+        notes=(*source.remarks, *source.notes, *_notes(coco, counts, good)),
+        repairs=source.repairs,
     )
 
 
@@ -160,6 +168,26 @@ def _anchor_scale(coco: CocoFile, good: Bools, image_size: tuple[int, int]) -> f
     sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])) * zoom
     scale = max(float(np.quantile(sides, _SHARE_BELOW)) / _SMALLEST_STRIDE, 1e-3)
     return float(_SCALES[np.argmin(np.abs(np.log(_SCALES / scale)))])
+
+
+def _other_sizes(coco: CocoFile, image_dir: Path) -> list[Problem]:
+    """Images of a sample that are not of their declared size; those without or with a broken header are left aside."""
+    rows = np.unique(np.linspace(0, max(len(coco.file_names) - 1, 0), _SAMPLE).round().astype(int))[: len(coco.sizes)]
+    names = [coco.file_names[k] for k in rows.tolist()]
+    faults = []
+    for row, name, size in zip(rows.tolist(), names, read_sizes([image_dir / n for n in names], "sizes"), strict=True):
+        declared = (int(coco.sizes[row, 1]), int(coco.sizes[row, 0]))
+        if not isinstance(size, LdHubError) and size != declared:
+            try:
+                load_image(image_dir / name, size=declared)  # which knows of images that lie on their side
+            except LdHubError as error:
+                faults.append(str(error))
+    if not faults:
+        return []
+    text = (
+        f"of {len(names)} images looked at, {len(faults)}: {' '.join(faults[:3])}{'' if len(faults) <= 3 else ' ...'}"
+    )
+    return [Problem("other sizes", len(faults), text)]
 
 
 def _damaged(coco: CocoFile, image_dir: Path) -> list[Problem]:
@@ -183,8 +211,6 @@ def _notes(coco: CocoFile, counts: dict[str, int], good: Bools) -> list[str]:
     few = [f"{name} ({count})" for name, count in counts.items() if count < FEW]
     if few:
         notes.append(f"classes with fewer than {FEW} boxes: {name_some(few, 12)}.")
-    if len(counts) < len(coco.label_names):
-        notes.append("several categories share one name; their counts are added up.")
     if (coco.ids == 0).any():
         notes.append(
             "annotation id 0 exists. pycocotools takes id 0 for 'no match', so that box counts as never found; "

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ld_hub.data.annotations import CocoFile, read_coco
+from ld_hub.data.annotations import CocoFile
 from ld_hub.data.detection_set import DetectionSet
-from ld_hub.data.discovery import find_split, has_split, looked_for, require_places
+from ld_hub.data.discovery import find_images, find_places, has_split, looked_for, require_places
 from ld_hub.data.large_coco import LARGE, read_large
 from ld_hub.data.readers import Reader, register_reader
+from ld_hub.data.reading import Reading
+from ld_hub.data.repairs import fill_sizes, find_names, read_repaired, repaired_source, settled
 from ld_hub.data.source import OnBadBox, Source, make_dataset
+from ld_hub.errors import DataError
+
+_LOOK_AT = 20  # images, of which one has to be there
 
 
 def load_coco(
@@ -40,7 +45,8 @@ def load_coco(
         DataError: If the annotations contradict themselves; names the file and the ids.
         ConfigError: If the arguments do not say where the data is.
     """
-    return make_dataset(coco_source(data_dir, split, images=images, annotations=annotations), on_bad_box, check_files)
+    source = settled(coco_source(data_dir, split, images=images, annotations=annotations), Reading())
+    return make_dataset(source, on_bad_box, check_files)
 
 
 def coco_source(
@@ -50,16 +56,24 @@ def coco_source(
     images: str | Path | None = None,
     annotations: str | Path | None = None,
 ) -> Source:
-    """Read a COCO file as it is; arguments and errors of `load_coco`."""
-    image_dir, file = locate(data_dir, split, images=images, annotations=annotations)
-    coco = read_large(file) if file.is_file() and file.stat().st_size >= LARGE else read_coco(file)
-    return Source("COCO", coco, image_root(coco, image_dir), str(file), "lvis" if coco.federated else "coco")
+    """Read a COCO file, repaired; arguments and errors of `load_coco`. Very large files are read as they are."""
+    folders, file = locate(data_dir, split, images=images, annotations=annotations)
+    large = file.is_file() and file.stat().st_size >= LARGE
+    coco, repairs = (read_large(file), []) if large else read_repaired(file)
+    folder = image_root(coco, folders)
+    for mend in (find_names, fill_sizes):
+        coco, done = mend(coco, folder)
+        repairs += done
+    source = Source("COCO", coco, folder, str(file), "lvis" if coco.federated else "coco")
+    if repairs and coco.federated:  # a repaired copy would not say which categories were looked for
+        raise DataError(f"{repairs[0].message} LVIS' annotations are only read as they are: correct them there.")
+    return repaired_source(source, coco, repairs) if repairs else source
 
 
 def locate(
     data_dir: str | Path | None, split: str, *, images: str | Path | None, annotations: str | Path | None
-) -> tuple[Path, Path]:
-    """Image directory and annotation file from a data directory, explicit paths, or both.
+) -> tuple[tuple[Path, ...], Path]:
+    """Directories in which the images may be, and the annotation file, from a data directory, explicit paths, or both.
 
     Raises:
         MissingFileError: If something named does not exist.
@@ -67,20 +81,29 @@ def locate(
     """
     require_places(data_dir, images=images, annotations=annotations)
     if images is not None and annotations is not None:
-        image_dir, file = Path(images).expanduser(), Path(annotations).expanduser()
-    else:
-        found_images, found_file = find_split(data_dir or "", split)
-        image_dir = found_images if images is None else Path(images).expanduser()
-        file = found_file if annotations is None else Path(annotations).expanduser()
-    return image_dir, file
+        return (Path(images).expanduser(),), Path(annotations).expanduser()
+    folders, file = find_places(data_dir or "", split)
+    if annotations is not None:
+        file = Path(annotations).expanduser()
+    return folders if images is None else (Path(images).expanduser(),), file
 
 
-def image_root(coco: CocoFile, image_dir: Path) -> Path:
-    """`image_dir`, or its parent where the file names themselves begin with the directory's name."""
-    first = coco.file_names[0] if coco.file_names else ""
-    if first and not (image_dir / first).exists() and (image_dir.parent / first).exists():
-        return image_dir.parent
-    return image_dir
+def image_root(coco: CocoFile, folders: tuple[Path, ...]) -> Path:
+    """The first directory that has one of the first images, or whose parent has, as where names begin with its own.
+
+    Args:
+        coco: The annotations.
+        folders: Directories, best first.
+
+    Raises:
+        MissingFileError: If none of them exists.
+    """
+    first = find_images(folders, coco.path)
+    names = [name for name in coco.file_names[:_LOOK_AT] if name]
+    for folder in (*folders, *(folder.parent for folder in folders)):
+        if any((folder / name).exists() for name in names):
+            return folder
+    return first
 
 
 register_reader(

@@ -1,4 +1,4 @@
-"""A data directory from one format into another: COCO, PASCAL VOC, YOLO."""
+"""A data directory from one format into another: COCO, PASCAL VOC, YOLO, CreateML, LabelMe."""
 
 from __future__ import annotations
 
@@ -12,14 +12,28 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ld_hub.data.layouts import find_source
+from ld_hub.data.reading import Reading
+from ld_hub.data.tool_writers import write_createml, write_labelme
 from ld_hub.data.writers import FORMATS, Part, image_path, image_target, write_coco, write_voc, write_yaml, write_yolo
 from ld_hub.errors import ConfigError, DataError, MissingFileError
 from ld_hub.hub.files import new_directory
 
-Format = Literal["coco", "voc", "yolo"]
+Format = Literal["coco", "voc", "yolo", "createml", "labelme"]
 Images = Literal["link", "copy", "none"]
-_WRITERS = {"coco": write_coco, "voc": write_voc, "yolo": write_yolo}
-_FOLDERS = {"coco": "annotations", "voc": "Annotations ImageSets/Main JPEGImages", "yolo": "labels"}
+_WRITERS = {
+    "coco": write_coco,
+    "voc": write_voc,
+    "yolo": write_yolo,
+    "createml": write_createml,
+    "labelme": write_labelme,
+}
+_FOLDERS = {  # {} stands for the split
+    "coco": ("annotations",),
+    "voc": ("Annotations", "ImageSets/Main", "JPEGImages"),
+    "yolo": ("labels/{}",),
+    "createml": ("{}",),
+    "labelme": ("{}",),
+}
 
 
 @dataclass(frozen=True)
@@ -48,21 +62,23 @@ def convert_data(
     *,
     splits: Sequence[str] | None = None,
     images: Images = "link",
+    reading: Reading | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Converted:
     """Write a data directory in another format; boxes only, no masks.
 
     Between formats a box keeps its edges: VOC's ``xmin, ymin, xmax, ymax`` (pixels from 1, both inside) are COCO's
     ``xmin-1, ymin-1, xmax-xmin+1, ymax-ymin+1``; YOLO's fractions get ten digits. Difficult is COCO's ``ignore``; a
-    crowd becomes difficult in VOC; YOLO can say neither, and boxes with such a mark are left out. Class names keep
-    their order.
+    crowd becomes difficult in VOC; YOLO and CreateML can say neither, and boxes with such a mark are left out. Class
+    names keep their order.
 
     Args:
         data_dir: Directory in a layout of `load_data`.
         out_dir: Directory to make. It appears when it is complete.
-        to: ``"coco"``, ``"voc"`` or ``"yolo"``.
+        to: ``"coco"``, ``"voc"``, ``"yolo"``, ``"createml"`` or ``"labelme"``.
         splits: Parts to convert; ``train`` and ``val``, as far as they exist, where None.
         images: ``"link"`` makes symbolic links to the images, ``"copy"`` copies, ``"none"`` writes annotations alone.
+        reading: How loosely the data are read; see `load_data`.
         progress: Called with the number of files done and the total.
 
     Raises:
@@ -75,13 +91,13 @@ def convert_data(
         raise ConfigError(f"to={to!r}, images={images!r}: expected {known}.")
     out = Path(out_dir).expanduser()
     with new_directory(out) as draft:
-        parts, skipped = _read(data_dir, to, splits, check_files=images != "none")
+        parts, skipped = _read(data_dir, to, splits, reading, check_files=images != "none")
         if not (to == "coco" and images == "none"):  # then the names lead to the original images
             _rename(parts, to)
         step = _steps((1 + (images != "none")) * sum(len(part.names) for part in parts), progress)
         for part in parts:
-            for folder in [*_FOLDERS[to].split(), *([f"labels/{part.split}"] if to == "yolo" else [])]:
-                (draft / folder).mkdir(parents=True, exist_ok=True)
+            for folder in _FOLDERS[to]:
+                (draft / folder.format(part.split)).mkdir(parents=True, exist_ok=True)
             _WRITERS[to](draft, part, step)
             if images != "none":
                 _place_images(image_target(draft, to, part.split), part, images, step)
@@ -98,14 +114,14 @@ def convert_data(
 
 
 def _read(
-    data_dir: str | Path, to: str, splits: Sequence[str] | None, *, check_files: bool
+    data_dir: str | Path, to: str, splits: Sequence[str] | None, reading: Reading | None, *, check_files: bool
 ) -> tuple[list[Part], dict[str, str]]:
     """All splits, checked, of the same classes; and those that are not there."""
     parts: list[Part] = []
     skipped: dict[str, str] = {}
     for split in dict.fromkeys(splits or ("train", "val")):
         try:
-            source = find_source(data_dir, split)
+            source = find_source(data_dir, split, reading=reading)
         except MissingFileError as error:
             if splits:
                 raise
@@ -114,6 +130,7 @@ def _read(
         if source.layout.lower() == to:
             raise ConfigError(f"{data_dir} is in {source.layout}'s format already.")
         source.require(check_files=check_files)
+        source.say()
         parts.append(Part(split, source.coco, source.image_dir, list(source.coco.file_names)))
     if not parts:
         raise MissingFileError(next(iter(skipped.values())))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from ld_hub.data.split_files import annotation_files, has_marks, image_folders
+from ld_hub.data.splits import SPLITS, NoSplitError
 from ld_hub.errors import ConfigError, MissingFileError
 
-# How people name the splits; the first name is the one used here.
-SPLITS: dict[str, tuple[str, ...]] = {"train": ("train",), "val": ("val", "valid", "validation")}
 _YEARS = ("2017", "", "2014")
 OR_NAME_BOTH = (
     "Or name the image directory and the COCO file: images=..., annotations=... (--images DIR --annotations FILE)."
@@ -22,6 +22,7 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
     * ``images/train/`` or ``images/`` + ``annotations/instances_train.json`` or ``annotations/train.json``
     * ``annotations/lvis_v1_train.json`` beside COCO's images (LVIS)
     * ``train/_annotations.coco.json`` beside its images (Roboflow, which calls the other split ``valid``)
+    * another COCO file with the split's name in its own or its directory's; without parts (`WHOLE`), any
 
     Args:
         data_dir: The directory.
@@ -31,16 +32,44 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
         Image directory and annotation file.
 
     Raises:
-        MissingFileError: If there is no such directory or no such layout; says what was looked for and what is there.
+        MissingFileError: If there is no such directory or no such layout (`NoSplitError`); says what was looked for
+            and what is there.
     """
+    folders, file = find_places(data_dir, split)
+    return find_images(folders, file), file
+
+
+def find_places(data_dir: str | Path, split: str) -> tuple[tuple[Path, ...], Path]:
+    """As `find_split`, with all directories in which the images may be, best first."""
     root = data_root(data_dir, split)
     for file, folders in _layouts(root, split):
         if file.is_file():
-            return find_images(folders, file), file
-    raise MissingFileError(
+            return folders, file
+    others = _other_files(root, split)
+    if len(others) > 1:
+        names = ", ".join(_relative(file, root) for file in others)
+        raise ConfigError(f"Each of {names} in {root} may hold the annotations of the split '{split}'. {OR_NAME_BOTH}")
+    if others:
+        return tuple(image_folders(root, split, others[0])), others[0]
+    raise NoSplitError(
         f"No annotations of the split '{split}' in {root}. Looked for {looked_for(root, split)}. "
         f"Found {contents(root)}. {OR_NAME_BOTH}"
     )
+
+
+def _other_files(root: Path, split: str) -> list[Path]:
+    """COCO files of other names that belong to a split; those called instances, as CVAT's, go before others."""
+    found = annotation_files(root, split, (".json",), is_coco)
+    return [file for file in found if "instances" in file.name] or found
+
+
+def is_coco(file: Path) -> bool:
+    """Whether a JSON file has COCO's lists.
+
+    Args:
+        file: Of any size; it is not read into memory.
+    """
+    return has_marks(file, b'"images"', b'"annotations"', b'"categories"', opening=b"{")
 
 
 def require_places(
@@ -89,8 +118,8 @@ def data_root(data_dir: str | Path, split: str) -> Path:
 
 
 def has_split(root: Path, split: str) -> bool:
-    """Whether there is a COCO file of a split in one of the layouts of `find_split`."""
-    return any(file.is_file() for file, _ in _layouts(root, split))
+    """Whether there is a COCO file of a split where `find_split` looks."""
+    return any(file.is_file() for file, _ in _layouts(root, split)) or bool(_other_files(root, split))
 
 
 def looked_for(root: Path, split: str) -> str:

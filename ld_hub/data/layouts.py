@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ld_hub.data.coco import coco_source
 from ld_hub.data.detection_set import DetectionSet
-from ld_hub.data.discovery import OR_NAME_BOTH, SPLITS, contents, data_root
-from ld_hub.data.readers import known_readers
+from ld_hub.data.discovery import OR_NAME_BOTH, contents, data_root
+from ld_hub.data.holdout import held_out
+from ld_hub.data.readers import Reader, known_readers
+from ld_hub.data.reading import HELD_OUT, Reading
+from ld_hub.data.repairs import settled
 from ld_hub.data.source import OnBadBox, Source, make_dataset
-from ld_hub.errors import MissingFileError
+from ld_hub.data.splits import SPLITS, WHOLE, NoSplitError
 
 
 def load_data(
@@ -20,27 +24,41 @@ def load_data(
     annotations: str | Path | None = None,
     on_bad_box: OnBadBox = "drop",
     check_files: bool = True,
+    strict: bool = False,
+    val_fraction: float | None = None,
+    keep_root_category: bool = False,
+    merge_categories: bool = False,
 ) -> DetectionSet:
     """Read a detection dataset, whatever its layout.
 
-    COCO (`load_coco`) where there is a COCO file of the split, else PASCAL VOC (`load_voc`), else YOLO (`load_yolo`);
-    more by `ld_hub.data.readers.register_reader`. Directories that are not COCO's become COCO content in the cache
-    (``annotation_file``); image paths stay the user's.
+    COCO (`load_coco`) where there is a COCO file of the split, else PASCAL VOC (`load_voc`), YOLO (`load_yolo`), or
+    what labelling tools write (`ld_hub.data.labelled`); more by `ld_hub.data.readers.register_reader`. Directories that
+    are not COCO's become COCO content in the cache (``annotation_file``); image paths stay the user's. What is repaired
+    on reading is told in one warning a kind.
+
+    Where there are no parts, a tenth of the images is held out to evaluate on; where there is a test part and none to
+    evaluate on, it is taken for that.
 
     Args:
         data_dir: Directory of the data; for YOLO also its YAML file.
-        split: ``"train"``, ``"val"`` or another name, below `data_dir`.
+        split: ``"train"``, ``"val"`` or another name, below `data_dir`; ``"all"`` is all of data without parts.
         images: Image directory; with it or `annotations`, the data is COCO's.
         annotations: COCO annotation file.
         on_bad_box: As for `load_coco`.
         check_files: Check that the image files exist.
+        strict: See `Reading`, as for the rest.
+        val_fraction: See `Reading`.
+        keep_root_category: See `Reading`.
+        merge_categories: See `Reading`.
 
     Raises:
         MissingFileError: If nothing of that split is found; says what was looked for in each layout.
         DataError: If the annotations cannot be used; names the file.
         ConfigError: If the arguments do not say where the data is.
     """
-    return make_dataset(find_source(data_dir, split, images=images, annotations=annotations), on_bad_box, check_files)
+    reading = Reading(strict, val_fraction, keep_root_category, merge_categories)
+    source = find_source(data_dir, split, images=images, annotations=annotations, reading=reading)
+    return make_dataset(source, on_bad_box, check_files)
 
 
 def find_source(
@@ -49,28 +67,98 @@ def find_source(
     *,
     images: str | Path | None = None,
     annotations: str | Path | None = None,
+    reading: Reading | None = None,
 ) -> Source:
-    """Read one part of a data directory as it is; arguments and errors of `load_data`."""
+    """Read one part of a data directory, repaired; arguments and errors of `load_data`."""
+    reading = reading or Reading()
     if data_dir is None or images is not None or annotations is not None:
-        return coco_source(data_dir, split, images=images, annotations=annotations)
+        return settled(coco_source(data_dir, split, images=images, annotations=annotations), reading)
     place = Path(data_dir).expanduser()
+    found = _part_to_train_on(place, reading.val_fraction) if split == "train" and reading.val_fraction else None
+    if found is None:
+        try:
+            found = read_part(place, split)
+        except NoSplitError as error:
+            found = _instead(place, split, reading.val_fraction)
+            if found is None:
+                raise NoSplitError(f"{error}{_way_out(place, split)}") from None
+    return settled(found, reading)
+
+
+def read_part(place: Path, split: str) -> Source:
+    """A split as it lies there, without what `find_source` takes in the place of one.
+
+    Args:
+        place: Data directory, or a file that stands for one.
+        split: Name.
+
+    Raises:
+        NoSplitError: If there is no such split; MissingFileError and DataError as for `load_data`.
+    """
     readers = known_readers()
     for reader in readers:
         if place.suffix in reader.suffixes and place.is_file():
             return reader.read(place, split)
     root = data_root(place, split)
+    first: NoSplitError | None = None
     for reader in readers:
         if reader.finds(root, split):
-            return reader.read(root, split)
-    looked = "; ".join(reader.looked_for(root, split) for reader in readers)
-    raise MissingFileError(
-        f"No annotations of the split '{split}' in {root}. Looked for {looked}. Found {contents(root)}."
-        f"{_loose_xml(root, split)} {OR_NAME_BOTH}"
+            try:
+                return reader.read(root, split)
+            except NoSplitError as error:
+                first = first or error
+    raise first or NoSplitError(
+        f"No annotations of the split '{split}' in {root}. Looked for {_looked_for(readers, root, split)}. "
+        f"Found {contents(root)}.{_loose_xml(root, split)} {OR_NAME_BOTH}"
     )
 
 
+def _part_to_train_on(place: Path, fraction: float) -> Source | None:
+    """The images to train on where some of them are to be held out; None where there are others to evaluate on."""
+    if any(_has_part(place, other) for other in ("val", "test")) or not _has_part(place, "train"):
+        return None
+    return held_out(read_part(place, "train"), fraction, others=True)
+
+
+def _instead(place: Path, split: str, fraction: float | None) -> Source | None:
+    """What is taken for a split that is not there: test for val, or a part of the images."""
+    if split not in SPLITS:
+        return None
+    if split == "val" and _has_part(place, "test"):
+        source = read_part(place, "test")
+        remark = f"{source.parts}: there is no part '{split}'; 'test' is taken for it."
+        return replace(source, remarks=(*source.remarks, remark))
+    whole = WHOLE
+    if any(_has_part(place, other) for other in ("train", "val", "test")):  # then the whole would hold these images
+        if split != "val" or not fraction:
+            return None
+        whole = "train"
+    if not _has_part(place, whole):
+        return None
+    return held_out(read_part(place, whole), HELD_OUT if fraction is None else fraction, others=split == "train")
+
+
+def _has_part(place: Path, split: str) -> bool:
+    try:
+        read_part(place, split)
+    except NoSplitError:
+        return False
+    return True
+
+
+def _way_out(place: Path, split: str) -> str:
+    if split != "val" or not _has_part(place, "train"):
+        return ""
+    return " val_fraction=0.1 (--val_fraction 0.1) holds out a tenth of the images to train on."
+
+
+def _looked_for(readers: list[Reader], root: Path, split: str) -> str:
+    """What all readers look for, each once."""
+    return "; ".join(dict.fromkeys(reader.looked_for(root, split) for reader in readers))
+
+
 def _loose_xml(root: Path, split: str) -> str:
-    """What to do with XML files that lie beside the images, as labelling tools write them."""
+    """What to do with XML files without images beside them."""
     for folder in (root, *(root / name for name in SPLITS.get(split, (split,)))):
         if any(folder.glob("*.xml")):
             lists = f"list the images in ImageSets/Main/{split}.txt"

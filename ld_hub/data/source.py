@@ -16,7 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ld_hub.data.annotations import Bools, CocoFile, Ints, parse_coco
-from ld_hub.data.checks import FLAGGED, Problem, bad_boxes, clip_boxes, find_problems, image_rows, lookup, name_boxes
+from ld_hub.data.checks import (
+    FLAGGED,
+    Problem,
+    Repair,
+    bad_boxes,
+    clip_boxes,
+    find_problems,
+    image_rows,
+    lookup,
+    name_boxes,
+)
 from ld_hub.data.detection_set import DetectionSet, build_rows
 from ld_hub.data.parts import in_parts
 from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
@@ -45,6 +55,8 @@ class Source:
         content: Of directories that are not COCO's: the same as a COCO file's content, paths relative.
         problems: Faults of reading, which `find_problems` cannot see.
         notes: Remarks that do not keep the data from being used.
+        remarks: What of the reading everybody is told who uses the data.
+        repairs: What was put right.
     """
 
     layout: str
@@ -55,6 +67,14 @@ class Source:
     content: Mapping[str, Any] | None = None
     problems: tuple[Problem, ...] = ()
     notes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+
+    def say(self) -> None:
+        """Warn once of each kind of repair, and of what else should be known."""
+        if os.environ.get("RANK", "0") == "0":
+            for text in (*(repair.message for repair in self.repairs), *self.remarks):
+                warnings.warn(text, stacklevel=4)
 
     def all_problems(self, *, check_files: bool = True) -> list[Problem]:
         """Everything that keeps the data from being used.
@@ -134,6 +154,8 @@ def canonical_source(
     protocol: str = "coco",
     problems: Sequence[Problem] = (),
     notes: Sequence[str] = (),
+    remarks: Sequence[str] = (),
+    repairs: Sequence[Repair] = (),
 ) -> Source:
     """A source from rows in COCO's form.
 
@@ -145,6 +167,8 @@ def canonical_source(
         protocol: See `DetectionSet`.
         problems: See `Source`.
         notes: See `Source`.
+        remarks: See `Source`.
+        repairs: See `Source`.
     """
     content = {
         "info": {"description": f"read from {parts}"},
@@ -153,7 +177,8 @@ def canonical_source(
         "categories": rows.categories,
     }
     coco = parse_coco(root, content)
-    return Source(layout, coco, root, f"{root} ({parts})", protocol, content, tuple(problems), tuple(notes))
+    told = (tuple(problems), tuple(notes), tuple(remarks), tuple(repairs))
+    return Source(layout, coco, root, f"{root} ({parts})", protocol, content, *told)
 
 
 def make_dataset(source: Source, on_bad_box: OnBadBox, check_files: bool) -> DetectionSet:
@@ -171,6 +196,7 @@ def make_dataset(source: Source, on_bad_box: OnBadBox, check_files: bool) -> Det
     if on_bad_box not in ("drop", "error"):
         raise ConfigError(f"on_bad_box must be 'drop' or 'error', got {on_bad_box!r}.")
     source.require(check_files=check_files)
+    source.say()
     coco = source.coco
     reasons, kept = _kept_boxes(coco)
     faults = {name: mask for name, mask in reasons.items() if source.layout != "VOC" or name != FLAGGED}

@@ -17,7 +17,7 @@ import numpy as np
 from ld_hub.data.checks import name_some
 from ld_hub.data.detection_set import DetectionSet, build_rows
 from ld_hub.data.discovery import data_root
-from ld_hub.data.layouts import find_source
+from ld_hub.data.layouts import read_part
 from ld_hub.data.source import make_dataset, read_sizes
 from ld_hub.data.text import read_lines
 from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
@@ -117,7 +117,7 @@ def _listed(place: Path) -> tuple[list[str], dict[str, int]]:
     if not place.is_file():
         data_root(place, "train")
     try:
-        source = find_source(place, "train")
+        source = read_part(place, "train")
         dataset = make_dataset(source, "drop", False)
     except LdHubError:
         if place.is_file():

@@ -13,16 +13,16 @@ from functools import cached_property
 from pathlib import Path
 
 from ld_hub.data.detection_set import DetectionSet
-from ld_hub.data.discovery import SPLITS, data_root
+from ld_hub.data.discovery import data_root
 from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import CocoRows, OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
-from ld_hub.data.text import read_lines
+from ld_hub.data.splits import SPLITS, NoSplitError
+from ld_hub.data.text import CLASSES_FILE, read_classes, read_lines
 from ld_hub.data.voc_xml import Annotated, Fault, VocObject, class_names, read_annotation
 from ld_hub.errors import DataError, MissingFileError
 from ld_hub.preprocessing.loading import IMAGE_SUFFIXES, read_size
 from ld_hub.structures.class_names import VOC_LABELS
 
-CLASSES_FILE = "classes.txt"  # one name per line: fixes the order of the classes
 _PUBLISHED = ("VOC2007", "VOC2012")  # the later one holds the images of 2008 to 2011 too
 _LOOK_AT = 100  # images of a test list whose annotations may not be public
 
@@ -172,7 +172,7 @@ def voc_source(root: Path, split: str) -> Source:
     sets = find_sets(root)
     parts = choose_parts(sets, split)
     if not parts:
-        raise MissingFileError(
+        raise NoSplitError(
             f"No list of the split '{split}' in {root}: looked for "
             f"{', '.join(s.prefix + 'ImageSets/Main/*.txt' for s in sets) or 'Annotations/ and VOC????/Annotations/'}. "
             f"Found {', '.join(_lists(sets)) or 'none'}. A list has one image name per line, without suffix."
@@ -252,23 +252,6 @@ def label_names(root: Path, sets: Sequence[VocSet], found: Sequence[Annotated]) 
     if not names:
         raise DataError(f"{root}: no XML names a class, and there is no {CLASSES_FILE} with one name per line.")
     return list(VOC_LABELS) if names <= set(VOC_LABELS) else sorted(names)
-
-
-def read_classes(file: Path) -> list[str]:
-    """The class names of a file with one per line.
-
-    Args:
-        file: Text in UTF-8.
-
-    Raises:
-        DataError: If there are none, or one is given twice.
-    """
-    names = [line.strip() for line in read_lines(file) if line.strip()]
-    if not names or len(set(names)) != len(names):
-        twice = next((name for name in names if names.count(name) > 1), "")
-        fault = f"gives the class '{twice}' twice" if twice else "has no class names"
-        raise DataError(f"{file} {fault}; expected one name per line.")
-    return names
 
 
 def _rows(found: Sequence[Annotated], names: Sequence[str], faults: list[Fault]) -> CocoRows:

@@ -74,6 +74,51 @@ class _DoctypeError(Exception):
     """An XML has a document type."""
 
 
+class UnreadableXMLError(Exception):
+    """A file is not an XML that may be read.
+
+    Args:
+        kind: Of the fault.
+        text: What is wrong, in words that begin with the file.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        self.fault: Fault = (kind, text)
+
+
+def parse_xml(path: Path, name: str) -> ElementTree.Element:
+    """The root of an XML.
+
+    Args:
+        path: The file.
+        name: What messages call it.
+
+    Raises:
+        UnreadableXMLError: If it cannot be read; says why.
+    """
+    try:
+        return _parse(path)
+    except _DoctypeError:
+        text = f"{name} has a DOCTYPE, which VOC files have not; remove it"
+        raise UnreadableXMLError("unsafe XML", text) from None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that is unknown
+        raise UnreadableXMLError("broken XML", f"{name} is not valid XML ({error})") from None
+    except OSError as error:
+        raise UnreadableXMLError("broken XML", f"{name} cannot be read ({error.strerror})") from None
+
+
+def named_image(path: Path) -> str:
+    """The image that an XML names; empty where it names none or cannot be read.
+
+    Args:
+        path: The file.
+    """
+    try:
+        return _text(_parse(path), "filename")
+    except (_DoctypeError, ElementTree.ParseError, ValueError, LookupError, OSError):
+        return ""
+
+
 def read_annotation(path: Path, name: str, image: str) -> tuple[Annotated | None, list[Fault]]:
     """Read an XML.
 
@@ -86,13 +131,9 @@ def read_annotation(path: Path, name: str, image: str) -> tuple[Annotated | None
         What it says, and what is wrong with it; nothing where it cannot be read at all.
     """
     try:
-        tree = _parse(path)
-    except _DoctypeError:
-        return None, [("unsafe XML", f"{name} has a DOCTYPE, which VOC files have not; remove it")]
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that is unknown
-        return None, [("broken XML", f"{name} is not valid XML ({error})")]
-    except OSError as error:
-        return None, [("broken XML", f"{name} cannot be read ({error.strerror})")]
+        tree = parse_xml(path, name)
+    except UnreadableXMLError as error:
+        return None, [error.fault]
     if tree.tag != "annotation":  # else it would pass for an image without objects
         return None, [("broken XML", f"{name} has the root <{tree.tag[:60]}>, expected VOC's <annotation>")]
     objects: list[VocObject] = []

@@ -12,13 +12,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from ld_hub.data.annotations import Bools, CocoFile, Floats
+from ld_hub.data.annotations import Bools, CocoFile, Floats, content_of
 from ld_hub.data.checks import bad_boxes, box_corners, clip_boxes, image_rows, lookup
-from ld_hub.data.voc import CLASSES_FILE
+from ld_hub.data.text import CLASSES_FILE
 from ld_hub.errors import DataError
 from ld_hub.hub.files import atomic_write
 
-FORMATS = ("coco", "voc", "yolo")
+FORMATS = ("coco", "voc", "yolo", "createml", "labelme")
 _FRACTION_DIGITS = 10  # of YOLO's numbers: within 1e-5 px in an image of 10,000 px
 
 
@@ -61,29 +61,9 @@ def write_coco(root: Path, part: Part, step: Callable[[], None]) -> None:
         part: What to write.
         step: Called after each image.
     """
-    coco = part.coco
-    images = []
-    for number, name, (height, width) in zip(coco.image_ids.tolist(), part.names, coco.sizes.tolist(), strict=True):
-        images.append({"id": number, "file_name": name, "width": width, "height": height})
+    content = content_of(part.coco, part.names)
+    for _ in part.names:
         step()
-    columns = zip(
-        coco.ids.tolist(), coco.image_of.tolist(), coco.category_of.tolist(), coco.boxes.tolist(), coco.areas.tolist(),
-        coco.crowd.tolist(), coco.ignore.tolist(), strict=True,
-    )  # fmt: skip
-    annotations = [
-        {
-            "id": number,
-            "image_id": image,
-            "category_id": category,
-            "bbox": [_plain(value) for value in box],
-            "area": _plain(area),
-            "iscrowd": int(crowd),
-            **({"ignore": 1} if ignore else {}),
-        }
-        for number, image, category, box, area, crowd, ignore in columns
-    ]
-    categories = [{"id": i, "name": n} for i, n in zip(coco.category_ids, coco.label_names, strict=True)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     atomic_write(root / "annotations" / f"instances_{part.split}.json", text)
 
@@ -99,15 +79,15 @@ def write_voc(root: Path, part: Part, step: Callable[[], None]) -> None:
         step: Called after each image.
     """
     coco = part.coco
-    _require_plain_names(coco.label_names, "an XML")
-    corners, usable = _usable(part)
+    require_plain_names(coco.label_names, "an XML")
+    corners, usable = usable_boxes(part)
     low = np.minimum(np.rint(corners[:, :2]), coco.sizes[image_rows(coco)][:, ::-1] - 1)
     high = np.maximum(np.rint(corners[:, 2:]), low + 1)
     pixels = np.concatenate([low, high], axis=1)
     moved = (np.abs(pixels - corners) > 1e-6).any(axis=1) & usable
     part.told["boxes rounded to whole pixels, which is how VOC writes them"] += int(moved.sum())
     part.told["crowds marked difficult: VOC has no crowds"] += int((coco.crowd & usable).sum())
-    _tell_areas(part, usable)
+    tell_areas(part, usable)
     difficult, labels = (coco.crowd | coco.ignore).tolist(), part.labels()
     whole = pixels.astype(np.int64).tolist()
     for row, (name, indices) in enumerate(zip(part.names, part.boxes_of(), strict=True)):
@@ -125,7 +105,7 @@ def write_voc(root: Path, part: Part, step: Callable[[], None]) -> None:
         step()
     stems = "".join(f"{Path(name).stem}\n" for name in part.names)
     (root / "ImageSets" / "Main" / f"{part.split}.txt").write_text(stems, encoding="utf-8")
-    (root / CLASSES_FILE).write_text("".join(f"{name}\n" for name in coco.label_names), encoding="utf-8")
+    write_classes(root, coco.label_names)
 
 
 def write_yolo(root: Path, part: Part, step: Callable[[], None]) -> None:
@@ -137,11 +117,9 @@ def write_yolo(root: Path, part: Part, step: Callable[[], None]) -> None:
         step: Called after each image.
     """
     coco = part.coco
-    corners, usable = _usable(part)
-    for name, mask in (("crowds", coco.crowd), ("difficult or ignored boxes", coco.ignore & ~coco.crowd)):
-        part.told[f"{name} left out: YOLO cannot say them"] += int((mask & usable).sum())
-    usable &= ~coco.crowd & ~coco.ignore
-    _tell_areas(part, usable)
+    corners, usable = usable_boxes(part)
+    usable = without_marks(part, usable, "YOLO")
+    tell_areas(part, usable)
     sizes = coco.sizes[image_rows(coco)][:, ::-1]
     centers, extents = (corners[:, :2] + corners[:, 2:]) / (2 * sizes), (corners[:, 2:] - corners[:, :2]) / sizes
     fractions, labels = np.concatenate([centers, extents], axis=1).tolist(), part.labels()
@@ -149,6 +127,16 @@ def write_yolo(root: Path, part: Part, step: Callable[[], None]) -> None:
         lines = [f"{labels[k]} {' '.join(map(_fraction, fractions[k]))}\n" for k in indices if usable[k]]
         (root / "labels" / part.split / f"{Path(name).stem}.txt").write_text("".join(lines))
         step()
+
+
+def write_classes(root: Path, names: Sequence[str]) -> None:
+    """Write classes.txt, which keeps the order of the classes and those without boxes.
+
+    Args:
+        root: Directory that is being made.
+        names: Class names.
+    """
+    (root / CLASSES_FILE).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
 
 
 def write_yaml(root: Path, splits: Sequence[str], names: Sequence[str]) -> None:
@@ -166,8 +154,12 @@ def write_yaml(root: Path, splits: Sequence[str], names: Sequence[str]) -> None:
     (root / "data.yaml").write_text(text, encoding="utf-8")
 
 
-def _usable(part: Part) -> tuple[Floats, Bools]:
-    """Corners clipped to the image, and which boxes have an area there at all."""
+def usable_boxes(part: Part) -> tuple[Floats, Bools]:
+    """Corners clipped to the image, and which boxes have an area there at all; tells the part of the others.
+
+    Args:
+        part: What is to be written.
+    """
     coco = part.coco
     reasons = bad_boxes(coco)
     usable = ~(reasons["no area"] | reasons["outside the image"])
@@ -178,7 +170,28 @@ def _usable(part: Part) -> tuple[Floats, Bools]:
     return corners, usable
 
 
-def _tell_areas(part: Part, usable: Bools) -> None:
+def without_marks(part: Part, usable: Bools, to: str) -> Bools:
+    """The usable boxes that are neither crowds nor ignored; tells the part of the others.
+
+    Args:
+        part: What is to be written.
+        usable: ``(K,)``.
+        to: The format that cannot say such marks.
+    """
+    coco = part.coco
+    for name, mask in (("crowds", coco.crowd), ("difficult or ignored boxes", coco.ignore & ~coco.crowd)):
+        part.told[f"{name} left out: {to} cannot say them"] += int((mask & usable).sum())
+    kept: Bools = usable & ~coco.crowd & ~coco.ignore
+    return kept
+
+
+def tell_areas(part: Part, usable: Bools) -> None:
+    """Count the areas that are not those of the boxes, which only COCO can say.
+
+    Args:
+        part: What is to be written.
+        usable: ``(K,)`` which boxes are.
+    """
     coco = part.coco
     other = np.abs(coco.areas - coco.boxes[:, 2] * coco.boxes[:, 3]) > 0.5
     what = "areas of masks replaced by those of boxes, which moves COCO's small, medium and large"
@@ -194,7 +207,16 @@ def _xml(content: dict[str, dict[str, object]]) -> ElementTree.Element:
     return element
 
 
-def _require_plain_names(names: Sequence[str], where: str) -> None:
+def require_plain_names(names: Sequence[str], where: str) -> None:
+    """Refuse class names that would not be read back as they are.
+
+    Args:
+        names: The names.
+        where: What they are to be written to.
+
+    Raises:
+        DataError: If one has spaces at its ends or control characters.
+    """
     for name in names:
         if name != name.strip() or any(ord(character) < 32 for character in name):
             fault = "has spaces at its ends or control characters"
@@ -205,10 +227,6 @@ def _fraction(value: float) -> str:
     return f"{value:.{_FRACTION_DIGITS}f}".rstrip("0").rstrip(".") or "0"
 
 
-def _plain(value: float) -> int | float:
-    return int(value) if value.is_integer() else value
-
-
 def image_target(root: Path, to: str, split: str) -> Path:
     """Where the images of a split lie in a directory of a format.
 
@@ -217,7 +235,7 @@ def image_target(root: Path, to: str, split: str) -> Path:
         to: The format.
         split: The split.
     """
-    return {"coco": root / split, "voc": root / "JPEGImages", "yolo": root / "images" / split}[to]
+    return {"voc": root / "JPEGImages", "yolo": root / "images" / split}.get(to, root / split)
 
 
 def image_path(part: Part, row: int) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ld_hub.data.checks import name_some
+from ld_hub.data.darknet import read_darknet
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import data_root
 from ld_hub.data.readers import Reader, register_reader
@@ -21,17 +22,18 @@ from ld_hub.data.source import (
     read_sizes,
 )
 from ld_hub.data.text import read_lines
-from ld_hub.data.yolo_parts import YAML_NAMES, below, find_part, find_yaml, folders
+from ld_hub.data.yolo_parts import YAML_NAMES, below, find_part, find_yaml, folders, usual_places
 from ld_hub.errors import DataError, LdHubError, MissingFileError
 
 _ROUNDING = 1e-3  # by which tools that round go beyond the image, in fractions of it
 _DIGITS = 4  # of a pixel: what six digits of a normalised number are good for in an image of 100 px
 
 
-def looks_like_yolo(root: Path) -> bool:
-    """Whether a directory has data.yaml or alike, or images/ and labels/."""
+def looks_like_yolo(root: Path, split: str) -> bool:
+    """Whether a directory has data.yaml or obj.data or alike, images/ and labels/, or labels beside the images."""
     pairs = [(root / "images", root / "labels"), *folders(root, "train"), *folders(root, "val")]
-    return find_yaml(root) is not None or any(images.is_dir() and labels.is_dir() for images, labels in pairs)
+    described = find_yaml(root) is not None or bool(read_darknet(root))
+    return described or any(a.is_dir() and b.is_dir() for a, b in pairs) or bool(usual_places(root, split))
 
 
 def load_yolo(
@@ -107,7 +109,7 @@ def yolo_source(place: Path, split: str) -> Source:
 
 
 def label_file(image: Path, root: Path) -> Path:
-    """The label file of an image: its last directory ``images`` becomes ``labels``; beside it where there is none.
+    """The label file of an image: its last directory ``images`` becomes ``labels``; else beside it.
 
     Args:
         image: The image.
@@ -119,7 +121,8 @@ def label_file(image: Path, root: Path) -> Path:
         if parts[k] == "images":
             parts[k] = "labels"
             break
-    return Path(*parts)
+    beside = image.with_suffix(".txt")
+    return beside if not Path(*parts).exists() and beside.is_file() else Path(*parts)
 
 
 class _LabelFile:
@@ -179,7 +182,7 @@ class _LabelFile:
 register_reader(
     "yolo",
     Reader(
-        lambda root, _: looks_like_yolo(root),
+        looks_like_yolo,
         yolo_source,
         lambda root, split: f"YOLO's {YAML_NAMES[0]}, or images/{split}/ with labels/{split}/",
         suffixes=(".yaml", ".yml"),

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ld_hub.data.checks import name_some
-from ld_hub.data.discovery import SPLITS
-from ld_hub.data.text import read_lines
-from ld_hub.data.voc import CLASSES_FILE, read_classes
+from ld_hub.data.darknet import is_list, labels_beside, listed_names, read_darknet
+from ld_hub.data.splits import SPLITS, WHOLE, NoSplitError
+from ld_hub.data.text import CLASSES_FILE, read_lines
 from ld_hub.errors import DataError, MissingFileError
 from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
 
@@ -59,17 +59,16 @@ def find_part(root: Path, yaml_file: Path | None, split: str) -> YoloPart:
         MissingFileError: If there is no such split, or it has no images.
         DataError: If the description cannot be read, or the class names are missing.
     """
-    content = {} if yaml_file is None else _read_yaml(yaml_file)
+    content = read_darknet(root) if yaml_file is None else _read_yaml(yaml_file)
     given = next((content[name] for name in SPLITS.get(split, (split,)) if content.get(name)), None)
     if given is None:
-        pairs = [images for images, labels in folders(root, split) if images.is_dir() and labels.is_dir()]
-        if not pairs:
+        places = usual_places(root, split)[:1]
+        if not places:
             told = "" if yaml_file is None else f"{yaml_file} has no '{split}', and "
             looked = [f"{below(images, root)}/ with {below(labels, root)}/" for images, labels in folders(root, split)]
-            raise MissingFileError(
+            raise NoSplitError(
                 f"No images of the split '{split}' in {root}: {told}none of these exist: {name_some(looked, 4)}."
             )
-        places = pairs[:1]
     else:
         texts = given if isinstance(given, list) else [given]
         if not all(isinstance(text, str) for text in texts):
@@ -78,7 +77,7 @@ def find_part(root: Path, yaml_file: Path | None, split: str) -> YoloPart:
     images = tuple(image for place in places for image in _images_of(place, root))
     if not images:
         raise MissingFileError(f"There are no images in {', '.join(map(str, places))}.")
-    names = _names(content, yaml_file) if "names" in content else _listed_names(root, yaml_file)
+    names = _names(content, yaml_file) if "names" in content else _listed_names(root, yaml_file, images[0].parent)
     return YoloPart(images, tuple(names), ", ".join(below(place, root) for place in places), "kpt_shape" in content)
 
 
@@ -107,6 +106,24 @@ def folders(root: Path, split: str) -> list[tuple[Path, Path]]:
     names = [f"{name}{year}" for name in SPLITS.get(split, (split,)) for year in ("", "2017")]
     places = [place for name in names for place in (f"{{}}/{name}", f"{name}/{{}}")]
     return [(root / place.format("images"), root / place.format("labels")) for place in places]
+
+
+def usual_places(root: Path, split: str) -> list[Path]:
+    """Directories of the images of a split, or lists of them, where no description says where they are.
+
+    Args:
+        root: The directory.
+        split: Name.
+    """
+    if split == WHOLE:
+        lists, flat = [root / "images.txt"], [root / "images", root / "obj_train_data", root]
+        pairs = [(root / "images", root / "labels")]
+    else:
+        names = SPLITS.get(split, (split,))
+        lists, flat = [root / f"{name}.txt" for name in names], [root / name for name in names]
+        pairs = folders(root, split)
+    there = [images for images, labels in pairs if images.is_dir() and labels.is_dir()]
+    return there + [file for file in lists if is_list(file)] + [folder for folder in flat if labels_beside(folder)]
 
 
 def below(path: Path, root: Path) -> str:
@@ -154,7 +171,7 @@ def _resolve(root: Path, content: Mapping[str, Any], given: str, yaml_file: Path
         if place.exists():
             return place
     looked = ", ".join(str(place) for place in dict.fromkeys([*usual[:2], *tails[:1]]))
-    raise MissingFileError(f"{yaml_file} names '{given}', which does not exist; looked for {looked}.")
+    raise NoSplitError(f"{yaml_file} names '{given}', which does not exist; looked for {looked}.")
 
 
 def _tells_enough(parts: list[str], left_out: int) -> bool:
@@ -221,12 +238,12 @@ def _names(content: Mapping[str, Any], file: Path | None) -> list[str]:
     return given
 
 
-def _listed_names(root: Path, yaml_file: Path | None) -> list[str]:
+def _listed_names(root: Path, yaml_file: Path | None, images: Path) -> list[str]:
     """Class names where data.yaml does not give them."""
+    names = listed_names(root, images)
+    if names is not None:
+        return names
     places = (root / CLASSES_FILE, root / "labels" / CLASSES_FILE)
-    for file in places:
-        if file.is_file():
-            return read_classes(file)
     told = f"{yaml_file} has no 'names'" if yaml_file is not None else f"there is no {root / YAML_NAMES[0]}"
     several = _yaml_files(root) if yaml_file is None else []
     way_out = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -61,9 +61,13 @@ def load_data(arguments: DataArguments) -> tuple[DetectionSet, DetectionSet | No
     """
     given = arguments
     given.require()
-    bad = given.on_bad_box
     train = read_split(
-        given.data, "train", images=given.train_images, annotations=given.train_annotations, on_bad_box=bad
+        given.data,
+        "train",
+        images=given.train_images,
+        annotations=given.train_annotations,
+        on_bad_box=given.on_bad_box,
+        **asdict(given.reading),
     )
     return train, load_evaluation(given)
 
@@ -104,7 +108,12 @@ def load_evaluation(arguments: DataArguments) -> DetectionSet | None:
     if given.data is None and given.val_annotations is None:
         return None
     return read_split(
-        given.data, "val", images=given.val_images, annotations=given.val_annotations, on_bad_box=given.on_bad_box
+        given.data,
+        "val",
+        images=given.val_images,
+        annotations=given.val_annotations,
+        on_bad_box=given.on_bad_box,
+        **asdict(given.reading),
     )
 
 

@@ -24,6 +24,10 @@ from ld_hub.models.names import available, get_pretrained_cfg, is_model
 from ld_hub.structures import DetectorSpec
 
 
+def _flag_value(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 @dataclass(frozen=True)
 class TeacherWanted:
     """What the command line says about the teacher.
@@ -50,7 +54,8 @@ class TeacherWanted:
     def command(self, *flags: str) -> str:
         """This distillation as a command line, with other flags about the teacher."""
         data = {key: value for key, value in vars(self.data).items() if value != getattr(DataArguments(), key)}
-        words = [self.student, *(word for key, value in data.items() for word in (f"--{key}", value)), *flags]
+        given = (word for key, value in data.items() for word in (f"--{key}", _flag_value(value)))
+        words = [self.student, *given, *flags]
         return f"accelerate launch -m ld_hub.distill {shlex.join(words)}"
 
     def misfit(self, reason: str, teacher: DetectorSpec, dataset: DetectionSet) -> ConfigError:

@@ -156,6 +156,9 @@ def _evaluation_images(run: Path) -> list[Path]:
         images=values.get("val_images"),
         annotations=annotations,
         on_bad_box=values.get("on_bad_box", "drop"),
+        val_fraction=values.get("val_fraction"),
+        keep_root_category=values.get("keep_root_category", False),
+        merge_categories=values.get("merge_categories", False),
     )
     rows = dataset.rows.select(range(min(10 * LOOKED_AT, len(dataset))))
     return [Path(row["path"]) for row in rows if len(row["boxes"])][:LOOKED_AT]

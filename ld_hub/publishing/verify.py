@@ -8,13 +8,14 @@ the last digits of floats, so for the recomputed numbers there are tolerances (`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ld_hub.data import DetectionSet, load_data
+from ld_hub.data.reading import Reading
 from ld_hub.engine import identity
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.records import RunSettings
@@ -48,11 +49,13 @@ class DataSource:
         data: Directory of the data set.
         images: Directory of the images, where `data` does not lead to them.
         annotations: COCO annotations, where `data` does not lead to them.
+        reading: How loosely they are read.
     """
 
     data: str | None = None
     images: str | None = None
     annotations: str | None = None
+    reading: Reading = field(default_factory=Reading)
 
     def require(self) -> None:
         """Refuse a source that says too little.
@@ -65,7 +68,7 @@ class DataSource:
 
     def load(self, split: str) -> DetectionSet:
         """Read one part of it."""
-        return load_data(self.data, split, images=self.images, annotations=self.annotations)
+        return load_data(self.data, split, images=self.images, annotations=self.annotations, **asdict(self.reading))
 
 
 def circumstances(

@@ -1,0 +1,86 @@
+"""Images held out to evaluate on, chosen by their names, so that a choice stands when images are added."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from ld_hub.data.annotations import Bools, CocoFile, Floats
+from ld_hub.data.checks import image_rows
+from ld_hub.data.repairs import repaired_source
+from ld_hub.data.source import Source
+from ld_hub.data.splits import NoSplitError
+
+_COPY = re.compile(r"\.rf\.[0-9a-zA-Z]+(?=\.)")  # of an image: Roboflow writes several, changed, and numbers them so
+
+
+def held_out(source: Source, fraction: float, *, others: bool) -> Source:
+    """One of two parts of a data set: the images whose names' hashes are low, or the others.
+
+    Copies of one image (``a_jpg.rf.1f3a.jpg``) are in the same part, and so are images of one name in several folders.
+
+    Args:
+        source: All images.
+        fraction: Which part of them is held out. At least one is, and at least one is not, where there are two names.
+        others: The images that are not held out.
+
+    Raises:
+        NoSplitError: If nothing is to be held out, and that is asked for.
+    """
+    if fraction == 0:
+        if others:
+            return source
+        raise NoSplitError(f"{source.parts} has no images to evaluate on, and val_fraction is 0 (--val_fraction).")
+    places = _places(source.coco.file_names)
+    low = places < fraction
+    if len(np.unique(places)) < 2:
+        low = np.zeros(len(places), dtype=bool)
+        if not others:
+            raise NoSplitError(f"{source.parts} has too few images to hold any out: {len(places)}.")
+    elif not low.any():
+        low = places == places.min()
+    elif low.all():
+        low = places < places.max()
+    coco = _only(source.coco, ~low if others else low)
+    done = "without those held out" if others else "held out"
+    remark = (
+        f"{source.parts}: there is no part to evaluate on; {int(low.sum())} of {len(low)} images are held out for it, "
+        f"chosen by the hash of their names (val_fraction {fraction:g}, --val_fraction)."
+    )
+    return replace(
+        repaired_source(source, coco, []),
+        parts=f"{source.parts}, {len(coco.image_ids)} images {done}",
+        remarks=(*source.remarks, remark),
+    )
+
+
+def _places(names: list[str]) -> Floats:
+    """A number from 0 to 1 for the last part of each name, the same for ever."""
+    plain = [_COPY.sub("", PurePosixPath(name).name) for name in names]
+    digests = [hashlib.sha256(name.encode()).digest() for name in plain]
+    return np.array([int.from_bytes(digest[:6], "big") / 2**48 for digest in digests])
+
+
+def _only(coco: CocoFile, images: Bools) -> CocoFile:
+    """The annotations of some of the images; those of images that are not listed stay, for the checks to name."""
+    rows = image_rows(coco)
+    kept = (rows < 0) | images[rows]
+    chosen = np.flatnonzero(images).tolist()
+    return replace(
+        coco,
+        image_ids=coco.image_ids[images],
+        file_names=[coco.file_names[k] for k in chosen],
+        sizes=coco.sizes[images],
+        ids=coco.ids[kept],
+        image_of=coco.image_of[kept],
+        category_of=coco.category_of[kept],
+        boxes=coco.boxes[kept],
+        areas=coco.areas[kept],
+        crowd=coco.crowd[kept],
+        ignore=coco.ignore[kept],
+        origins=tuple(coco.origins[k] for k in chosen) if coco.origins else (),
+    )

@@ -1,0 +1,240 @@
+"""Layouts of labelling tools: each is a file here that says which files hold a split and what stands in one of them.
+
+What they have in common is done here: images are found, sizes read, classes counted over all splits, faults collected.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from ld_hub.data.checks import Problem, Repair, name_some
+from ld_hub.data.image_finder import ImageFinder
+from ld_hub.data.labelled_image import Fault, Form, Labelled, Sides
+from ld_hub.data.objects import are_corners
+from ld_hub.data.readers import Reader, register_reader
+from ld_hub.data.source import CocoRows, Source, canonical_source, group_faults, read_sizes, tracked
+from ld_hub.data.splits import WHOLE
+from ld_hub.data.text import CLASSES_FILE, read_classes
+from ld_hub.errors import DataError, LdHubError, MissingFileError
+
+_DIGITS = 6  # of a pixel: more than any tool writes, fewer than adding and taking away again leaves
+
+Reads: TypeAlias = "Callable[[Path, str], Iterator[Labelled | Fault]]"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a tool writes.
+
+    Attributes:
+        title: Its name, for people.
+        files: The files of a split and the folders of their images; no files where there is no such split.
+        reads: Yields the images of a file, and its faults; gets the file, and what messages call it.
+        looked_for: What `files` looks for, in words.
+        protocol: See `DetectionSet`.
+    """
+
+    title: str
+    files: Callable[[Path, str], tuple[list[Path], list[Path]]]
+    reads: Reads
+    looked_for: str
+    protocol: str = "coco"
+
+
+def register_layout(name: str, layout: Layout) -> None:
+    """Make a layout known to `load_data` and all commands.
+
+    Args:
+        name: In small letters; where several find a split, the first name counts.
+        layout: What it is.
+    """
+    register_reader(
+        name,
+        Reader(
+            finds=lambda root, split: bool(layout.files(root, split)[0]),
+            read=lambda root, split: read_layout(layout, root, split),
+            looked_for=lambda root, split: layout.looked_for,
+        ),
+    )
+
+
+def read_layout(layout: Layout, root: Path, split: str) -> Source:
+    """Read a split; goes on after the first fault.
+
+    Args:
+        layout: Of the data.
+        root: The data directory.
+        split: Name.
+
+    Raises:
+        DataError: If there are no classes.
+    """
+    files, folders = layout.files(root, split)
+    found, faults = _read_files(layout, root, files)
+    placed, repairs = _placed(root, folders, found, faults)
+    sizes = _sizes(root, placed, faults)
+    placed = [item for item, size in zip(placed, sizes, strict=True) if size is not None]
+    names = _label_names(layout, root, split, found)
+    rows, told = _rows(placed, [size for size in sizes if size is not None], names, faults)
+    parts = ", ".join(_below(file, root) for file in files[:1])
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    problems: list[Problem] = group_faults(root, faults)
+    return canonical_source(
+        layout.title,
+        root,
+        f"{layout.title}: {parts}{more}",
+        rows,
+        protocol=layout.protocol,
+        problems=problems,
+        remarks=[f"{root}: {what}: {count}." for what, count in told.items()],
+        repairs=repairs,
+    )
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """An image with its file, seen from the data directory."""
+
+    image: Labelled
+    path: str
+
+
+def _read_files(layout: Layout, root: Path, files: Sequence[Path]) -> tuple[list[Labelled], list[Fault]]:
+    found: list[Labelled] = []
+    faults: list[Fault] = []
+    for file in tracked(files, f"reading {root.name}"):
+        try:
+            for item in layout.reads(file, _below(file, root)):
+                if isinstance(item, Labelled):
+                    found.append(item)
+                else:
+                    faults.append(item)
+        except LdHubError as error:
+            faults.append(("unreadable files", str(error).rstrip(".")))
+    return found, faults
+
+
+def _placed(
+    root: Path, folders: Sequence[Path], found: Sequence[Labelled], faults: list[Fault]
+) -> tuple[list[_Placed], list[Repair]]:
+    """The images whose files are there, each file once, and which of them were not where their names say."""
+    finder = ImageFinder(root, folders)
+    placed: dict[str, _Placed] = {}
+    moved: list[str] = []
+    for item in found:
+        path = next((p for name in item.names if (p := finder.plain(name))), None)
+        if path is None:
+            path = next((p for name in item.names if (p := finder.find(name))), None)
+            if path is None:
+                faults.append(("missing images", f"{item.read_from} has no image: '{item.names[0]}' does not exist"))
+                continue
+            moved.append(f"'{item.names[0]}' is '{path}'")
+        if path in placed:
+            faults.append(
+                ("repeated images", f"{item.read_from} describes '{path}', which {placed[path].image.read_from} does")
+            )
+            continue
+        placed[path] = _Placed(item, path)
+    text = f"{root}: {len(moved)} file names do not lead to the images as they stand, which were found all the same"
+    repairs = [Repair("file names", len(moved), f"{text} ({name_some(moved, 1)}).")] if moved else []
+    return list(placed.values()), repairs
+
+
+def _sizes(root: Path, placed: Sequence[_Placed], faults: list[Fault]) -> list[tuple[int, int] | None]:
+    """Sizes as declared, or of the images; None where there is none."""
+    read = read_sizes([root / item.path for item in placed if item.image.size is None], f"reading {root.name}")
+    sizes: list[tuple[int, int] | None] = []
+    for item in placed:
+        size = item.image.size or next(read)
+        if isinstance(size, LdHubError):
+            kind = "missing images" if isinstance(size, MissingFileError) else "damaged images"
+            faults.append((kind, str(size).rstrip(".")))
+            sizes.append(None)
+        else:
+            sizes.append(size)
+    return sizes
+
+
+def _label_names(layout: Layout, root: Path, split: str, found: Sequence[Labelled]) -> list[str]:
+    """Those of classes.txt, or all that are used, in this split or another: they have to agree."""
+    if (root / CLASSES_FILE).is_file():
+        return read_classes(root / CLASSES_FILE)
+    names = {box.label for item in found for box in item.boxes}
+    for other in ("train", "val", "test", WHOLE):
+        if other != split:
+            others, _ = _read_files(layout, root, layout.files(root, other)[0])
+            names |= {box.label for item in others for box in item.boxes}
+    if not names:
+        raise DataError(f"{root}: no class is named, and there is no {CLASSES_FILE} with one name per line.")
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+
+
+def _rows(
+    placed: Sequence[_Placed], sizes: Sequence[tuple[int, int]], names: Sequence[str], faults: list[Fault]
+) -> tuple[CocoRows, Counter[str]]:
+    """Images, annotations and categories in COCO's form; adds objects of unknown classes to the faults."""
+    ids = {name: k for k, name in enumerate(names, start=1)}
+    rows = CocoRows(categories=[{"id": number, "name": name} for name, number in ids.items()])
+    told: Counter[str] = Counter()
+    corners = _are_corners(placed, sizes)
+    for number, (item, (width, height)) in enumerate(zip(placed, sizes, strict=True), start=1):
+        image = item.image
+        told.update(image.told)
+        rows.images.append(
+            {"id": number, "file_name": item.path, "width": width, "height": height, "read_from": image.read_from}
+        )
+        for box in image.boxes:
+            if box.label not in ids:
+                faults.append(
+                    ("unknown classes", f"{image.read_from} has the class '{box.label}', {CLASSES_FILE} has not")
+                )
+                continue
+            form: Form = image.form if image.form != "unsure" else "corners" if corners else "sizes"
+            sides = [_plain(side) for side in _xywh(box.sides, form, width, height)]
+            rows.annotations.append(
+                {
+                    "image_id": number,
+                    "category_id": ids[box.label],
+                    "bbox": sides,
+                    "area": _plain(sides[2] * sides[3]),
+                    "iscrowd": int(box.crowd),
+                    "ignore": int(box.ignore),
+                }
+            )
+    if any(item.image.form == "unsure" for item in placed):
+        told[f"boxes were read as {'corners x1, y1, x2, y2' if corners else 'x, y, width, height'}"] = len(
+            rows.annotations
+        )
+    return rows, told
+
+
+def _are_corners(placed: Sequence[_Placed], sizes: Sequence[tuple[int, int]]) -> bool:
+    """Whether boxes that may be either are corners: as x, y, width, height they would reach out of their images."""
+    both = [(item.image, size) for item, size in zip(placed, sizes, strict=True) if item.image.form == "unsure"]
+    boxes = [(box.sides, size) for image, size in both for box in image.boxes]
+    if not boxes:
+        return False
+    sides, limits = (np.array(column, dtype=np.float64) for column in zip(*boxes, strict=True))
+    return are_corners(sides, limits)
+
+
+def _xywh(sides: Sides, form: Form, width: int, height: int) -> Sides:
+    a, b, c, d = sides
+    if form == "fractions":
+        a, b, c, d = a * width, b * height, c * width, d * height
+    return (a, b, c, d) if form == "sizes" else (a, b, c - a, d - b)
+
+
+def _plain(value: float) -> float:
+    rounded = round(value, _DIGITS) + 0.0
+    return int(rounded) if rounded.is_integer() else rounded
+
+
+def _below(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix()

@@ -1,0 +1,160 @@
+"""Annotation files of a split by where they lie, what they are called and what they hold, whatever tool wrote them."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ld_hub.data.splits import SPLITS, WHOLE
+
+# Folders that hold annotation files of all splits, and folders of images.
+_SHARED = ("", "annotations", "Annotations", "labels", "vott-json-export", "vott-csv-export")
+_PICTURES = ("images", "JPEGImages", "Images", "imgs", "img", "")
+_LABELS = ("", "annotations", "Annotations", "labels", "xml", "json", "annotation", "ann")
+_MOST = 50  # files of one kind in a folder above which they are one per image
+_SPLIT_WORDS = {"train", "training", "test", "testing", *SPLITS["val"], "validate"}
+
+
+def split_names(split: str) -> tuple[str, ...]:
+    """What a split may be called in names of files and folders, in small letters."""
+    more = {"train": ("training",), "test": ("testing",)}
+    return (*SPLITS.get(split, (split.lower(),)), *more.get(split, ()))
+
+
+def annotation_files(root: Path, split: str, suffixes: tuple[str, ...], holds: Callable[[Path], bool]) -> list[Path]:
+    """The files that describe all images of a split.
+
+    They lie in a folder of the split, or have its name in theirs. Of data without parts (`WHOLE`) they lie in the data
+    directory or a folder for annotations, and have no split's name.
+
+    Args:
+        root: The data directory.
+        split: Name.
+        suffixes: Of the files.
+        holds: Whether a file is of the format.
+    """
+    found: list[Path] = []
+    if split != WHOLE:
+        for folder in _folders_of(root, split):
+            found += _files(folder, suffixes)
+    for name in _SHARED:
+        for file in _files(root / name, suffixes):
+            words = set(re.findall(r"[a-z]+", file.stem.lower()))
+            if not words & _SPLIT_WORDS if split == WHOLE else words & set(split_names(split)):
+                found.append(file)
+    return [file for file in _once(found) if holds(file)]
+
+
+def label_files(root: Path, split: str, suffix: str, holds: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
+    """The files that describe one image each, and where their images are.
+
+    Args:
+        root: The data directory.
+        split: Name.
+        suffix: Of the files.
+        holds: Whether a file is of the format.
+
+    Returns:
+        Sorted files of the first folder in which there are any, and folders of images; none where there are no images.
+    """
+    for labels, pictures in _label_folders(root, split):
+        files = _named(labels, (suffix,))
+        folders = [folder for folder in _once(pictures) if has_images(folder)] if files else []
+        chosen = [file for file in files if holds(file)] if folders else []
+        if chosen:
+            return chosen, folders
+    return [], []
+
+
+def image_folders(root: Path, split: str, file: Path) -> list[Path]:
+    """Where images of an annotation file may lie, best first.
+
+    Args:
+        root: The data directory.
+        split: Name.
+        file: The annotation file.
+    """
+    own = [] if split == WHOLE else _folders_of(root, split)
+    near = [file.parent, *(file.parent / name for name in _PICTURES)]
+    shared = [root / name for name in _PICTURES]
+    return _once([*own, *(folder / "images" for folder in own), *near, *shared])
+
+
+def has_marks(file: Path, *marks: bytes, opening: bytes = b"") -> bool:
+    """Whether all of some words are in a file, which is not read into memory.
+
+    Args:
+        file: Of any size.
+        marks: The words.
+        opening: What its text begins with.
+    """
+    try:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            head = content[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
+            return head.startswith(opening) and all(content.find(mark) >= 0 for mark in marks)
+    except (OSError, ValueError):  # empty, or gone
+        return False
+
+
+def has_images(folder: Path) -> bool:
+    """Whether an image lies in a folder.
+
+    Args:
+        folder: It may be missing.
+    """
+    from ld_hub.preprocessing.loading import IMAGE_SUFFIXES  # which brings torch
+
+    if not folder.is_dir():
+        return False
+    with os.scandir(folder) as entries:
+        return any(e.name.lower().endswith(IMAGE_SUFFIXES) and e.name[0] != "." for e in entries)
+
+
+def _folders_of(root: Path, split: str) -> list[Path]:
+    """Folders with the name of a split, in whatever case."""
+    names = split_names(split)
+    places = (root, root / "images", root / "annotations", root / "Annotations", root / "labels", root / "data")
+    return [p for place in places for p in _directories(place) if p.name.lower().rstrip("0123456789_-") in names]
+
+
+def _label_folders(root: Path, split: str) -> Iterator[tuple[Path, list[Path]]]:
+    """Folders of label files, each with folders of their images."""
+    if split == WHOLE:
+        shared = [root / name for name in _PICTURES]
+        for name in _LABELS:
+            yield root / name, [root / name, *shared]
+        for name in _PICTURES[:-1]:
+            yield root / name, [root / name]
+        return
+    own = _folders_of(root, split)
+    for folder in own:
+        for name in _LABELS:
+            yield folder / name, [folder / name, *(folder / picture for picture in _PICTURES), *own]
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """Files of a folder, unless there are so many that they must be one per image."""
+    found = _named(folder, suffixes)
+    return found if len(found) <= _MOST else []
+
+
+def _named(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        names = [e.name for e in entries if e.name.lower().endswith(suffixes) and e.name[0] != "."]
+    return [folder / name for name in sorted(names)]
+
+
+def _directories(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(folder / e.name for e in entries if e.is_dir())
+
+
+def _once(paths: Sequence[Path]) -> list[Path]:
+    return list(dict.fromkeys(paths))
