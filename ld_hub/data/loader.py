@@ -24,7 +24,7 @@ from ld_hub.structures import ImageBatch
 
 
 @dataclass(frozen=True)
-class _Failure:
+class Failure:
     """An error on its way from a worker process, which would otherwise wrap it in a traceback."""
 
     error: LdHubError
@@ -61,7 +61,7 @@ class _Loader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]  # batches, not samples
         for batch in super().__iter__():
-            if isinstance(batch, _Failure):
+            if isinstance(batch, Failure):
                 raise batch.error
             yield batch.unpack() if isinstance(batch, _Packed) else batch
 
@@ -79,14 +79,19 @@ class _Pool(Sequence[Labelled]):
         return labelled_image(self.config, self.records.load(index), *_objects(self.records, index))
 
 
-class _TrainRows(Dataset[Sample | _Failure]):
-    """Loads and augments row `index` for the epoch given with it; the last part of a key allows other images in it."""
+class TrainRows(Dataset[Sample | Failure]):
+    """Samples by ``(epoch, index, whether others may be mixed in)``; what cannot be read is a `Failure`.
+
+    Args:
+        records: Of the data set.
+        transform: What is done to the images.
+    """
 
     def __init__(self, records: Records, transform: TrainTransform) -> None:
         self.records, self.transform = records, transform
         self.pool: Sequence[Labelled] = _Pool(records, transform.config)
 
-    def __getitem__(self, key: tuple[int, int, bool]) -> Sample | _Failure:
+    def __getitem__(self, key: tuple[int, int, bool]) -> Sample | Failure:
         epoch, index, mixed = key
         records = self.records
         try:
@@ -97,7 +102,7 @@ class _TrainRows(Dataset[Sample | _Failure]):
                 others=self.pool if mixed else (),
             )
         except LdHubError as error:
-            return _Failure(error)
+            return Failure(error)
         return replace(sample, file_hash=records.file_hash(index))
 
 
@@ -127,17 +132,17 @@ class _MixedUntil:
             yield [(epoch, index, mixed) for epoch, index in items]
 
 
-class _EvalRows(Dataset[Sample | _Failure]):
+class _EvalRows(Dataset[Sample | Failure]):
     """Loads row `index`, without boxes."""
 
     def __init__(self, records: Records, preprocess: Preprocessor) -> None:
         self.records, self.preprocess = records, preprocess
 
-    def __getitem__(self, index: int) -> Sample | _Failure:
+    def __getitem__(self, index: int) -> Sample | Failure:
         try:
             sample = self.preprocess(self.records.load(index))
         except LdHubError as error:
-            return _Failure(error)
+            return Failure(error)
         return replace(sample, image_id=int(self.records.image_ids[index]), file_hash=self.records.file_hash(index))
 
 
@@ -184,7 +189,7 @@ def train_loader(
         start_batch=start_batch,
         accumulation=accumulation,
     )
-    return _loader(_TrainRows(dataset.records, transform), _MixedUntil(batches, mixed_steps), workers, pin_memory)
+    return _loader(TrainRows(dataset.records, transform), _MixedUntil(batches, mixed_steps), workers, pin_memory)
 
 
 def eval_loader(
@@ -226,9 +231,9 @@ def _loader(rows: Dataset[Any], batches: Iterable[list[Any]], workers: int, pin_
     )
 
 
-def _collate(items: Sequence[Sample | _Failure]) -> ImageBatch | _Packed | _Failure:
+def _collate(items: Sequence[Sample | Failure]) -> ImageBatch | _Packed | Failure:
     for item in items:
-        if isinstance(item, _Failure):
+        if isinstance(item, Failure):
             return item
     samples = [item for item in items if isinstance(item, Sample)]
     if get_worker_info() is None:

@@ -174,7 +174,7 @@ class AugmentationFlags:
     @property
     def augmentation(self) -> Augmentation:
         """The preset with what is given."""
-        given: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(Augmentation)}
+        given: Mapping[str, Any] = {field.name: getattr(self, field.name) for field in fields(Augmentation)}
         return replace(PRESETS[self.augment], **{name: value for name, value in given.items() if value is not None})
 
     def mixed_steps(self, steps: int) -> int:
