@@ -114,7 +114,7 @@ PRESETS: dict[PresetName, Augmentation] = {
     "none": Augmentation(flip=0.0),
     "flip": Augmentation(),
     "standard": Augmentation(crop=0.5, zoom_out=0.25, color=0.5),
-    "strong": Augmentation(crop=0.25, zoom_out=0.25, scale_jitter=(0.5, 1.5), color=0.8, mosaic=0.5, mixup=0.15),
+    "strong": Augmentation(crop=0.25, scale_jitter=(0.5, 1.5), color=0.8, mosaic=0.5, mixup=0.15),
 }
 
 
