@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from ld_hub.data.discovery import require_places
 from ld_hub.data.reading import Reading
+from ld_hub.fields import config_fields
+from ld_hub.preprocessing.augmentation import Augmentation, AugmentationFlags
 
 if TYPE_CHECKING:
     from ld_hub.models.tiling import Tiling
@@ -87,3 +89,30 @@ def require_data(args: argparse.Namespace) -> None:
         ConfigError: If too little is named.
     """
     require_places(args.data, images=args.images, annotations=args.annotations)
+
+
+def add_augmentation_flags(parser: Any) -> None:
+    """What training does to its images: the flags of `AugmentationFlags`, with its texts.
+
+    Args:
+        parser: Of a verb, or a group of it.
+    """
+    for each in config_fields(AugmentationFlags):
+        inner = [part for part in get_args(each.hint) if part is not type(None)]
+        pairs = [part for part in inner if get_origin(part) is tuple]
+        options: dict[str, object] = {"type": float}
+        if pairs:
+            options = {"type": get_args(pairs[0])[0], "nargs": 2, "metavar": ("LOW", "HIGH")}
+        elif get_origin(each.hint) is Literal:
+            options = {"choices": inner}
+        parser.add_argument(f"--{each.name}", default=each.default, help=each.text, **options)
+
+
+def augmentation_of(args: argparse.Namespace) -> Augmentation:
+    """What these flags ask for.
+
+    Raises:
+        ConfigError: If a value cannot work; names the flag.
+    """
+    names = [each.name for each in config_fields(AugmentationFlags)]
+    return AugmentationFlags(**{name: getattr(args, name) for name in names}).augmentation

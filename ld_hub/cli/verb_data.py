@@ -1,10 +1,11 @@
-"""`ld-hub data`: look into a data set, write it in another format, or make the demo data set."""
+"""`ld-hub data`: look into a data set, draw it, write it in another format, or make the demo data set."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
+from ld_hub.cli.data_show import add_show, run_show
 from ld_hub.cli.flags import add_reading_flags, reading_of, require_data
 from ld_hub.data.discovery import require_places
 
@@ -109,6 +110,8 @@ def add_parser(subparsers: Any) -> None:
     how = "link to the images of SRC, copy them, or write annotations alone"
     turn.add_argument("--images", default="link", choices=("link", "copy", "none"), help=f"{how} {default}")
 
+    add_show(actions)
+
     make = actions.add_parser(
         "demo", help="make the demo data set", description=_DEMO, epilog=_DEMO_EPILOG, formatter_class=raw
     )
@@ -121,7 +124,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the action; returns the exit code."""
-    return {"doctor": _run_doctor, "convert": _run_convert, "demo": _run_demo}[args.action](args)
+    actions = {"doctor": _run_doctor, "show": run_show, "convert": _run_convert, "demo": _run_demo}
+    return actions[args.action](args)
 
 
 def _run_doctor(args: argparse.Namespace) -> int:

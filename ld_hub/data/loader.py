@@ -16,13 +16,15 @@ from ld_hub.data.detection_set import DetectionSet, Records
 from ld_hub.data.sampler import TrainBatches, eval_batches
 from ld_hub.errors import LdHubError
 from ld_hub.preprocessing import DataConfig, Preprocessor, Sample, TrainTransform, collate
+from ld_hub.preprocessing.augmenting import labelled_image
+from ld_hub.preprocessing.labelled import Labelled
 from ld_hub.preprocessing.normalize import normalize_batch
 from ld_hub.preprocessing.transforms import collate_layout
 from ld_hub.structures import ImageBatch
 
 
 @dataclass(frozen=True)
-class _Failure:
+class Failure:
     """An error on its way from a worker process, which would otherwise wrap it in a traceback."""
 
     error: LdHubError
@@ -59,45 +61,88 @@ class _Loader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[ImageBatch]:  # type: ignore[override]  # batches, not samples
         for batch in super().__iter__():
-            if isinstance(batch, _Failure):
+            if isinstance(batch, Failure):
                 raise batch.error
             yield batch.unpack() if isinstance(batch, _Packed) else batch
 
 
-class _TrainRows(Dataset[Sample | _Failure]):
-    """Loads and augments row `index` for the epoch given with it."""
+class _Pool(Sequence[Labelled]):
+    """All images with their objects, for transforms that mix several."""
+
+    def __init__(self, records: Records, config: DataConfig) -> None:
+        self.records, self.config = records, config
+
+    def __len__(self) -> int:
+        return len(self.records.image_ids)
+
+    def __getitem__(self, index: Any) -> Any:
+        return labelled_image(self.config, self.records.load(index), *_objects(self.records, index))
+
+
+class TrainRows(Dataset[Sample | Failure]):
+    """Samples by ``(epoch, index, whether others may be mixed in)``; what cannot be read is a `Failure`.
+
+    Args:
+        records: Of the data set.
+        transform: What is done to the images.
+    """
 
     def __init__(self, records: Records, transform: TrainTransform) -> None:
         self.records, self.transform = records, transform
+        self.pool: Sequence[Labelled] = _Pool(records, transform.config)
 
-    def __getitem__(self, key: tuple[int, int]) -> Sample | _Failure:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int, bool]) -> Sample | Failure:
+        epoch, index, mixed = key
         records = self.records
-        rows = slice(int(records.offsets[index]), int(records.offsets[index + 1]))
         try:
             sample = self.transform(
                 records.load(index),
-                torch.from_numpy(records.boxes[rows].copy()),
-                torch.from_numpy(records.labels[rows].copy()),
-                torch.from_numpy(records.crowd[rows].copy()),
+                *_objects(records, index),
                 key=(epoch, int(records.image_ids[index])),
+                others=self.pool if mixed else (),
             )
         except LdHubError as error:
-            return _Failure(error)
+            return Failure(error)
         return replace(sample, file_hash=records.file_hash(index))
 
 
-class _EvalRows(Dataset[Sample | _Failure]):
+def _objects(records: Records, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, labels and crowds of a row."""
+    rows = slice(int(records.offsets[index]), int(records.offsets[index + 1]))
+    boxes, labels, crowd = (
+        torch.from_numpy(each[rows].copy()) for each in (records.boxes, records.labels, records.crowd)
+    )
+    return boxes, labels, crowd
+
+
+class _MixedUntil:
+    """The batches of a sampler, each image with whether others may be mixed into it.
+
+    Args:
+        batches: Of the sampler.
+        steps: Optimizer steps from the start of the run in which they may.
+    """
+
+    def __init__(self, batches: TrainBatches, steps: float) -> None:
+        self.batches, self.steps = batches, steps
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, bool]]]:
+        for number, items in enumerate(self.batches, self.batches.start_batch):
+            mixed = number // self.batches.accumulation < self.steps
+            yield [(epoch, index, mixed) for epoch, index in items]
+
+
+class _EvalRows(Dataset[Sample | Failure]):
     """Loads row `index`, without boxes."""
 
     def __init__(self, records: Records, preprocess: Preprocessor) -> None:
         self.records, self.preprocess = records, preprocess
 
-    def __getitem__(self, index: int) -> Sample | _Failure:
+    def __getitem__(self, index: int) -> Sample | Failure:
         try:
             sample = self.preprocess(self.records.load(index))
         except LdHubError as error:
-            return _Failure(error)
+            return Failure(error)
         return replace(sample, image_id=int(self.records.image_ids[index]), file_hash=self.records.file_hash(index))
 
 
@@ -111,6 +156,7 @@ def train_loader(
     world: int = 1,
     start_batch: int = 0,
     accumulation: int = 1,
+    mixed_steps: float = math.inf,
     workers: int = 2,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
@@ -120,13 +166,14 @@ def train_loader(
 
     Args:
         dataset: What to train on.
-        transform: Resize and flip, keyed by (epoch, image id).
+        transform: What is done to images, keyed by (epoch, image id).
         batch_size: Images per rank and micro-batch.
         seed: Seed of the order.
         rank: This process.
         world: Number of processes.
         start_batch: Micro-batches of this rank already done.
         accumulation: Micro-batches per optimizer step.
+        mixed_steps: Optimizer steps, counted from the run's start, that mix images where `transform` does.
         workers: Worker processes; 0 loads in this process.
         pin_memory: Copy batches to page-locked memory, for transfer to a GPU.
 
@@ -142,7 +189,7 @@ def train_loader(
         start_batch=start_batch,
         accumulation=accumulation,
     )
-    return _loader(_TrainRows(dataset.records, transform), batches, workers, pin_memory)
+    return _loader(TrainRows(dataset.records, transform), _MixedUntil(batches, mixed_steps), workers, pin_memory)
 
 
 def eval_loader(
@@ -184,9 +231,9 @@ def _loader(rows: Dataset[Any], batches: Iterable[list[Any]], workers: int, pin_
     )
 
 
-def _collate(items: Sequence[Sample | _Failure]) -> ImageBatch | _Packed | _Failure:
+def _collate(items: Sequence[Sample | Failure]) -> ImageBatch | _Packed | Failure:
     for item in items:
-        if isinstance(item, _Failure):
+        if isinstance(item, Failure):
             return item
     samples = [item for item in items if isinstance(item, Sample)]
     if get_worker_info() is None:

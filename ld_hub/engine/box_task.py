@@ -98,6 +98,7 @@ class BoxTask(LessonTask):
     ) -> None:
         """See `LessonTask.prepare`."""
         wanted, teacher = self.wanted, self.teacher
+        config.augmentation.require_followed(teacher.name)
         teacher.to(device)
         looked = look_at(teacher, photos_of(images), config.eval_batch_size, self.store)
         looker = self._looker()

@@ -23,7 +23,7 @@ from ld_hub.engine.schedule import Plan
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
-from ld_hub.preprocessing import TrainTransform
+from ld_hub.preprocessing import train_transform
 from ld_hub.structures import ImageBatch
 
 
@@ -79,10 +79,11 @@ def train_together(
     takers = [task for task in tasks.values() if isinstance(task, DistillationTask) and task.unlabeled is not None]
     if (unlabeled is None) != (not takers):
         raise ConfigError("Images without labels and tasks that take them belong together: give both, or neither.")
-    labelled = _batches(dataset, config, models[0], config.batch_size)
-    without = iter(()) if unlabeled is None else _others(unlabeled, dataset, takers, config)
+    steps = Plan.make(config, len(dataset)).steps
+    labelled = _batches(dataset, config, models[0], config.batch_size, steps)
+    without = iter(()) if unlabeled is None else _others(unlabeled, dataset, takers, config, steps)
     students = {name: _Student(task, config, len(dataset)) for name, task in tasks.items()}
-    for step in range(Plan.make(config, len(dataset)).steps):
+    for step in range(steps):
         asked = Asked(next(labelled), tasks.values())
         others = None if unlabeled is None else Asked(next(without), takers)
         for student in students.values():
@@ -93,18 +94,25 @@ def train_together(
     return {name: student.course for name, student in students.items()}
 
 
-def _batches(dataset: DetectionSet, config: TrainConfig, model: DenseDetector, size: int) -> Iterator[ImageBatch]:
-    """Batches without end, on the model's device."""
-    transform = TrainTransform(model.data_config, config.flip, config.short_sides, config.seed)
+def _batches(
+    dataset: DetectionSet, config: TrainConfig, model: DenseDetector, size: int, steps: int
+) -> Iterator[ImageBatch]:
+    """Batches without end, for a run of so many steps, on the model's device."""
+    transform = train_transform(model.data_config, config.augmentation, config.seed)
     device = next(model.parameters()).device
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    for each in train_loader(dataset, transform, size, seed=config.seed, workers=config.workers):
+    mixed, workers = config.mixed_steps(steps), config.workers
+    for each in train_loader(dataset, transform, size, seed=config.seed, mixed_steps=mixed, workers=workers):
         batch = each.to(device)
         yield replace(batch, images=batch.images.contiguous(memory_format=layout))
 
 
 def _others(
-    unlabeled: DetectionSet, labelled: DetectionSet, takers: Sequence[DistillationTask], config: TrainConfig
+    unlabeled: DetectionSet,
+    labelled: DetectionSet,
+    takers: Sequence[DistillationTask],
+    config: TrainConfig,
+    steps: int,
 ) -> Iterator[ImageBatch]:
     """Batches of images without labels, for tasks that have found their thresholds."""
     sizes = {task.wanted.batch for task in takers}
@@ -112,7 +120,7 @@ def _others(
         raise ConfigError(f"The tasks take {', '.join(map(str, sorted(sizes)))} images without labels; expected one.")
     for task in takers:
         task.prepare(unlabeled, labelled, config, next(task.parameters()).device)
-    return _batches(unlabeled, config, takers[0].model, sizes.pop())
+    return _batches(unlabeled, config, takers[0].model, sizes.pop(), steps)
 
 
 class _Student:

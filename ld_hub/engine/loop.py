@@ -32,7 +32,7 @@ from ld_hub.errors import CheckpointError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.detector import DenseDetector
-from ld_hub.preprocessing import TrainTransform
+from ld_hub.preprocessing import train_transform
 from ld_hub.structures import ImageBatch
 
 Stream: TypeAlias = Generator[ImageBatch | None, None, None]  # micro-batches of this rank; None: no such images
@@ -136,13 +136,14 @@ class Loop:
         config = self.config
         loader = train_loader(
             dataset,
-            TrainTransform(self.task.model.data_config, config.flip, config.short_sides, config.seed),
+            train_transform(self.task.model.data_config, config.augmentation, config.seed),
             batch_size,
             seed=config.seed,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
             start_batch=self.step * config.accumulation,
             accumulation=config.accumulation,
+            mixed_steps=config.mixed_steps(self.plan.steps),
             workers=config.workers,
             pin_memory=self.device.type == "cuda",
         )

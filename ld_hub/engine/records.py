@@ -100,7 +100,7 @@ class RunState:
 
 @dataclass(frozen=True)
 class RunSettings:
-    """config.json of a run.
+    """config.json of a run; it also has what the settings' preset of augmentation stands for.
 
     Attributes:
         config: Settings.
@@ -127,7 +127,8 @@ class RunSettings:
         names = ("steps", "images_per_step", "peak_lr", "train_annotations", "eval_annotations")
         settings = {name: getattr(self, name) for name in names}
         head = {"ld_hub_version": self.ld_hub_version, "config": self.config.to_dict()}
-        return {**head, **settings, **self.identity.to_dict()}
+        augmentation = json.loads(json.dumps(asdict(self.config.augmentation)))
+        return {**head, "augmentation": augmentation, **settings, **self.identity.to_dict()}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], where: str) -> RunSettings:

@@ -66,6 +66,7 @@ class CacheWanted:
         Raises:
             ConfigError: If there is one; names it.
         """
+        config.augmentation.require_still()
         short = data.image_size[0]
         if config.short_sides is not None and config.short_sides != (short, short):
             raise ConfigError(
@@ -210,7 +211,7 @@ def fill(cache: TeacherCache, dataset: DetectionSet, config: TrainConfig, device
     with cache.store.writer() as writer:
         for loaded in batches:
             batch = _filled(loaded.to(device), config.batch_size)
-            for each in [batch, mirror(batch)] if config.flip else [batch]:
+            for each in [batch, mirror(batch)] if config.augmentation.flip else [batch]:
                 absent = dict.fromkeys(cache.missing(each.contents))
                 entries = cache.entries(replace(each, images=each.images.contiguous(memory_format=layout)))
                 for content in absent:
@@ -230,7 +231,7 @@ def _filled(batch: ImageBatch, number: int) -> ImageBatch:
 
 def _orientations(file_hash: str, config: TrainConfig) -> list[str]:
     """What batches may show of an image (`ImageBatch.contents`)."""
-    return [content_key(file_hash, mirrored) for mirrored in ((False, True) if config.flip else (False,))]
+    return [content_key(file_hash, mirrored) for mirrored in ((False, True) if config.augmentation.flip else (False,))]
 
 
 def _with_hashes(dataset: DetectionSet) -> DetectionSet:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ld_hub.errors import ConfigError
+from ld_hub.preprocessing.augmentation import AugmentationFlags
 from ld_hub.registry import MODELS
 
 # Reference SPEC 7. VOC's 4 epochs are over a data set that is repeated three times.
@@ -20,8 +21,8 @@ WARMUP_RATIO = 0.001
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training run. The defaults are the published 1x schedule.
+class TrainConfig(AugmentationFlags):
+    """Settings of a training run, with those of `AugmentationFlags`. The defaults are the published 1x schedule.
 
     Attributes:
         output_dir: Run directory: config.json, metrics.jsonl, checkpoints/, best/ and model/ are written there.
@@ -62,9 +63,6 @@ class TrainConfig:
         ema_decay: Keep an exponential moving average of the weights with this largest decay; the average is what is
             evaluated and published then. 0.9998 is usual.
         seed: Seed of the order of images, of augmentation and of every random number on the way.
-        flip: Probability of a horizontal flip.
-        short_sides: Smallest and largest length of the shorter image side in px, drawn per image (multi-scale
-            training, 480 800 as published); image_size's where not given.
         image_size: Length of the shorter side and limit of the longer side in px, for training and evaluation;
             becomes part of the model. The model's own where not given.
         filter_empty: Leave training images without objects out, as the published runs do; they train as background
@@ -103,8 +101,6 @@ class TrainConfig:
     channels_last: bool = False
     ema_decay: float | None = None
     seed: int = 0
-    flip: float = 0.5
-    short_sides: tuple[int, int] | None = None
     image_size: tuple[int, int] | None = None
     filter_empty: bool = False
     workers: int = 2
@@ -116,7 +112,8 @@ class TrainConfig:
     report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("milestones", "short_sides", "image_size", "report_to"):
+        super().__post_init__()
+        for name in ("milestones", "image_size", "report_to"):
             value = getattr(self, name)
             if isinstance(value, list):  # from JSON or YAML
                 object.__setattr__(self, name, tuple(value))
@@ -159,7 +156,8 @@ def changed_fields(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, A
         ``{field: (old value, new value)}``.
     """
     names = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in RESUMABLE_CHANGES]
-    pairs = {name: (getattr(old, name), getattr(new, name)) for name in names}
+    one, other = (vars(config) | vars(config.augmentation) for config in (old, new))  # what a preset stands for counts
+    pairs = {name: (one[name], other[name]) for name in names if name != "augment"}
     return {name: (one, other) for name, (one, other) in pairs.items() if one != other}
 
 
@@ -197,13 +195,12 @@ def _check_ranges(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and not value > 0:
             raise ConfigError(f"{name} is {value}; it must be above 0.")
-    for name in ("flip", "warmup_ratio", "momentum", "ema_decay"):
+    for name in ("warmup_ratio", "momentum", "ema_decay"):
         value = getattr(config, name)
         if value is not None and not 0 <= value <= 1:
             raise ConfigError(f"{name} is {value}; it must be between 0 and 1.")
     if not all(0 < mark < 1 for mark in config.milestones) or sorted(config.milestones) != list(config.milestones):
         raise ConfigError(f"milestones are {config.milestones}; they must be rising fractions of the run, 0 to 1.")
-    for name in ("short_sides", "image_size"):
-        sides = getattr(config, name)
-        if sides is not None and (len(sides) != 2 or not 0 < sides[0] <= sides[1]):
-            raise ConfigError(f"{name} is {sides}; it must be two lengths in px, the smaller one first.")
+    sides = config.image_size
+    if sides is not None and (len(sides) != 2 or not 0 < sides[0] <= sides[1]):
+        raise ConfigError(f"image_size is {sides}; it must be two lengths in px, the smaller one first.")

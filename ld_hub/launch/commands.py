@@ -24,6 +24,7 @@ from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
 from ld_hub.launch.recipe_files import BOXES_ALONE, find_recipe, recipe_flags
 from ld_hub.models.names import find, require_model, split_tag
+from ld_hub.preprocessing.augmentation import AugmentationFlags
 from ld_hub.registry import AUTO, FEATURE_RECIPE, ModelEntry
 from ld_hub.teachers.kinds import find_kind, load_teacher
 
@@ -38,10 +39,11 @@ TRAIN = Command(
     program="ld_hub.train",
     summary="Train a detector on COCO, PASCAL VOC or YOLO data. --flag alone means true for flags of true or false.",
     name_help="Model to train: `ld-hub list` shows all.",
-    groups=(DataArguments, ModelArguments, TrainConfig, HubArguments),
+    groups=(DataArguments, ModelArguments, AugmentationFlags, TrainConfig, HubArguments),
     examples="""examples:
   accelerate launch -m ld_hub.train gfocal_r50 --data coco/ --epochs 12
   ... --schedule 2x --short_sides 480 800          multi-scale, as the teachers
+  ... --augment strong --mixup 0                   more of few images
   ... --data VOCdevkit/ --schedule voc             VOC 07+12, as published
   ... --resume                                     continue an interrupted run
   ... --checkpoint runs/r50/model --data mine/     fine-tune on other classes
@@ -65,6 +67,7 @@ DISTILL = Command(
         UnlabeledArguments,
         ComparisonArguments,
         TeacherArguments,
+        AugmentationFlags,
         TrainConfig,
         HubArguments,
     ),
@@ -226,13 +229,17 @@ class TypedDistillation:
         self.parsed.of(ComparisonArguments).require(self.parsed.of(DataArguments), without)
         flags.classes()
         flags.require_teachers(self.teacher)
+        augmentation = self.parsed.of(TrainConfig).augmentation
         if self.only_detects:
+            augmentation.require_followed(self.teacher)
             require_boxes(self.teacher, flags, without)
         else:
             names = _teacher_names(self.teacher, flags)
             refuse_boxes(names)
             for name in names:
                 require_model(name)
+            if flags.cache_teacher is not None:
+                augmentation.require_still()
         _require_files(
             teacher_checkpoint=flags.teacher_checkpoint, feature_teacher_checkpoint=flags.feature_teacher_checkpoint
         )

@@ -27,6 +27,7 @@ from ld_hub.launch.arguments import (
     TeacherArguments,
     UnlabeledArguments,
 )
+from ld_hub.preprocessing.augmentation import AugmentationFlags
 
 Arguments = TypeVar("Arguments")
 WIDTH = 78  # columns of texts in --help
@@ -38,6 +39,7 @@ GROUPS: dict[type[Any], str] = {
     TeacherArguments: "teacher's training (with --train_teacher)",
     UnlabeledArguments: "images without labels",
     ComparisonArguments: "comparison",
+    AugmentationFlags: "augmentation",
     TrainConfig: "training",
     HubArguments: "publishing",
 }
@@ -180,9 +182,12 @@ def make_parser(command: Command, recipe: RecipeFlags | None = None, *, any_term
     )
     parser.add_argument("name", type=str, metavar="NAME", help=command.name_help)
     parser.add_argument("--config", action="config", help="YAML file with values of these flags.")
+    known: set[str] = set()
     for kind in command.groups:
         group = parser.add_argument_group(GROUPS[kind], _first_line(kind))
-        _add_fields(group, config_fields(kind), more=command.more)
+        fresh = [each for each in config_fields(kind) if each.name not in known]  # a base's flags stand in its group
+        known |= {each.name for each in fresh}
+        _add_fields(group, fresh, more=command.more)
     if any_terms:
         parser.add_argument("--terms", type=dict, default=None)  # in a YAML file
     if recipe is not None:

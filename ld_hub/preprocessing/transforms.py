@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from ld_hub.preprocessing.geometry import flip_boxes, flip_image, resize, resize
 from ld_hub.preprocessing.loading import ImageSource, load_image
 from ld_hub.preprocessing.normalize import normalize_batch
 from ld_hub.structures import ImageBatch, Targets
+
+if TYPE_CHECKING:
+    from ld_hub.preprocessing.labelled import Labelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +99,11 @@ class TrainTransform:
             raise ConfigError(f"seed must not be negative, got {seed}.")
         self.config, self.flip, self.short_sides, self.seed = config, flip, short_sides, seed
 
+    @property
+    def mixes(self) -> bool:
+        """Whether it makes an image of several, so that it wants `others`."""
+        return False
+
     def __call__(
         self,
         image: Image.Image,
@@ -104,6 +112,7 @@ class TrainTransform:
         crowd: Tensor | None = None,
         *,
         key: tuple[int, int] = (0, 0),
+        others: Sequence[Labelled] = (),
     ) -> Sample:
         """Transform one image.
 
@@ -113,6 +122,7 @@ class TrainTransform:
             labels: ``(G,)`` int64; None means class 0 for all.
             crowd: ``(G,)`` bool; None means no crowds.
             key: Epoch and image id.
+            others: Images to mix in; this transform takes none, see `mixes`.
         """
         mirrored, short = self.draw(key)
         sample = _resized(image, self.config, (short, self.config.image_size[1]))
@@ -129,10 +139,17 @@ class TrainTransform:
 
     def draw(self, key: tuple[int, int]) -> tuple[bool, int]:
         """What the image of this epoch gets: whether it is mirrored, and its short side in px."""
+        return self.first_draws(self.generator(key))
+
+    def generator(self, key: tuple[int, int]) -> np.random.Generator:
+        """The random numbers of an image in an epoch."""
         epoch, image_id = key
         # Image ids may be negative in foreign files; a seed may not.
         sequence = np.random.SeedSequence((self.seed, epoch, image_id & 0xFFFFFFFFFFFFFFFF))
-        random = np.random.Generator(np.random.Philox(sequence))
+        return np.random.Generator(np.random.Philox(sequence))
+
+    def first_draws(self, random: np.random.Generator) -> tuple[bool, int]:
+        """The first of these numbers: whether the image is mirrored, and its short side in px."""
         mirrored = bool(random.random() < self.flip)
         if self.short_sides is None:
             return mirrored, self.config.image_size[0]
@@ -236,7 +253,16 @@ def create_transform(
     return transform
 
 
-def _resized(image: Image.Image, config: DataConfig, image_size: tuple[int, int]) -> Sample:
+def pixels_of(image: Image.Image, config: DataConfig) -> Tensor:
+    """An image as ``(K, h, w)`` uint8, with the channels that a model takes: RGB, or grey.
+
+    Args:
+        image: Any Pillow image.
+        config: Preprocessing of the model.
+
+    Raises:
+        ConfigError: If images cannot have that many channels.
+    """
     modes = {1: "L", 3: "RGB"}
     if config.channels not in modes:
         raise ConfigError(
@@ -245,8 +271,12 @@ def _resized(image: Image.Image, config: DataConfig, image_size: tuple[int, int]
         )
     mode = modes[config.channels]
     pixels: np.ndarray[Any, Any] = np.array(image if image.mode == mode else image.convert(mode))
-    original = pixels.shape[0], pixels.shape[1]
-    tensor = torch.from_numpy(pixels.reshape(*original, config.channels)).permute(2, 0, 1)
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], config.channels)).permute(2, 0, 1)
+
+
+def _resized(image: Image.Image, config: DataConfig, image_size: tuple[int, int]) -> Sample:
+    tensor = pixels_of(image, config)
+    original = tensor.shape[1], tensor.shape[2]
     return Sample(resize(tensor, resize_shape(*original, image_size)), original, config)
 
 

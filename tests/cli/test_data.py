@@ -36,3 +36,31 @@ def test_errors_are_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("ld-hub: error: The data directory")
     assert error.count("\n") == 1
+
+
+def test_show_draws_what_training_sees(demo, tmp_path, capsys):
+    from PIL import Image
+
+    out = tmp_path / "p.png"
+    flags = ["--augment", "strong", "--mixup", "0", "--image_size", "64", "64", "--number", "6", "--columns", "3"]
+    assert main(["data", "show", str(demo), *flags, "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "6 images of" in said and "mosaic 0.5" in said and "mixup" not in said
+    with Image.open(out) as sheet:
+        assert sheet.width > 3 * 448 and sheet.height > 2 * 448
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--mosaic", "3"], "mosaic is 3.0; it must be between 0 and 1"),
+        (["--copy_paste", "0.3"], "no masks"),
+        (["--number", "0"], "at least 1"),
+        (["--out", "p.txt"], "no picture format"),
+        (["--split", "val2"], "No annotations of the split 'val2'"),
+    ],
+)
+def test_show_refuses_by_name(demo, tmp_path, monkeypatch, capsys, flags, said):
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "show", str(demo), *flags]) == 2
+    assert said in capsys.readouterr().err

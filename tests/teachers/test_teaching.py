@@ -324,3 +324,11 @@ def test_runs_share_a_cache_and_its_boxes_follow_every_augmentation(data: Path, 
     function.version = "2"  # type: ignore[attr-defined]
     with pytest.raises(CacheError, match="weights: 1 there, 2 now"):
         trainer(data, tmp_path / "other", function, pool, cache_teacher=place).train()
+
+
+def test_boxes_that_cannot_follow_an_augmentation_are_refused_by_name(data: Path, pool: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"'as_detections' only detects, .* cannot follow mosaic 0\.5.*--augment flip"
+    ):
+        trainer(data, tmp_path / "no", as_detections, pool, config={"mosaic": 0.5}).train()
+    trainer(data, tmp_path / "yes", as_detections, pool, config={"color": 0.5, "short_sides": (40, 64)}).train()
