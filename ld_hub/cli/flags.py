@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from ld_hub.data.discovery import require_places
 
@@ -29,14 +30,33 @@ def add_inference_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {DEFAULT}")
     add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {DEFAULT}")
-    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {DEFAULT}")
+    add_device_flag(parser)
+
+
+def add_device_flag(parser: argparse.ArgumentParser) -> None:
+    """Where a verb computes; a device that nobody has is refused where it is typed.
+
+    Args:
+        parser: Of a verb.
+    """
+    parser.add_argument("--device", default="auto", type=_device, help=f"auto, cpu, cuda, cuda:1, mps {DEFAULT}")
+
+
+def _device(text: str) -> str:
+    if re.fullmatch(r"auto|(cpu|cuda|mps|xpu|hpu|mtia|npu|xla|meta)(:\d+)?", text) is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is no device; expected auto, cpu, cuda, cuda:1 or mps")
+    return text
 
 
 def require_data(args: argparse.Namespace) -> None:
     """Refuse data flags that lead nowhere, before anything heavy is imported.
 
     Raises:
-        MissingFileError: If a directory or file does not exist.
+        MissingFileError: If a directory or file does not exist, or nothing in it is the split that the verb asks for.
         ConfigError: If too little is named.
     """
-    require_places(args.data, images=args.images, annotations=args.annotations)
+    require_places(args.data, images=args.images, annotations=args.annotations)  # without numpy
+    if "split" in args:
+        from ld_hub.data.layouts import require_split
+
+        require_split(args.data, args.split, images=args.images, annotations=args.annotations)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ld_hub.data.coco import coco_source
+from ld_hub.data.coco import coco_source, locate
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, SPLITS, contents, data_root
-from ld_hub.data.readers import known_readers
+from ld_hub.data.readers import Reader, known_readers
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 from ld_hub.errors import MissingFileError
 
@@ -54,14 +54,33 @@ def find_source(
     if data_dir is None or images is not None or annotations is not None:
         return coco_source(data_dir, split, images=images, annotations=annotations)
     place = Path(data_dir).expanduser()
+    return _reader_of(place, split).read(place, split)
+
+
+def require_split(
+    data_dir: str | Path | None,
+    split: str,
+    *,
+    images: str | Path | None = None,
+    annotations: str | Path | None = None,
+) -> None:
+    """Refuse data that no reader finds, without reading any and without torch; arguments and errors of `load_data`."""
+    if data_dir is None or images is not None or annotations is not None:
+        locate(data_dir, split, images=images, annotations=annotations)
+    else:
+        _reader_of(Path(data_dir).expanduser(), split)
+
+
+def _reader_of(place: Path, split: str) -> Reader:
+    """What reads a split of a directory or file; errors of `load_data`."""
     readers = known_readers()
     for reader in readers:
         if place.suffix in reader.suffixes and place.is_file():
-            return reader.read(place, split)
+            return reader
     root = data_root(place, split)
     for reader in readers:
         if reader.finds(root, split):
-            return reader.read(root, split)
+            return reader
     looked = "; ".join(reader.looked_for(root, split) for reader in readers)
     raise MissingFileError(
         f"No annotations of the split '{split}' in {root}. Looked for {looked}. Found {contents(root)}."

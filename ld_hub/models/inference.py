@@ -15,15 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ld_hub.errors import ConfigError, MissingFileError
+from ld_hub.errors import ConfigError
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig
 from ld_hub.preprocessing import DataConfig, ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
-from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
+from ld_hub.preprocessing.loading import find_images, is_directory
 from ld_hub.structures import DenseOutput, Detections
 
 Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
 
-PICTURE_SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".gif")))
 READ_AHEAD = 2  # batches of images read at once, to find some of one shape among them
 
 
@@ -154,29 +153,6 @@ def _sources(images: Any) -> tuple[Iterable[Any], bool]:
 
 def _is_a(kind: type, value: object) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def find_images(directory: str | Path) -> list[Path]:
-    """Image files of a directory, sorted by name; hidden files and subdirectories are left out.
-
-    Raises:
-        MissingFileError: If there is no such directory, or no image in it.
-    """
-    folder = Path(directory).expanduser()
-    if not folder.is_dir():
-        raise MissingFileError(f"No directory '{directory}'.")
-    files = [f for f in folder.iterdir() if f.suffix.lower() in PICTURE_SUFFIXES and f.name[0] != "." and f.is_file()]
-    if not files:
-        raise MissingFileError(f"No images in '{directory}'; files ending in {' '.join(PICTURE_SUFFIXES)} are taken.")
-    return sorted(files)
-
-
-def is_directory(source: str | Path) -> bool:
-    """Whether an image source names a directory of this machine."""
-    try:
-        return Path(source).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):  # too long, unknown "~user", null bytes: no path at all
-        return False
 
 
 def _groups(samples: list[Sample], batch_size: int) -> Iterator[list[int]]:

@@ -1,10 +1,36 @@
-"""Images on their way into a model: reading, resizing, flipping, normalising, batching."""
+"""Images on their way into a model: reading, resizing, flipping, normalising, batching.
 
-from ld_hub.preprocessing.data_config import DataConfig, resolve_data_config
-from ld_hub.preprocessing.geometry import padded_shape, resize_shape
-from ld_hub.preprocessing.loading import ImageSource, load_image, read_size
-from ld_hub.preprocessing.normalize import renormalize
-from ld_hub.preprocessing.transforms import Preprocessor, Sample, TrainTransform, collate, create_transform
+Names are imported from their files at first use: most bring torch, and who asks for settings wants none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ld_hub.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ld_hub.preprocessing.data_config import DataConfig, resolve_data_config
+    from ld_hub.preprocessing.geometry import padded_shape, resize_shape
+    from ld_hub.preprocessing.loading import ImageSource, load_image, read_size
+    from ld_hub.preprocessing.normalize import renormalize
+    from ld_hub.preprocessing.transforms import Preprocessor, Sample, TrainTransform, collate, create_transform
+
+_FILE_OF = {
+    "DataConfig": "data_config",
+    "ImageSource": "loading",
+    "Preprocessor": "transforms",
+    "Sample": "transforms",
+    "TrainTransform": "transforms",
+    "collate": "transforms",
+    "create_transform": "transforms",
+    "load_image": "loading",
+    "padded_shape": "geometry",
+    "read_size": "loading",
+    "renormalize": "normalize",
+    "resize_shape": "geometry",
+    "resolve_data_config": "data_config",
+}
 
 __all__ = [
     "DataConfig",
@@ -21,3 +47,5 @@ __all__ = [
     "resize_shape",
     "resolve_data_config",
 ]
+
+__getattr__ = lazy_names(__name__, _FILE_OF)
