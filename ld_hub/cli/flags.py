@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import re
+from typing import Any
 
 from ld_hub.data.discovery import require_places
+from ld_hub.errors import ConfigError
 
 DEFAULT = "(default: %(default)s)"
 
@@ -39,13 +41,18 @@ def add_device_flag(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: Of a verb.
     """
-    parser.add_argument("--device", default="auto", type=_device, help=f"auto, cpu, cuda, cuda:1, mps {DEFAULT}")
+    parser.add_argument("--device", default="auto", action=_Device, help=f"auto, cpu, cuda, cuda:1, mps {DEFAULT}")
 
 
-def _device(text: str) -> str:
-    if re.fullmatch(r"auto|(cpu|cuda|mps|xpu|hpu|mtia|npu|xla|meta)(:\d+)?", text) is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is no device; expected auto, cpu, cuda, cuda:1 or mps")
-    return text
+class _Device(argparse.Action):
+    """Takes a device's name."""
+
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, values: Any, option_string: object = None
+    ) -> None:
+        if re.fullmatch(r"auto|(cpu|cuda|mps|xpu|hpu|mtia|npu|xla|meta)(:\d+)?", values) is None:
+            raise ConfigError(f"Device '{values}' is unknown; try auto, cpu, cuda, cuda:1 or mps.")
+        setattr(namespace, self.dest, values)
 
 
 def require_data(args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from ld_hub.launch.arguments import (
     UnlabeledArguments,
 )
 from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
-from ld_hub.launch.early import require_files, require_start, require_terms
+from ld_hub.launch.early import require_files, require_layout, require_start, require_terms
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
 from ld_hub.launch.recipe_files import BOXES_ALONE, find_recipe, recipe_flags
 from ld_hub.models.names import find, require_backbone, require_model, split_tag
@@ -99,6 +99,7 @@ def train(argv: Sequence[str]) -> int:
     """
     parsed = parse(TRAIN, argv)
     config = require_start(parsed)
+    require_layout(parsed)
 
     from ld_hub.engine.checkpoint import RunDirectory
     from ld_hub.engine.trainer import DetectionTrainer
@@ -223,7 +224,7 @@ class TypedDistillation:
         """
         flags = self.parsed.of(DistillArguments)
         without = self.parsed.of(UnlabeledArguments)
-        config = require_start(self.parsed, labels=without.train_labels)
+        config = require_start(self.parsed)
         require_terms(self.parsed.terms)
         without.require()
         self.parsed.of(ComparisonArguments).require(self.parsed.of(DataArguments), without)
@@ -243,6 +244,8 @@ class TypedDistillation:
         require_files(
             teacher_checkpoint=flags.teacher_checkpoint, feature_teacher_checkpoint=flags.feature_teacher_checkpoint
         )
+        if without.train_labels:
+            require_layout(self.parsed)
         return config
 
 

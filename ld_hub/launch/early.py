@@ -16,29 +16,39 @@ from ld_hub.launch.flag_parser import Parsed
 from ld_hub.models.names import find, require_backbone, require_weights, split_tag
 
 
-def require_start(parsed: Parsed, *, labels: bool = True) -> TrainConfig:
-    """Refuse what a run cannot start from; what is quickest to see first.
+def require_start(parsed: Parsed) -> TrainConfig:
+    """Refuse what a run cannot start from: names, values and places, the quickest to see first; then `require_layout`.
 
     Args:
         parsed: The flags.
-        labels: Whether images with labels are trained on.
 
     Returns:
         The settings of the training.
 
     Raises:
         ConfigError: If flags exclude each other or have values that cannot work, or do not say where the data is.
-        MissingFileError: If there is no such directory or file, or a directory holds no data.
+        MissingFileError: If there is no such directory or file.
         UnknownNameError: If there is no such model or backbone.
     """
     find(split_tag(parsed.name)[0])
     _require_model(parsed.of(ModelArguments))
+    parsed.of(DataArguments).require()
+    return _require_config(parsed)
+
+
+def require_layout(parsed: Parsed) -> None:
+    """Refuse directories that hold no training images; which images are evaluated on is the reader's to say.
+
+    Args:
+        parsed: The flags.
+
+    Raises:
+        MissingFileError: If no reader finds any.
+    """
+    from ld_hub.data.layouts import require_split
+
     data = parsed.of(DataArguments)
-    data.require()
-    config = _require_config(parsed)
-    if labels:
-        _require_layout(data)
-    return config
+    require_split(data.data, "train", images=data.train_images, annotations=data.train_annotations)
 
 
 def require_files(**flags: str | None) -> None:
@@ -92,10 +102,3 @@ def _require_config(parsed: Parsed) -> TrainConfig:
     if not config.resume:
         RunDirectory(Path(config.output_dir) / "teacher").require_new()
     return config
-
-
-def _require_layout(data: DataArguments) -> None:
-    """Refuse directories that hold no training images; which images are evaluated on is the reader's to say."""
-    from ld_hub.data.layouts import require_split
-
-    require_split(data.data, "train", images=data.train_images, annotations=data.train_annotations)

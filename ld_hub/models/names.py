@@ -20,6 +20,7 @@ from ld_hub.registry import MODELS, ModelEntry, PretrainedCfg
 Filters = str | Iterable[str]
 
 SOURCES = ("hf-hub", "local-dir")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 
 
 def list_models(
@@ -105,11 +106,16 @@ def split_tag(model_name: str) -> tuple[str, str]:
 
 
 def parse_source(model_name: str) -> tuple[str, str]:
-    """``"hf-hub:org/name"`` to ``("hf-hub", "org/name")``; the source is empty for registered names.
+    """``"hf-hub:org/name"`` and ``"org/name"`` to ``("hf-hub", "org/name")``; of registered names the source is empty.
+
+    Args:
+        model_name: No directory of this machine, which would go first (`saved_directory`).
 
     Raises:
         ConfigError: If the prefix is unknown, nothing follows it, or a name without prefix looks like a path.
     """
+    if _REPOSITORY.fullmatch(model_name) and not os.path.isdir(model_name.partition("/")[0]):
+        return "hf-hub", model_name
     source, colon, rest = model_name.partition(":")
     if not colon or len(source) < 2:  # one letter is a drive of Windows
         if any(mark in model_name for mark in "/\\:"):

@@ -31,7 +31,7 @@ WRONG = {
     "predict photo.png --model empty": "'empty' is not a model directory",
     "predict photo.png --model gfocal_r18": "There are no weights for 'gfocal_r18' to download",
     "predict photo.png --model gfocal_r50 --threshold 2": "--threshold 2",
-    "predict photo.png --model gfocal_r50 --device gpu": "'gpu' is no device; expected auto, cpu, cuda",
+    "predict photo.png --model gfocal_r50 --device gpu": "Device 'gpu' is unknown; try auto",
     "show gfocal_r50 photo.png --regions mian": "Unknown region 'mian'",
     "show gfocal_r50 photo.png --data empty --boxes 1,2,3,4": "--data and --boxes",
     "eval gfocal_r50 --data empty": "No annotations of the split 'val' in empty",
