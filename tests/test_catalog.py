@@ -14,6 +14,7 @@ from ld_hub.errors import ConfigError
 from ld_hub.fields import config_fields, hint_text, parse_hint
 from ld_hub.models.factory import create_model
 from ld_hub.models.names import list_models, timm_architectures
+from ld_hub.models.short_names import SHORT_NAMES
 from ld_hub.publishing.snapshot import built_facts, package_models, package_recipes, recipe_entry, snapshot
 from ld_hub.registry import MODELS, ModelEntry, ModelRegistry
 
@@ -46,6 +47,7 @@ def test_recipes_and_terms_of_the_catalogue_are_the_registered_ones():
     assert told["recipes"] == {name: _listed(recipe_entry(r, families).to_dict()) for name, r in recipes.items()}, DUE
     assert told["terms"] == snapshot({}, {})["terms"], DUE
     assert told["regions"] == list(REGIONS), DUE
+    assert told["backbones"] == list(SHORT_NAMES), DUE
 
 
 @pytest.mark.parametrize("reference", [None, "ld", "bckd"])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from ld_hub.data.discovery import require_places
 from ld_hub.data.reading import Reading
+from ld_hub.errors import ConfigError
 from ld_hub.fields import config_fields
 from ld_hub.preprocessing.augmentation import Augmentation, AugmentationFlags
 
@@ -60,7 +62,27 @@ def add_inference_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {DEFAULT}")
     add("--workers", type=int, default=2, metavar="N", help=f"processes that load images {DEFAULT}")
-    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {DEFAULT}")
+    add_device_flag(parser)
+
+
+def add_device_flag(parser: argparse.ArgumentParser) -> None:
+    """Where a verb computes; a device that nobody has is refused where it is typed.
+
+    Args:
+        parser: Of a verb.
+    """
+    parser.add_argument("--device", default="auto", action=_Device, help=f"auto, cpu, cuda, cuda:1, mps {DEFAULT}")
+
+
+class _Device(argparse.Action):
+    """Takes a device's name."""
+
+    def __call__(
+        self, parser: object, namespace: argparse.Namespace, values: Any, option_string: object = None
+    ) -> None:
+        if re.fullmatch(r"auto|(cpu|cuda|mps|xpu|hpu|mtia|npu|xla|meta)(:\d+)?", values) is None:
+            raise ConfigError(f"Device '{values}' is unknown; try auto, cpu, cuda, cuda:1 or mps.")
+        setattr(namespace, self.dest, values)
 
 
 def add_tile_flags(parser: argparse.ArgumentParser) -> None:
@@ -85,10 +107,15 @@ def require_data(args: argparse.Namespace) -> None:
     """Refuse data flags that lead nowhere, before anything heavy is imported.
 
     Raises:
-        MissingFileError: If a directory or file does not exist.
+        MissingFileError: If a directory or file does not exist, or nothing in it is the split that the verb asks for.
         ConfigError: If too little is named.
     """
-    require_places(args.data, images=args.images, annotations=args.annotations)
+    require_places(args.data, images=args.images, annotations=args.annotations)  # without numpy
+    if "split" in args:
+        from ld_hub.data.layouts import require_split
+
+        fraction = getattr(args, "val_fraction", None)
+        require_split(args.data, args.split, images=args.images, annotations=args.annotations, val_fraction=fraction)
 
 
 def add_augmentation_flags(parser: Any) -> None:

@@ -6,10 +6,12 @@ import argparse
 import difflib
 import importlib
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from ld_hub.errors import LdHubError
 from ld_hub.version import __version__
@@ -67,6 +69,25 @@ examples:
 
 `ld-hub VERB --help` explains a verb. With LD_HUB_DEBUG=1 errors show where they
 arose."""
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Tells what is wrong with a command line in one line, with close flags, instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2, as argparse does."""
+        unknown = re.match(r"unrecognized arguments: (--[^\s=]+)", message)
+        close = difflib.get_close_matches(unknown[1], self._flags(), n=3, cutoff=0.7) if unknown else []
+        hint = f". Did you mean {' or '.join(close)}?" if close else ""
+        self.exit(FAILED, f"{self.prog}: error: {' '.join(message.split())}{hint} (usage: {self.prog} --help)\n")
+
+    def _flags(self) -> set[str]:
+        """Its flags, and those of the verb's own parser."""
+        flags = {flag for action in self._actions for flag in action.option_strings}
+        for action in self._actions:
+            if isinstance(action.choices, dict):
+                flags |= {flag for parser in action.choices.values() for flag in parser._flags()}
+        return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -146,7 +167,7 @@ def _underscored(argument: str) -> str:
 def _frame() -> argparse.ArgumentParser:
     width = max(map(len, VERBS))
     table = "\n".join(f"  {name:<{width}}  {verb.help}" for name, verb in VERBS.items())
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="ld-hub",
         usage="ld-hub VERB ...",
         description="Distilled dense object detectors, by name.",

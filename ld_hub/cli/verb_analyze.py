@@ -12,7 +12,7 @@ from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, readi
 from ld_hub.cli.places import check_directory
 from ld_hub.cli.verb_eval import check_classes, data_name
 from ld_hub.errors import ConfigError
-from ld_hub.models.names import require_model
+from ld_hub.models.names import require_weights
 
 if TYPE_CHECKING:
     import torch
@@ -118,7 +118,7 @@ def _check(args: argparse.Namespace) -> None:
     check_directory(args.out)
     require_data(args)
     for model in [*args.models, *filter(None, [args.teacher])]:
-        require_model(model)
+        require_weights(model)
 
 
 def load_subjects(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ld_hub.models.detector import DenseDetector
 
 from ld_hub.cli.benchmark_tables import answer_table, cache_table, scorer_table, speed_table
+from ld_hub.cli.flags import add_device_flag
 from ld_hub.cli.places import check_file
 from ld_hub.errors import ConfigError
 from ld_hub.hub import atomic_write
@@ -88,7 +89,7 @@ def add_parser(subparsers: Any) -> None:
     add("--precision", choices=("no", "bf16"), default="no", help=f"autocast of the networks {default}")
     add("--channels_last", action="store_true", help="memory format of images and weights")
     add("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
-    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1 {default}")
+    add_device_flag(parser)
     add("--json", metavar="FILE", help="also write the figures to this file")
 
 
@@ -126,9 +127,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
-    for field in ("batch_size", "boxes", "num_classes", "repeats", "images", "detections"):
-        if getattr(args, field) < 1:
-            raise ConfigError(f"--{field} is {getattr(args, field)}; expected at least 1.")
+    _check_sizes(args)
     alone = args.eval or args.answers
     fitting = args.table or len(args.model) == 1
     if alone:
@@ -145,6 +144,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--cache_teacher: '{args.model[0]}' has no teacher; name one, --teacher NAME.")
     if args.json:
         check_file(args.json, "--json")
+
+
+def _check_sizes(args: argparse.Namespace) -> None:
+    for field in ("batch_size", "boxes", "num_classes", "repeats", "images", "detections"):
+        if getattr(args, field) < 1:
+            raise ConfigError(f"--{field} is {getattr(args, field)}; expected at least 1.")
+    if min(args.size) < 1:
+        raise ConfigError(f"--size {args.size[0]} {args.size[1]}: expected height and width in px.")
 
 
 def _teacher_of(args: argparse.Namespace) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ld_hub.errors import ConfigError
+from ld_hub.hub import CONFIG_NAME, no_model
 from ld_hub.models.names import get_pretrained_cfg
 
 _DESCRIPTION = """\
@@ -55,8 +56,10 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("Name a model, or pass --all for all published weights, not both.")
     if not args.all and not Path(args.model).is_dir():
         get_pretrained_cfg(args.model, allow_unregistered=False)
+    elif not args.all and not any((Path(args.model) / inner / CONFIG_NAME).is_file() for inner in (".", "model")):
+        raise no_model(args.model)
 
-    from ld_hub.hub import CONFIG_NAME, atomic_write
+    from ld_hub.hub import atomic_write
     from ld_hub.hub.card_file import update_card
     from ld_hub.publishing.runs import is_run
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ld_hub.cli.places import require_file
+from ld_hub.cli.places import check_directory, require_file
 from ld_hub.errors import ConfigError
 from ld_hub.models.names import require_model
 
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """Convert, print the report, write the directory."""
     require_file(args.file, "checkpoint file")
     require_model(args.model)
+    check_directory(args.directory, "DIRECTORY")
     given = label_names(args.label_names)
 
     from ld_hub.models.checkpoints.convert import load_openmmlab_state, read_openmmlab

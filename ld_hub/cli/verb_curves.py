@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ld_hub.cli.places import check_directory, require_directory
-from ld_hub.errors import ConfigError
+from ld_hub.errors import ConfigError, MissingFileError
 
 _DESCRIPTION = """\
 Draw what training runs logged: AP, losses, each distillation term, gradients,
@@ -51,6 +51,10 @@ def run(args: argparse.Namespace) -> int:
     named = _named(args.group)
     for run in [*args.runs, *(run for runs in named.values() for run in runs)]:
         require_directory(run, "training run")
+        if not any((run / file).is_file() for file in ("config.json", "comparison.json")):
+            raise MissingFileError(f"'{run}' is not the directory of a training run: it lacks config.json.")
+    if not args.runs and not named:
+        raise ConfigError("Name at least one run directory.")
 
     from ld_hub.analysis.curve_plots import MISSING, plot_curves
     from ld_hub.analysis.curves import comparisons, final_table, group_runs, panels, with_one_end, write_csv

@@ -8,6 +8,7 @@ from typing import Any
 from ld_hub.cli.data_show import add_show, run_show
 from ld_hub.cli.flags import add_reading_flags, reading_of, require_data
 from ld_hub.data.discovery import require_places
+from ld_hub.hub.files import require_new_directory
 
 _DOCTOR = """\
 Read a data set (COCO, PASCAL VOC, YOLO, or what labelling tools write) and list
@@ -148,6 +149,12 @@ def _run_doctor(args: argparse.Namespace) -> int:
 
 def _run_convert(args: argparse.Namespace) -> int:
     require_places(args.data)
+    require_new_directory(args.out)
+
+    from ld_hub.data.layouts import require_split
+
+    for split in args.split or ():
+        require_split(args.data, split)
 
     from rich.console import Console
     from rich.progress import Progress
@@ -179,11 +186,13 @@ def _run_convert(args: argparse.Namespace) -> int:
 
 
 def _run_demo(args: argparse.Namespace) -> int:
+    from rich.console import Console
     from rich.progress import Progress
 
     from ld_hub.demo import make_demo_dataset
 
-    with Progress(transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(transient=True, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("painting", total=args.train_images + args.val_images)
         out = make_demo_dataset(
             args.out,

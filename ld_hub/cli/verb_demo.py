@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ld_hub.cli.places import check_directory
+from ld_hub.errors import ConfigError
+
 _DESCRIPTION = """\
 Make a small detection data set (no download), train a teacher, a student alone
 and the same student with the recipes `ld`, `vlr` and `auto` (same start, same
@@ -52,6 +55,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run all stages with progress; returns the exit code."""
+    check_directory(args.out)
+    for name in _FIELDS:
+        value, least = getattr(args, name), 0 if name in ("seed", "workers") else 1
+        if value is not None and value < least:
+            raise ConfigError(f"--{name} is {value}; expected at least {least}.")
+
     from rich.console import Console
 
     from ld_hub.cli.stages import Stages

@@ -20,7 +20,7 @@ from ld_hub.cli.flags import (
 )
 from ld_hub.cli.places import check_directory
 from ld_hub.errors import ConfigError
-from ld_hub.models.names import require_model
+from ld_hub.models.names import require_weights
 
 _DESCRIPTION = """\
 Detect objects on every image of a data set and score them.
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
     check_directory(args.out)
     require_data(args)
-    require_model(args.model)
+    require_weights(args.model)
 
     from ld_hub.data import load_data
     from ld_hub.engine.evaluate import evaluate

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ld_hub.cli.flags import add_tile_flags, tiling_of
+from ld_hub.cli.flags import add_device_flag, add_tile_flags, tiling_of
 from ld_hub.cli.places import check_directory
-from ld_hub.errors import MissingFileError
-from ld_hub.models.names import require_model
+from ld_hub.errors import ConfigError, MissingFileError
+from ld_hub.models.names import require_weights
 
 if TYPE_CHECKING:
     from ld_hub.structures import Detections, ImageFileRow, PipelineRow, ResultRow
@@ -71,14 +71,19 @@ def add_parser(subparsers: Any) -> None:
     add("--threshold", type=float, default=0.3, metavar="P", help=f"take objects with a score above this {default}")
     add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {default}")
     add_tile_flags(parser)
-    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {default}")
+    add_device_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Detect on all pictures; returns the exit code."""
     check_directory(args.out)
+    if args.batch_size < 1 or not 0 <= args.threshold < 1:
+        raise ConfigError(
+            f"--batch_size {args.batch_size} --threshold {args.threshold:g}: expected at least 1 and 0 to below 1."
+        )
     _require_images(args.images)
-    require_model(args.model)
+    require_weights(args.model)
+    sources = _expand(args.images, args.recursive)
 
     from rich.console import Console
     from rich.progress import track
@@ -88,7 +93,6 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.models.inference import iter_predict
     from ld_hub.ops.hardware import resolve_device
 
-    sources = _expand(args.images, args.recursive)
     device = resolve_device(args.device)
     model = create_model(args.model, pretrained=True).to(device)
     out, names = Path(args.out), _picture_names(sources)
@@ -128,7 +132,7 @@ def _require_images(given: list[str]) -> None:
 
 def _expand(given: list[str], recursive: bool) -> list[str | Path]:
     """Directories and patterns become their images; what is missing is reported before a model is loaded."""
-    from ld_hub.models.inference import find_images, is_directory, is_pattern, match_images
+    from ld_hub.preprocessing.loading import find_images, is_directory, is_pattern, match_images
 
     sources: list[str | Path] = []
     for name in given:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
 from ld_hub.cli.places import require_directory
+from ld_hub.errors import ConfigError
+from ld_hub.hub import CONFIG_NAME, no_model
 
 _DESCRIPTION = """\
 Publish a model on the Hugging Face Hub, in one commit: weights, configuration,
@@ -56,6 +59,10 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Publish and print where."""
     require_directory(args.directory, "model directory")
+    if not any((args.directory / inner / CONFIG_NAME).is_file() for inner in (".", "model")):
+        raise no_model(args.directory)
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", args.repo_id) is None:
+        raise ConfigError(f"'{args.repo_id}' is no repository on the Hub; expected ORG/NAME.")
 
     from ld_hub.publishing.runs import address, publish_directory
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ld_hub import catalog
-from ld_hub.cli.flags import DEFAULT
+from ld_hub.cli.flags import DEFAULT, add_device_flag
 from ld_hub.cli.places import check_file
 from ld_hub.errors import ConfigError, MissingFileError, unknown_name
-from ld_hub.models.names import require_model
+from ld_hub.models.names import require_weights
 
 if TYPE_CHECKING:
     from ld_hub.analysis.photograph import Photograph
@@ -63,7 +63,7 @@ def add_parser(subparsers: Any) -> None:
     add("--object", type=int, metavar="K", help="whose edges are drawn, as numbered (default: the largest)")
     add("--score", type=float, default=0.3, metavar="P", help=f"least score of own detections {DEFAULT}")
     add("--out", default="show.png", metavar="FILE", help=f"the suffix chooses the format {DEFAULT}")
-    add("--device", default="auto", help=f"auto, cpu, cuda, cuda:1, mps {DEFAULT}")
+    add_device_flag(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -123,7 +123,7 @@ def _check(args: argparse.Namespace, regions: Sequence[str]) -> None:
         if name not in known:
             raise unknown_name("region", name, known)
     for model in [args.model, *filter(None, [args.teacher])]:
-        require_model(model)
+        require_weights(model)
 
 
 def _is_url(image: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ld_hub.cli.flags import add_data_flags, add_inference_flags, reading_of, require_data
 from ld_hub.cli.places import check_file
 from ld_hub.errors import ConfigError
-from ld_hub.models.names import require_model
+from ld_hub.models.names import require_weights
 
 if TYPE_CHECKING:
     from ld_hub.analysis.sweep import SweepRow
@@ -43,6 +43,7 @@ in Python:
   for row in sweep(model, dataset, settings):
     print(row.config.nms_iou, row.metrics["AP"], row.seconds)"""
 
+NMS = ("hard", "soft_linear", "soft_gaussian", "score_voting")
 _NAMES = ("AP", "AP50", "AP75")
 
 
@@ -57,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="a name that has weights (see `ld-hub list`), or a model directory")
-    add("--nms", nargs="+", default=[], metavar="KIND", help="kinds of NMS, see below")
+    add("--nms", nargs="+", default=[], choices=NMS, metavar="KIND", help="kinds of NMS, see below")
     add("--nms_iou", nargs="+", type=float, default=[], metavar="IOU", help="IoU thresholds of NMS")
     add("--score_threshold", nargs="+", type=float, default=[], metavar="P", help="score thresholds before NMS")
     add_data_flags(parser)
@@ -69,10 +70,13 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate all settings and print them; returns the exit code."""
     if args.batch_size < 1 or args.workers < 0:
         raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
+    for flag in ("nms_iou", "score_threshold"):
+        if not all(0 <= value <= 1 for value in getattr(args, flag)):
+            raise ConfigError(f"--{flag} {' '.join(map(str, getattr(args, flag)))}: expected numbers from 0 to 1.")
     if args.json:
         check_file(args.json, "--json")
     require_data(args)
-    require_model(args.model)
+    require_weights(args.model)
 
     from ld_hub.analysis.sweep import grid, sweep
     from ld_hub.cli.verb_eval import check_classes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from ld_hub.data.coco import coco_source
+from ld_hub.data.coco import coco_source, locate
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, contents, data_root
 from ld_hub.data.holdout import held_out
@@ -85,6 +85,24 @@ def find_source(
     return settled(found, reading)
 
 
+def require_split(
+    data_dir: str | Path | None,
+    split: str,
+    *,
+    images: str | Path | None = None,
+    annotations: str | Path | None = None,
+    val_fraction: float | None = None,
+) -> None:
+    """Refuse data that no reader finds, without reading any and without torch; arguments and errors of `load_data`."""
+    if data_dir is None or images is not None or annotations is not None:
+        locate(data_dir, split, images=images, annotations=annotations)
+        return
+    place = Path(data_dir).expanduser()
+    instead = {"train": (WHOLE,), "val": ("test", WHOLE, *(["train"] if val_fraction else []))}
+    if not any(_readers_of(place, each) for each in (split, *instead.get(split, ()))):
+        raise NoSplitError(f"{_no_split(place, split)}{_way_out(place, split)}")
+
+
 def read_part(place: Path, split: str) -> Source:
     """A split as it lies there, without what `find_source` takes in the place of one.
 
@@ -95,19 +113,28 @@ def read_part(place: Path, split: str) -> Source:
     Raises:
         NoSplitError: If there is no such split; MissingFileError and DataError as for `load_data`.
     """
+    first: NoSplitError | None = None
+    for reader, root in _readers_of(place, split):
+        try:
+            return reader.read(root, split)
+        except NoSplitError as error:
+            first = first or error
+    raise first or NoSplitError(_no_split(place, split))
+
+
+def _readers_of(place: Path, split: str) -> list[tuple[Reader, Path]]:
+    """What may read a split of a directory or file, and what it is given, best first."""
     readers = known_readers()
     for reader in readers:
         if place.suffix in reader.suffixes and place.is_file():
-            return reader.read(place, split)
+            return [(reader, place)]
     root = data_root(place, split)
-    first: NoSplitError | None = None
-    for reader in readers:
-        if reader.finds(root, split):
-            try:
-                return reader.read(root, split)
-            except NoSplitError as error:
-                first = first or error
-    raise first or NoSplitError(
+    return [(reader, root) for reader in readers if reader.finds(root, split)]
+
+
+def _no_split(place: Path, split: str) -> str:
+    readers, root = known_readers(), data_root(place, split)
+    return (
         f"No annotations of the split '{split}' in {root}. Looked for {_looked_for(readers, root, split)}. "
         f"Found {contents(root)}.{_loose_xml(root, split)} {OR_NAME_BOTH}"
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +46,10 @@ def register_reader(name: str, reader: Reader) -> None:
 def known_readers() -> list[Reader]:
     """All formats, by name.
 
-    Every module of this room is imported for it, so that a format is known by its file and nothing else has to name it.
+    Every module of this room that registers one is imported, so that a format is known by its file and nothing else has
+    to name it. The other modules stay: some bring torch, and what a directory holds is asked before that.
     """
-    for module in pkgutil.iter_modules(ld_hub.data.__path__, "ld_hub.data."):
-        importlib.import_module(module.name)
+    for file in Path(ld_hub.data.__file__).parent.glob("*.py"):
+        if file.stem != "readers" and "register_reader(" in file.read_text(encoding="utf-8"):
+            importlib.import_module(f"ld_hub.data.{file.stem}")
     return [READERS[name] for name in READERS]

@@ -1,5 +1,7 @@
 """A run directory and the checkpoints in it: safetensors and JSON, whole or not there at all.
 
+torch is imported where tensors are: whether a directory may be written to is asked before.
+
 ```
 RUN/
   config.json                 settings of the run
@@ -19,14 +21,15 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ld_hub.checked import Scalar
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
-from ld_hub.hub import atomic_directory, atomic_write, load_safetensors, save_safetensors
+from ld_hub.hub import atomic_directory, atomic_write
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 FORMAT = 2  # of state.json
 KEPT = 2  # checkpoints; the one before the last stays in case the last turns out bad
@@ -66,6 +69,8 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write to a directory that appears in one rename, when everything in it is on disk."""
+        from ld_hub.hub import save_safetensors
+
         tensors, values = flatten_optimizer(self.optimizer)
         with atomic_directory(path) as beside:
             save_safetensors(self.model, beside / "model.safetensors")
@@ -83,6 +88,8 @@ class Checkpoint:
             MissingFileError: If it is no checkpoint directory.
             CheckpointError: If a file cannot be read or is of another format.
         """
+        from ld_hub.hub import load_safetensors
+
         file = path / "state.json"
         if not file.is_file():
             raise MissingFileError(
@@ -132,8 +139,9 @@ class RunDirectory:
         Raises:
             ConfigError: If there is one.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ConfigError(f"output_dir '{self.path}' is a file: name a directory.")
+        for place in (self.path, *self.path.parents):
+            if place.exists() and not place.is_dir():
+                raise ConfigError(f"output_dir '{self.path}': '{place}' is a file; name a directory.")
         if self.has_run():
             raise ConfigError(
                 f"'{self.path}' already holds a run: pass --resume (resume=True) to continue it, or another "
@@ -252,6 +260,8 @@ class RunDirectory:
 
 def flatten_optimizer(state: OptimizerState) -> tuple[dict[str, Tensor], OptimizerValues]:
     """Split an optimizer's state dict into tensors by name and JSON values."""
+    from torch import Tensor
+
     tensors: dict[str, Tensor] = {}
     values: dict[str, dict[str, Scalar]] = {}
     for index, entries in state["state"].items():
@@ -294,6 +304,7 @@ def random_state(device: torch.device) -> RandomState:
     import random
 
     import numpy as np
+    import torch
 
     numpy: Any = np.random.get_state(legacy=False)
     numpy["state"]["key"] = numpy["state"]["key"].tolist()
@@ -310,6 +321,7 @@ def set_random_state(state: RandomState, device: torch.device) -> None:
     import random
 
     import numpy as np
+    import torch
 
     torch.set_rng_state(_bytes(state.torch))
     if device.type == "cuda" and state.cuda is not None:
@@ -321,4 +333,6 @@ def set_random_state(state: RandomState, device: torch.device) -> None:
 
 
 def _bytes(text: str) -> Tensor:
+    import torch
+
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8).clone()

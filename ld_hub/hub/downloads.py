@@ -21,6 +21,7 @@ from ld_hub.errors import HubError
 from ld_hub.hub.config_file import CONFIG_NAME
 from ld_hub.hub.fetch import DISK_FULL, offline
 from ld_hub.hub.files import WEIGHTS_NAME
+from ld_hub.hub.reach import unreachable
 
 # requests' errors are OSErrors; httpx's, which later clients let through, have a base of their own
 TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__mro__[1]
@@ -70,7 +71,7 @@ def download(
                 token=token,
                 endpoint=endpoint,
                 library_name="ld_hub",
-                local_files_only=bool(offline()),
+                local_files_only=bool(offline() or unreachable(endpoint)),  # which would try for minutes
             )
         except (TRANSPORT_ERROR, EntryNotFoundError, OSError, ValueError, RuntimeError) as error:
             secrets = secrets_in_use(token)

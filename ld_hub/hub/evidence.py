@@ -29,6 +29,7 @@ from ld_hub.errors import CheckpointError, EvaluationError, HubError, MissingFil
 from ld_hub.hub.config_file import CONFIG_NAME, parse_json
 from ld_hub.hub.downloads import TRANSPORT_ERROR, download, first_line, leaks, secrets_in_use
 from ld_hub.hub.fetch import offline
+from ld_hub.hub.reach import unreachable
 
 FORMAT = "ld_hub.evaluation"
 FORMAT_VERSION = 1
@@ -350,7 +351,7 @@ def download_evidence(repo_id: str, revision: str | None = None, *, token: str |
             ],
             token=token,
             library_name="ld_hub",
-            local_files_only=bool(offline()),
+            local_files_only=bool(offline() or unreachable()),
         )
     except (TRANSPORT_ERROR, OSError, ValueError, RuntimeError) as error:
         secrets = secrets_in_use(token)

@@ -100,6 +100,23 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         _sync_directory(target.parent)
 
 
+def require_new_directory(path: str | Path) -> Path:
+    """Refuse a place where `new_directory` could not write; returns it.
+
+    Args:
+        path: Target, which must not exist, or be an empty directory.
+
+    Raises:
+        ConfigError: If there is something at `path`.
+    """
+    target = Path(path).expanduser()
+    if target.is_dir() and any(target.iterdir()):
+        raise ConfigError(f"{target} exists and is not empty: remove it, or name another place.")
+    if target.exists() and not target.is_dir():
+        raise ConfigError(f"{target} is a file, and a directory is to be written there: name another place.")
+    return target
+
+
 @contextlib.contextmanager
 def new_directory(path: str | Path) -> Iterator[Path]:
     """Give an empty directory to fill, which becomes `path` in one rename when the block ends well.
@@ -116,11 +133,7 @@ def new_directory(path: str | Path) -> Iterator[Path]:
     Raises:
         ConfigError: If there is something at `path`.
     """
-    target = Path(path).expanduser()
-    if target.is_dir() and any(target.iterdir()):
-        raise ConfigError(f"{target} exists and is not empty: remove it, or name another place.")
-    if target.exists() and not target.is_dir():
-        raise ConfigError(f"{target} is a file, and a directory is to be written there: name another place.")
+    target = require_new_directory(path)
     with _draft_of(target) as beside:
         yield beside
         if target.exists():

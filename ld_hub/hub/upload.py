@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ld_hub.errors import HubError, LdHubError
 from ld_hub.hub.downloads import first_line, leaks, secrets_in_use, status_of
 from ld_hub.hub.fetch import offline
+from ld_hub.hub.reach import unreachable
 from ld_hub.version import __version__
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def upload(
     Raises:
         HubError: If something was not allowed or failed; says whether anything was published.
     """
-    _require_network(repo_id)
+    _require_network(repo_id, endpoint)
     _refuse_tokens(files, token)
     from huggingface_hub import HfApi
 
@@ -82,10 +83,13 @@ def upload(
         )
 
 
-def _require_network(repo_id: str) -> None:
+def _require_network(repo_id: str, endpoint: str | None) -> None:
     forbidding = offline()
     if forbidding:
         raise HubError(f"'{repo_id}' was not published: {forbidding} forbids the network. Unset it.")
+    reason = unreachable(endpoint)
+    if reason:
+        raise HubError(f"'{repo_id}' was not published: the Hub cannot be reached ({reason}). Check the network.")
 
 
 def _refuse_tokens(files: Mapping[str, str | Path], token: str | bool | None) -> None:

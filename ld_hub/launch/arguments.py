@@ -115,6 +115,17 @@ class ModelArguments:
         if self.checkpoint is not None and self.backbone_checkpoint is not None:
             raise ConfigError("--checkpoint and --backbone_checkpoint exclude each other: a checkpoint has a backbone.")
 
+    def require_sizes(self) -> None:
+        """Refuse sizes of nothing.
+
+        Raises:
+            ConfigError: Naming the flag.
+        """
+        for name in ("reg_max", "anchor_scale", "fpn_channels", "head_width", "head_depth"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"--{name} is {value}; it must be above 0.")
+
 
 @dataclass(frozen=True)
 class DistillArguments:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ld_hub import catalog
 from ld_hub.engine.train_config import TrainConfig
-from ld_hub.errors import ConfigError, LdHubError, MissingFileError
+from ld_hub.errors import ConfigError, LdHubError
 from ld_hub.launch.arguments import (
     ComparisonArguments,
     DataArguments,
@@ -21,9 +21,10 @@ from ld_hub.launch.arguments import (
     UnlabeledArguments,
 )
 from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
+from ld_hub.launch.early import require_files, require_layout, require_start, require_terms
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
 from ld_hub.launch.recipe_files import BOXES_ALONE, find_recipe, recipe_flags
-from ld_hub.models.names import find, require_model, split_tag
+from ld_hub.models.names import find, require_backbone, require_model, split_tag
 from ld_hub.preprocessing.augmentation import AugmentationFlags
 from ld_hub.registry import AUTO, FEATURE_RECIPE, ModelEntry
 from ld_hub.teachers.kinds import find_kind, load_teacher
@@ -100,8 +101,8 @@ def train(argv: Sequence[str]) -> int:
         LdHubError: For everything a user can cause.
     """
     parsed = parse(TRAIN, argv)
-    require_start(parsed)
-    config = _config(parsed)
+    config = require_start(parsed)
+    require_layout(parsed)
 
     from ld_hub.engine.checkpoint import RunDirectory
     from ld_hub.engine.trainer import DetectionTrainer
@@ -124,9 +125,8 @@ def train(argv: Sequence[str]) -> int:
 def distill(argv: Sequence[str]) -> int:
     """Run `ld_hub.distill` and return its exit code; see `train`."""
     typed = parse_distill(argv)
-    typed.require()
+    config = typed.require()
     parsed, recipe = typed.parsed, typed.make_recipe()
-    config = _config(parsed)
 
     from ld_hub.launch.beside import Students
     from ld_hub.launch.start import load_images, load_parts, require_known, seed_weights, skeleton, structure_of
@@ -214,8 +214,11 @@ class TypedDistillation:
         reference = self.parsed.of(DistillArguments).reference
         return find_recipe(self.recipe, self.family, reference).with_terms(**self.parsed.terms)
 
-    def require(self) -> None:
+    def require(self) -> TrainConfig:
         """Refuse what leads nowhere, before anything is read or imported; as `require_start`.
+
+        Returns:
+            The settings of the training.
 
         Raises:
             ConfigError: If flags exclude each other, or data or classes are not said.
@@ -223,8 +226,9 @@ class TypedDistillation:
             UnknownNameError: If there is no such teacher.
         """
         flags = self.parsed.of(DistillArguments)
-        require_start(self.parsed)
         without = self.parsed.of(UnlabeledArguments)
+        config = require_start(self.parsed)
+        require_terms(self.parsed.terms)
         without.require()
         self.parsed.of(ComparisonArguments).require(self.parsed.of(DataArguments), without)
         flags.classes()
@@ -238,11 +242,18 @@ class TypedDistillation:
             refuse_boxes(names)
             for name in names:
                 require_model(name)
+            if flags.teacher_weights is not None:
+                flags.weights(names)
             if flags.cache_teacher is not None:
                 augmentation.require_still()
-        _require_files(
+        if flags.feature_teacher is not None:
+            require_backbone(flags.feature_teacher, "feature teacher")
+        require_files(
             teacher_checkpoint=flags.teacher_checkpoint, feature_teacher_checkpoint=flags.feature_teacher_checkpoint
         )
+        if without.train_labels:
+            require_layout(self.parsed)
+        return config
 
 
 def parse_distill(argv: Sequence[str]) -> TypedDistillation:
@@ -277,27 +288,6 @@ def _teacher_and_recipe(entry: ModelEntry, flags: DistillArguments) -> tuple[str
     return teacher, FEATURE_RECIPE if alone and recipe == AUTO else recipe
 
 
-def require_start(parsed: Parsed) -> None:
-    """Refuse what a run cannot start from, before anything is read or imported.
-
-    Raises:
-        ConfigError: If flags exclude each other, or do not say where the data is.
-        MissingFileError: If there is no such directory or file.
-        UnknownNameError: If there is no such model.
-    """
-    model = parsed.of(ModelArguments)
-    find(split_tag(parsed.name)[0])
-    model.require_one_start()
-    parsed.of(DataArguments).require()
-    _require_files(backbone_checkpoint=model.backbone_checkpoint)
-
-
-def _require_files(**flags: str | None) -> None:
-    for flag, file in flags.items():
-        if file is not None and not Path(file).expanduser().exists():
-            raise MissingFileError(f"--{flag}: no file '{file}'.")
-
-
 def _teacher_names(given: str, flags: DistillArguments) -> list[str]:
     names = [given] if given and Path(given).is_dir() else [name.strip() for name in given.split(",") if name.strip()]
     if len(names) > 1 and (flags.train_teacher or flags.teacher_checkpoint is not None):
@@ -322,19 +312,6 @@ def _flags_for_help(argv: Sequence[str]) -> RecipeFlags:
         return recipe_flags(_teacher_and_recipe(entry, first.of(DistillArguments))[1], entry.family)
     except LdHubError:
         return recipe_flags(AUTO, "gfocal")
-
-
-def _config(parsed: Parsed) -> TrainConfig:
-    """The training settings; the run directory is refused before anything slow happens."""
-    from ld_hub.engine.checkpoint import RunDirectory
-
-    parsed.of(HubArguments)  # refuses what could not be published after the training
-    given = parsed.values["output_dir"]
-    config = parsed.of(TrainConfig, output_dir=str(Path("runs") / parsed.name) if given == "runs/run" else given)
-    RunDirectory(config.output_dir).claim(config.resume)
-    if not config.resume:
-        RunDirectory(Path(config.output_dir) / "teacher").require_new()
-    return config
 
 
 def _attachments(parsed: Parsed, config: TrainConfig, argv: Sequence[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from ld_hub.models.checkpoints.pretrained import load_pretrained, make_config
 from ld_hub.models.checkpoints.published import model_directory, tag_config, tag_options
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.detector_config import BuildOptions
-from ld_hub.models.names import find, get_pretrained_cfg, parse_source, saved_directory, split_tag
+from ld_hub.models.names import find, get_pretrained_cfg, no_weights, parse_source, saved_directory, split_tag
 from ld_hub.registry import MODELS, PretrainedCfg
 
 
@@ -167,7 +167,6 @@ def _published(
     model_name: str, cfg: PretrainedCfg | None, cache_dir: str | Path | None, token: str | bool | None
 ) -> Path:
     """The model directory behind a tag."""
-    name = split_tag(model_name)[0]
     if cfg is not None and cfg.file:
         return Path(cfg.file)
     if cfg is not None and cfg.hf_hub_id:
@@ -176,22 +175,12 @@ def _published(
         except HubError:
             if not cfg.url:
                 raise  # else the original file, which may be converted already
-    ways = (
-        "Weights of your own: checkpoint_path=FILE, or create_model('local-dir:PATH', pretrained=True). "
-        f"A published .pth file: `ld-hub convert FILE.pth DIR --model {model_name}`. To train it: pretrained=False, "
-        "with pretrained_backbone=True or backbone_checkpoint=FILE."
-    )
     if cfg is not None and cfg.url:
         try:
-            return model_directory(MODELS[name], cfg, cache_dir)
+            return model_directory(MODELS[split_tag(model_name)[0]], cfg, cache_dir)
         except HubError as error:
             raise HubError(f"The weights of '{model_name}' are not here: {error}") from None
-    if cfg is not None:
-        where = f"({cfg.source}) are at no address that lasts ({cfg.note})"
-        raise HubError(f"The weights of '{model_name}' {where}. {ways}")
-    tags = [f"'{name}.{tag}'" for tag in MODELS[name].pretrained]
-    known = f" Published without an address that lasts: {', '.join(tags)}." if tags else ""
-    raise HubError(f"There are no weights for '{name}' to download in this version.{known} {ways}")
+    raise no_weights(model_name, cfg)
 
 
 def _with_checkpoint(model: DenseDetector, path: str | Path | None, classes: int | None) -> DenseDetector:

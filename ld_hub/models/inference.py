@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -17,16 +16,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ld_hub.errors import ConfigError, MissingFileError
+from ld_hub.errors import ConfigError
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig
 from ld_hub.models.tiling import Tiling, merge_views
 from ld_hub.preprocessing import DataConfig, ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
-from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
+from ld_hub.preprocessing.loading import find_images, is_directory, is_pattern, match_images
 from ld_hub.structures import DenseOutput, Detections
 
 Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
 
-PICTURE_SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".gif")))
 READ_AHEAD = 2  # batches of images read at once, to find some of one shape among them
 
 
@@ -189,56 +187,6 @@ def _sources(images: Any) -> tuple[Iterable[Any], bool]:
 
 def _is_a(kind: type, value: object) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def find_images(directory: str | Path, *, recursive: bool = False) -> list[Path]:
-    """Image files of a directory, sorted by name; hidden files are left out.
-
-    Args:
-        directory: Where to look.
-        recursive: Also look in its subdirectories.
-
-    Raises:
-        MissingFileError: If there is no such directory, or no image in it.
-    """
-    folder = Path(directory).expanduser()
-    if not folder.is_dir():
-        raise MissingFileError(f"No directory '{directory}'.")
-    files = _pictures(folder.rglob("*") if recursive else folder.iterdir())
-    if not files:
-        hint = "" if recursive else " Subdirectories are looked at with --recursive (find_images(recursive=True))."
-        kinds = f"files ending in {' '.join(PICTURE_SUFFIXES)} are taken."
-        raise MissingFileError(f"No images in '{directory}'; {kinds}{hint}")
-    return files
-
-
-def match_images(pattern: str) -> list[Path]:
-    """Image files whose paths match a pattern, sorted; ``**`` stands for any number of directories.
-
-    Raises:
-        MissingFileError: If there is none.
-    """
-    files = _pictures(map(Path, glob.iglob(str(Path(pattern).expanduser()), recursive=True)))
-    if not files:
-        raise MissingFileError(f"No images match '{pattern}'; files ending in {' '.join(PICTURE_SUFFIXES)} are taken.")
-    return files
-
-
-def is_pattern(source: str) -> bool:
-    """Whether a text is a pattern of paths: it has a wildcard, and neither a file nor an address has this name."""
-    return glob.has_magic(source) and "://" not in source and not Path(source).expanduser().exists()
-
-
-def _pictures(paths: Iterable[Path]) -> list[Path]:
-    return sorted(f for f in paths if f.suffix.lower() in PICTURE_SUFFIXES and f.name[0] != "." and f.is_file())
-
-
-def is_directory(source: str | Path) -> bool:
-    """Whether an image source names a directory of this machine."""
-    try:
-        return Path(source).expanduser().is_dir()
-    except (OSError, RuntimeError, ValueError):  # too long, unknown "~user", null bytes: no path at all
-        return False
 
 
 def _groups(samples: list[Sample], batch_size: int) -> Iterator[list[int]]:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import fnmatch
 import os
 import re
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ld_hub.errors import ConfigError, MissingFileError, UnknownNameError, unknown_name
+from ld_hub import catalog
+from ld_hub.errors import ConfigError, HubError, MissingFileError, UnknownNameError, unknown_name
 from ld_hub.hub import CONFIG_NAME, no_model
 from ld_hub.registry import MODELS, ModelEntry, PretrainedCfg
 
 Filters = str | Iterable[str]
 
 SOURCES = ("hf-hub", "local-dir")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 
 
 def list_models(
@@ -103,11 +106,16 @@ def split_tag(model_name: str) -> tuple[str, str]:
 
 
 def parse_source(model_name: str) -> tuple[str, str]:
-    """``"hf-hub:org/name"`` to ``("hf-hub", "org/name")``; the source is empty for registered names.
+    """``"hf-hub:org/name"`` and ``"org/name"`` to ``("hf-hub", "org/name")``; of registered names the source is empty.
+
+    Args:
+        model_name: No directory of this machine, which would go first (`saved_directory`).
 
     Raises:
         ConfigError: If the prefix is unknown, nothing follows it, or a name without prefix looks like a path.
     """
+    if _REPOSITORY.fullmatch(model_name) and not os.path.isdir(model_name.partition("/")[0]):
+        return "hf-hub", model_name
     source, colon, rest = model_name.partition(":")
     if not colon or len(source) < 2:  # one letter is a drive of Windows
         if any(mark in model_name for mark in "/\\:"):
@@ -208,6 +216,64 @@ def require_model(model_name: str | Path) -> None:
         saved_directory(Path(place))
     elif not source:
         get_pretrained_cfg(place)
+
+
+def require_weights(model_name: str | Path) -> None:
+    """Refuse what names no model with weights, as `require_model`; whether they can be fetched is not asked.
+
+    Raises:
+        HubError: If the name has none that could be.
+        LdHubError: As `require_model`.
+    """
+    require_model(model_name)
+    if saved_directory(model_name) is None and not parse_source(str(model_name))[0]:
+        cfg = get_pretrained_cfg(str(model_name))
+        if cfg is None or not available(cfg):
+            raise no_weights(str(model_name), cfg)
+
+
+def no_weights(model_name: str, cfg: PretrainedCfg | None) -> HubError:
+    """The error for a name whose weights nobody can fetch.
+
+    Args:
+        model_name: With or without a tag.
+        cfg: Of its tag, where it has one.
+    """
+    name = split_tag(model_name)[0]
+    if cfg is not None:
+        where = f"({cfg.source}) are at no address that lasts ({cfg.note})"
+        return HubError(f"The weights of '{model_name}' {where}. {weights_otherwise(model_name)}")
+    tags = [f"'{name}.{tag}'" for tag in MODELS[name].pretrained]
+    known = f" Published without an address that lasts: {', '.join(tags)}." if tags else ""
+    return HubError(
+        f"There are no weights for '{name}' to download in this version.{known} {weights_otherwise(model_name)}"
+    )
+
+
+def weights_otherwise(model_name: str) -> str:
+    """What else can be done about a name without weights, for messages."""
+    return (
+        "Weights of your own: checkpoint_path=FILE, or create_model('local-dir:PATH', pretrained=True). "
+        f"A published .pth file: `ld-hub convert FILE.pth DIR --model {model_name}`. To train it: pretrained=False, "
+        "with pretrained_backbone=True or backbone_checkpoint=FILE."
+    )
+
+
+def require_backbone(name: str, kind: str = "backbone") -> None:
+    """Refuse what names no network of timm, without importing timm where nobody has.
+
+    Args:
+        name: A backbone's short name, or timm's with or without a tag; addresses on the Hub are left to timm.
+        kind: What it is to be, for the message; only backbones have short names.
+
+    Raises:
+        UnknownNameError: If timm has no such network; names close ones.
+    """
+    shorts = catalog.content()["backbones"] if kind == "backbone" else []
+    plain, timm = split_tag(name)[0], sys.modules.get("timm")
+    if ":" in name or name in shorts or plain in timm_architectures() or (timm is not None and timm.is_model(plain)):
+        return
+    raise unknown_name(kind, name, [*shorts, *timm_architectures()], f"Any timm model with features fits as a {kind}.")
 
 
 @lru_cache(maxsize=1)

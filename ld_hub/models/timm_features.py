@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 from ld_hub.hub import WEIGHTS_NAME, load_safetensors, offline
+from ld_hub.hub.reach import unreachable
 
 
 class Use(NamedTuple):
@@ -80,7 +81,7 @@ def create_network(full_name: str, use: Use, *, pretrained: bool, cache_dir: str
     if not pretrained:
         return build()
     try:
-        if offline():  # timm itself would ask the Hub
+        if offline() or unreachable():  # timm itself would ask the Hub, for minutes
             build = partial(build, pretrained_cfg_overlay={"file": _fetched_before(full_name, cache_dir)})
         return build(pretrained=True, cache_dir=cache_dir)
     except (OSError, RuntimeError, ValueError) as error:
@@ -103,7 +104,8 @@ def _fetched_before(full_name: str, cache_dir: str | Path | None) -> str:
     """The file of a model's weights, for use without the network."""
     file = weights_file(full_name, cache_dir)
     if file is None:
-        raise OSError(f"{offline()} forbids the network, and they were not fetched before.")
+        why = f"{offline()} forbids the network" if offline() else f"the Hub cannot be reached ({unreachable()})"
+        raise OSError(f"{why}, and they were not fetched before.")
     return str(file)
 
 

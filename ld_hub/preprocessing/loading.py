@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import struct
+import sys
 import urllib.error
 import urllib.request
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from ld_hub.errors import DataError, MissingFileError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ImageSource: TypeAlias = "str | Path | bytes | io.BytesIO | Image.Image | np.ndarray[Any, Any] | Tensor"
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of files that data sets hold
+PICTURE_SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".gif")))  # of files that are looked at
 MAX_DOWNLOAD = 128 * 2**20  # bytes; no photograph is larger
 _ORIENTATION = 0x0112
 _NO_IMAGE = "not an image, or of a kind that Pillow cannot read"
@@ -53,7 +59,7 @@ def load_image(source: ImageSource, *, size: tuple[int, int] | None = None, time
         MissingFileError: If a file does not exist.
         DataError: If the image cannot be read, is cut short, or does not have the declared size; the file is named.
     """
-    if isinstance(source, (Tensor, np.ndarray)):
+    if _is_tensor(source) or isinstance(source, np.ndarray):
         return _from_pixels(source)
     if isinstance(source, Image.Image):
         return _finish(source, getattr(source, "filename", "") or "image", size)
@@ -167,9 +173,65 @@ def _wide_to_u8(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return grey
 
 
+def find_images(directory: str | Path, *, recursive: bool = False) -> list[Path]:
+    """Image files of a directory, sorted by name; hidden files are left out.
+
+    Args:
+        directory: Where to look.
+        recursive: Also look in its subdirectories.
+
+    Raises:
+        MissingFileError: If there is no such directory, or no image in it.
+    """
+    folder = Path(directory).expanduser()
+    if not folder.is_dir():
+        raise MissingFileError(f"No directory '{directory}'.")
+    files = _pictures(folder.rglob("*") if recursive else folder.iterdir())
+    if not files:
+        hint = "" if recursive else " Subdirectories are looked at with --recursive (find_images(recursive=True))."
+        kinds = f"files ending in {' '.join(PICTURE_SUFFIXES)} are taken."
+        raise MissingFileError(f"No images in '{directory}'; {kinds}{hint}")
+    return files
+
+
+def match_images(pattern: str) -> list[Path]:
+    """Image files whose paths match a pattern, sorted; ``**`` stands for any number of directories.
+
+    Raises:
+        MissingFileError: If there is none.
+    """
+    files = _pictures(map(Path, glob.iglob(str(Path(pattern).expanduser()), recursive=True)))
+    if not files:
+        raise MissingFileError(f"No images match '{pattern}'; files ending in {' '.join(PICTURE_SUFFIXES)} are taken.")
+    return files
+
+
+def is_pattern(source: str) -> bool:
+    """Whether a text is a pattern of paths: it has a wildcard, and neither a file nor an address has this name."""
+    return glob.has_magic(source) and "://" not in source and not Path(source).expanduser().exists()
+
+
+def _pictures(paths: Iterable[Path]) -> list[Path]:
+    return sorted(f for f in paths if f.suffix.lower() in PICTURE_SUFFIXES and f.name[0] != "." and f.is_file())
+
+
+def is_directory(source: str | Path) -> bool:
+    """Whether an image source names a directory of this machine."""
+    try:
+        return Path(source).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):  # too long, unknown "~user", null bytes: no path at all
+        return False
+
+
+def _is_tensor(source: object) -> TypeGuard[Tensor]:
+    """Without importing torch: there is no tensor where nobody has."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(source, torch.Tensor)
+
+
 def _from_pixels(source: np.ndarray[Any, Any] | Tensor) -> Image.Image:
-    channels_first = isinstance(source, Tensor)
-    pixels = source.detach().cpu().numpy() if isinstance(source, Tensor) else source
+    channels_first = _is_tensor(source)
+    pixels = source.detach().cpu().numpy() if _is_tensor(source) else source
     shape = tuple(pixels.shape)
     if len(shape) == 2:
         pixels = pixels[:, :, None]

@@ -24,6 +24,7 @@ from ld_hub.distillation.needs import needs
 from ld_hub.fields import config_fields, hint_text
 from ld_hub.hub import atomic_write
 from ld_hub.models.factory import create_model
+from ld_hub.models.short_names import SHORT_NAMES
 from ld_hub.registry import MODELS, ModelEntry
 
 REFERENCES = ("ld", "bckd")
@@ -49,6 +50,7 @@ def snapshot(models: dict[str, ModelEntry], recipes: dict[str, Recipe]) -> dict[
             for kind in TERMS
         },
         "regions": list(REGIONS),
+        "backbones": list(SHORT_NAMES),
     }
 
 

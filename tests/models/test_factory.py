@@ -201,7 +201,7 @@ def test_other_unknown_names(name, words):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("org/name", "hf-hub:org/name"),
+        ("org/name/more", "hf-hub:org/name/more"),
         ("./nowhere", "local-dir:PATH"),
         ("s3:bucket", "Unknown source 's3:'"),
         ("hf-hub:", "Nothing follows"),
@@ -212,6 +212,20 @@ def test_names_that_look_like_places(name, words):
     with pytest.raises(ConfigError) as caught:
         create_model(name)
     assert words in str(caught.value)
+
+
+def test_two_words_are_a_repository_unless_the_first_is_a_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert names.parse_source("org/name.x@v1") == ("hf-hub", "org/name.x@v1")
+    monkeypatch.setenv("LD_HUB_OFFLINE", "1")
+    with pytest.raises(HubError, match=r"config\.json of 'org/name' is not in the cache"):
+        create_model("org/name", cache_dir=tmp_path / "cache")
+    (tmp_path / "org").mkdir()
+    with pytest.raises(ConfigError, match="'org/name' is neither a registered model nor a directory"):
+        create_model("org/name")
+    (tmp_path / "org/name").mkdir()
+    with pytest.raises(MissingFileError, match="'org/name' is not a model directory"):
+        create_model("org/name")
 
 
 def test_source_is_split_from_place():
@@ -288,6 +302,7 @@ def test_no_download_unless_asked(monkeypatch):
         asked.append((arguments, options))
         raise OSError("no network in this test")
 
+    monkeypatch.setattr("ld_hub.models.timm_features.unreachable", lambda: "")
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", refuse)
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_url", refuse)
     create_model("gfocal_tiny", num_classes=2, **TINY)

@@ -14,9 +14,10 @@ from PIL import Image
 
 from ld_hub.errors import ConfigError, DataError, MissingFileError
 from ld_hub.models.gfocal import GFocal, GFocalConfig
-from ld_hub.models.inference import READ_AHEAD, find_images, iter_predict, match_images, predict
+from ld_hub.models.inference import READ_AHEAD, iter_predict, predict
 from ld_hub.ops.hardware import resolve_device
 from ld_hub.preprocessing import DataConfig
+from ld_hub.preprocessing.loading import find_images, match_images
 from ld_hub.structures import Detections
 
 
