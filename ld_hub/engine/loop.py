@@ -23,15 +23,17 @@ from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import Lesson
 from ld_hub.engine.losses import NOTES, LossWatch
-from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, make_optimizer, set_lr
+from ld_hub.engine.optimizer import gradient_norm, make_optimizer, set_lr
 from ld_hub.engine.records import Best, RunOutcome, RunState
 from ld_hub.engine.reporter import Clock, Reporter
 from ld_hub.engine.schedule import Plan
+from ld_hub.engine.showing import log_pictures
 from ld_hub.engine.train_config import changed_fields
 from ld_hub.errors import CheckpointError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.detector import DenseDetector
+from ld_hub.optim.averaging import Average, average_buffers
 from ld_hub.preprocessing import TrainTransform
 from ld_hub.structures import ImageBatch
 
@@ -86,7 +88,7 @@ class Loop:
         self.task.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]  # an overload torch lacks
         for frozen in self.task.outside:
             frozen.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]  # an overload torch lacks
-        self.ema = None if self.config.ema_decay is None else Average(self.task.model, self.config.ema_decay)
+        self.ema = None if self.plan.ema_decay is None else Average(self.task.model, self.plan.ema_decay)
         optimizer = make_optimizer(self.task, self.config)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.task, optimizer)
 
@@ -105,7 +107,7 @@ class Loop:
             if self._unscored:
                 self._evaluate_safely()
             self.clock.resume()
-            while self.step < self.plan.steps:
+            while not self._is_over():
                 self._train_step(*streams)
                 if self.plan.saves_after(self.step):
                     self.clock.pause()
@@ -120,7 +122,17 @@ class Loop:
             for stream in streams:
                 stream.close()
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        if self.step < self.plan.steps:
+            waited = f"{self.config.patience} evaluations without a better AP than after step {self.best.step}"
+            self.reporter.say(f"stopped early, after step {self.step} of {self.plan.steps}: {waited}.")
         self._publish()
+
+    def _is_over(self) -> bool:
+        """Whether all steps are made, or the last evaluations were no better than an earlier one (`patience`).
+
+        Every rank has the same evaluations, and so has a run that is continued where it gave up before.
+        """
+        return self.step >= self.plan.steps or self.plan.gives_up_after(self.step, self.best.step)
 
     def _streams(self) -> tuple[Stream, Stream]:
         """Batches of images with labels and of images without."""
@@ -228,6 +240,7 @@ class Loop:
             "step": self.step,
             "epoch": round(self.plan.epoch(self.step), 4),
             "lr": rate,
+            "steps_per_second": round(steps / max(seconds, 1e-9), 4),
             "loss": sum(losses.values()),
             **losses,
             "grad_norm": None if norm is None else _finite(float(norm)),
@@ -254,7 +267,7 @@ class Loop:
     def _evaluate(self, dataset: DetectionSet) -> None:
         """Score the published weights; keep them in best/ if they are the best so far."""
         self.reporter.stop()
-        self.metrics, _ = evaluate(
+        self.metrics, evaluator = evaluate(
             self.published,
             dataset,
             batch_size=self.config.eval_batch_size,
@@ -266,6 +279,8 @@ class Loop:
         self.reporter.record({"step": self.step, "epoch": epoch, **{f"eval/{k}": v for k, v in stats.items()}})
         shown = "  ".join(f"{name} {100 * stats[name]:.1f}" for name in ("AP", "AP50", "AP75") if name in stats)
         self.reporter.say(f"evaluation after step {self.step}: {shown or 'no ground truth'}")
+        if self.accelerator.is_main_process and self.accelerator.trackers:
+            log_pictures(self.accelerator.trackers, dataset, evaluator, self.step)
         ap = stats.get("AP")
         if ap is not None and (self.best.AP is None or ap > self.best.AP):
             self.best = Best(ap, self.step)
@@ -273,7 +288,7 @@ class Loop:
                 save_pretrained(self.published, self.run_dir.best_dir)
                 content = {"step": self.step, **self.metrics.to_dict()}
                 self.run_dir.write_json(self.run_dir.best_dir / "metrics.json", content)
-        if self.step < self.plan.steps:
+        if not self._is_over():
             self.reporter.start(self.step)
 
     def save(self) -> None:
@@ -324,6 +339,8 @@ class Loop:
         try:
             self.task.load_state_dict(checkpoint.model)
             self.optimizer.load_state_dict(checkpoint.optimizer)
+            if checkpoint.ema is None and self.config.ema == "auto":
+                self.ema = None  # a run that was begun without an average goes on without
             if self.ema is not None:
                 self.ema.module.load_state_dict(checkpoint.ema or {})
         except (RuntimeError, ValueError) as error:

@@ -143,6 +143,7 @@ class Reporter:
         )
         losses = f"{losses}  {shares}" if shares else losses
         numbers = f"{losses}  lr {record['lr']:.3g}  {record['images_per_second']:.3g} img/s"
+        numbers += f"  {record['steps_per_second']:.3g} steps/s"
         if self._bar is not None:
             self._bar.update(self._task, numbers=numbers)
         else:

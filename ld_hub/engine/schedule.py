@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ld_hub.engine.train_config import BASE_BATCH, BASE_LR, PRESET_EPOCHS, WARMUP_RATIO, WARMUP_STEPS, TrainConfig
 from ld_hub.errors import ConfigError
+from ld_hub.optim.averaging import SMALL_DATA, USUAL_DECAY, usual_decay
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Plan:
         warmup: Steps of warm-up.
         decays: Steps from which on the learning rate is multiplied once more by `TrainConfig.lr_decay`.
         eval_every: Steps between evaluations; None evaluates at the end only.
+        ema_decay: Largest decay of the average of the weights; None for no average.
     """
 
     images: int
@@ -30,6 +32,7 @@ class Plan:
     warmup: int
     decays: tuple[int, ...]
     eval_every: int | None
+    ema_decay: float | None
     config: TrainConfig
 
     @classmethod
@@ -52,8 +55,9 @@ class Plan:
         if warmup >= steps:
             raise ConfigError(f"warmup_steps is {warmup}, but the run has {steps} steps: give less warm-up.")
         every = config.eval_every_steps
-        if config.eval_every_epochs is not None:
-            every = max(1, round(config.eval_every_epochs * per_epoch))
+        passes = 1.0 if config.patience is not None and every is None else None
+        if config.eval_every_epochs is not None or passes is not None:
+            every = max(1, round((config.eval_every_epochs or passes) * per_epoch))
         rate = BASE_LR[config.optimizer] if config.lr is None else config.lr
         return cls(
             images=images,
@@ -63,6 +67,7 @@ class Plan:
             warmup=warmup,
             decays=tuple(round(mark * steps) for mark in config.milestones) if config.lr_schedule == "step" else (),
             eval_every=every,
+            ema_decay=_ema_decay(config, images),
             config=config,
         )
 
@@ -98,6 +103,25 @@ class Plan:
         """Whether a line of metrics follows the optimizer step of this 1-based number; the first step has one."""
         return step in {1, self.steps} or step % self.config.log_every == 0
 
+    def gives_up_after(self, step: int, best_step: int | None) -> bool:
+        """Whether the run stops after an evaluation, having waited long enough for a better one.
+
+        Args:
+            step: 1-based number of the optimizer step before the last evaluation.
+            best_step: That before the best one so far; None if there was none.
+        """
+        if self.config.patience is None or self.eval_every is None or best_step is None:
+            return False
+        return step - best_step >= self.config.patience * self.eval_every
+
+    def describe_average(self) -> str:
+        """What is evaluated and published: the weights, or their average and why."""
+        if self.ema_decay is None:
+            return "none: the last weights are published"
+        asked = self.config.ema == "on" or self.config.ema_decay is not None
+        why = "" if asked else f" (--ema auto: {self.images} training images, less than {SMALL_DATA})"
+        return f"EMA, decay up to {self.ema_decay:g}{why}"
+
     def describe(self) -> str:
         """One line for the table at the start."""
         decay = {
@@ -107,7 +131,18 @@ class Plan:
         }[self.config.lr_schedule]
         factor = self.config.bias_lr_factor
         biases = "" if factor in {None, 1.0} else f" (biases x {factor:g})"
+        if self.config.layer_decay is not None:
+            biases += f" (x {self.config.layer_decay:g} for each layer of the backbone downwards)"
         return (
             f"{self.steps} steps x {self.global_batch} images ({self.epoch(self.steps):.3g} epochs), "
             f"{self.config.optimizer} lr {self.peak_lr:.4g}{biases}, {decay}, warm-up {self.warmup} steps"
         )
+
+
+def _ema_decay(config: TrainConfig, images: int) -> float | None:
+    """See `Plan.ema_decay`."""
+    if config.ema_decay is not None or config.ema == "off":
+        return config.ema_decay
+    if config.ema == "on":
+        return USUAL_DECAY
+    return usual_decay(images, published=config.schedule is not None)

@@ -26,7 +26,7 @@ from ld_hub.engine.remembering import Bits, CacheWanted, remember
 from ld_hub.engine.reporter import describe_network, describe_teacher, table
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.train_config import TrainConfig, changed_fields
-from ld_hub.errors import DataError
+from ld_hub.errors import ConfigError, DataError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
@@ -67,7 +67,7 @@ class Trainer:
         train_dataset: Images with labels to train on; None where all are without.
         eval_dataset: Images to evaluate on, of the same classes; None never evaluates.
         config: Settings; those that the model's family has published otherwise are filled in where they are not given.
-        trackers: `accelerate.tracking.GeneralTracker` objects, besides ``config.report_to``.
+        trackers: `accelerate.tracking.GeneralTracker` objects, besides ``config.tracker``.
         attachments: Text files to be put into the run directory, by name.
         unlabeled_dataset: Images without labels to train on, or None.
 
@@ -99,6 +99,10 @@ class Trainer:
             require_same_classes(train_dataset, eval_dataset)
         if unlabeled_dataset is not None and eval_dataset is not None:
             refuse_leaks(unlabeled_dataset, eval_dataset)
+        if self.config.patience is not None and eval_dataset is None:
+            raise ConfigError("patience counts evaluations, and there are no images to evaluate on: leave it out.")
+        if self.config.grad_checkpointing:
+            self.model.set_grad_checkpointing()
         if self.config.image_size is not None:
             self.model.data_config = replace(self.model.data_config, image_size=self.config.image_size)
 
@@ -187,7 +191,7 @@ class Trainer:
                 ("batch", f"{config.batch_size} images x {config.accumulation} micro-steps x {processes} processes"),
                 ("schedule", plan.describe()),
                 ("precision", {"no": "float32"}.get(precision, precision)),
-                ("average", "none" if config.ema_decay is None else f"EMA, decay up to {config.ema_decay:g}"),
+                ("average", plan.describe_average()),
                 ("run", config.output_dir),
             ]
         )
@@ -343,8 +347,11 @@ class DistillationTrainer(Trainer):
             fit_labels(student, known)
         self.cache = None if cache_teacher is None else CacheWanted(cache_teacher, cache_bits)
         task = make_task(student, who, teaching)
+        config = config or TrainConfig()
         if train_dataset is None and teaching.unlabeled is not None:
-            config = replace(config or TrainConfig(), batch_size=teaching.unlabeled.batch)
+            config = replace(config, batch_size=teaching.unlabeled.batch)
+        if teaching.reference is not None and config.ema == "auto" and config.ema_decay is None:
+            config = replace(config, ema="off")  # as published
         super().__init__(
             task,
             train_dataset=train_dataset,

@@ -68,6 +68,8 @@ class ModelArguments:
         fpn_channels: Channels of the pyramid.
         head_width: Channels of the head's towers.
         head_depth: Convolutions per tower.
+        frozen_stages: Keep the backbone's stem and so many of its stages as they are (0 trains everything, 1 is up to
+            stride 4, as most ResNets here have it); the name's own where not given.
         pretrained_backbone: Start from timm's weights of the backbone, fetched once; false starts from random
             numbers, with all stages and batch norms trained.
         backbone_checkpoint: Local safetensors file with the backbone's weights under timm's names; nothing is fetched.
@@ -81,6 +83,7 @@ class ModelArguments:
     fpn_channels: int | None = None
     head_width: int | None = None
     head_depth: int | None = None
+    frozen_stages: int | None = None
     pretrained_backbone: bool = True
     backbone_checkpoint: str | None = None
     checkpoint: str | None = None
@@ -93,6 +96,16 @@ class ModelArguments:
         """
         if self.checkpoint is not None and self.backbone_checkpoint is not None:
             raise ConfigError("--checkpoint and --backbone_checkpoint exclude each other: a checkpoint has a backbone.")
+        if self.frozen_stages and not self.has_weights:
+            raise ConfigError(
+                f"--frozen_stages {self.frozen_stages} would keep random numbers as they are: leave it out, or give "
+                "the backbone weights (without --pretrained_backbone false, or --backbone_checkpoint FILE)."
+            )
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the backbone starts from anything but random numbers."""
+        return self.pretrained_backbone or self.checkpoint is not None or self.backbone_checkpoint is not None
 
 
 @dataclass(frozen=True)

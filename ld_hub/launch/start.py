@@ -37,7 +37,7 @@ class Structure(TypedDict, total=False):
     fpn_channels: int | None
     head_width: int | None
     head_depth: int | None
-    frozen_stages: int
+    frozen_stages: int | None
     norm_eval: bool
 
 
@@ -50,6 +50,7 @@ def structure_of(arguments: ModelArguments) -> Structure:
         "fpn_channels": arguments.fpn_channels,
         "head_width": arguments.head_width,
         "head_depth": arguments.head_depth,
+        "frozen_stages": arguments.frozen_stages,
     }
 
 
@@ -132,7 +133,7 @@ def build_model(
     structure = structure_of(arguments)
     whole, fetch = arguments.checkpoint is not None, arguments.pretrained_backbone
     arguments.require_one_start()
-    if not whole and not fetch and arguments.backbone_checkpoint is None:
+    if not arguments.has_weights:
         structure |= {"frozen_stages": 0, "norm_eval": False}  # random weights must not stay as they are
         say(f"{name}: the backbone starts from random numbers, so all its stages and batch norms are trained.")
     try:

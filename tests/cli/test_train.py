@@ -18,7 +18,7 @@ from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.factory import create_model
 from tests.engine.runs import SMALL, detector, equal, records, weights, write_data
 
-QUICK = "--workers 0 --image_size 64 64 --batch_size 4 --steps 2 --log_every 1 --lr 0.04".split()
+QUICK = "--workers 0 --image_size 64 64 --batch_size 4 --steps 2 --log_every 1 --lr 0.04 --ema off".split()
 SHAPE = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
 SCRATCH = ["--pretrained_backbone", "false"]
 
@@ -358,7 +358,7 @@ def test_a_checkpoint_of_elsewhere_does_not_replace_a_run(data, tmp_path, capsys
         (["--data", "DATA", "--val_annotations", "nowhere.json"], "nowhere.json"),
         (["--data", "DATA", "--backbone", "resnet5000"], "Unknown backbone 'resnet5000'"),
         (["--data", "DATA", "--checkpoint", "x", "--backbone_checkpoint", "y"], "exclude each other"),
-        (["--data", "DATA", "--report_to", "abacus"], "accelerate knows"),
+        (["--data", "DATA", "--tracker", "abacus"], "accelerate knows"),
     ],
 )
 def test_bad_input_is_one_line(data, tmp_path, capsys, words, message):
