@@ -21,6 +21,7 @@ from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_random_frozen_stages
 from ld_hub.engine.loop import Loop
+from ld_hub.engine.model_settings import apply_settings, describe_classes
 from ld_hub.engine.records import RunSettings
 from ld_hub.engine.remembering import Bits, CacheWanted, remember
 from ld_hub.engine.reporter import describe_network, describe_teacher, table
@@ -89,7 +90,7 @@ class Trainer:
         unlabeled_dataset: DetectionSet | None = None,
     ) -> None:
         self.task, self.model = task, task.model
-        self.config = (config or TrainConfig()).for_family(self.model.family)
+        self.config = apply_settings(self.model, config or TrainConfig())
         self.trackers, self.attachments = tuple(trackers), dict(attachments or {})
         self.train_dataset = self._with_objects(train_dataset)
         self.eval_dataset, self.unlabeled_dataset = eval_dataset, unlabeled_dataset
@@ -101,10 +102,6 @@ class Trainer:
             refuse_leaks(unlabeled_dataset, eval_dataset)
         if self.config.patience is not None and eval_dataset is None:
             raise ConfigError("patience counts evaluations, and there are no images to evaluate on: leave it out.")
-        if self.config.grad_checkpointing:
-            self.model.set_grad_checkpointing()
-        if self.config.image_size is not None:
-            self.model.data_config = replace(self.model.data_config, image_size=self.config.image_size)
 
     def _with_objects(self, dataset: DetectionSet | None) -> DetectionSet | None:
         """The images to train on, refused if there are none."""
@@ -190,6 +187,7 @@ class Trainer:
                 ),
                 ("batch", f"{config.batch_size} images x {config.accumulation} micro-steps x {processes} processes"),
                 ("schedule", plan.describe()),
+                *describe_classes(self.config),
                 ("precision", {"no": "float32"}.get(precision, precision)),
                 ("average", plan.describe_average()),
                 ("run", config.output_dir),

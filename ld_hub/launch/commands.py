@@ -45,7 +45,7 @@ TRAIN = Command(
   ... --schedule 2x --short_sides 480 800          multi-scale, as the teachers
   ... --data VOCdevkit/ --schedule voc             VOC 07+12, as published
   ... --resume                                     continue an interrupted run
-  ... --checkpoint runs/r50/model --data mine/     fine-tune on other classes
+  ... --finetune_from runs/r50/model --data mine/  fine-tune on other classes
   ... --pretrained_backbone false                  nothing is downloaded""",
 )
 DISTILL = Command(
