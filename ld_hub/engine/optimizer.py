@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ def make_optimizer(module: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 
     The learning rate is set before each step by `set_lr`.
     """
-    groups = param_groups(
+    groups: Any = param_groups(
         module,
         weight_decay=config.weight_decay,
         bias_weight_decay=config.weight_decay if config.bias_weight_decay is None else config.bias_weight_decay,

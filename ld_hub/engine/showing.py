@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,8 +36,7 @@ def log_pictures(trackers: Sequence[Any], dataset: DetectionSet, evaluator: Dete
     pictures = draw_first(dataset, evaluator)
     for tracker in taking:
         if tracker.name == "trackio":  # accelerate hands it numbers only
-            import trackio
-
+            trackio = importlib.import_module("trackio")
             tracker.log({TITLE: [trackio.Image(picture) for picture in pictures]}, step=step)
         elif tracker.name == "tensorboard":
             tracker.log_images({TITLE: np.stack(pictures)}, step=step, dataformats="NHWC")

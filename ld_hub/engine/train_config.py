@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ld_hub.errors import ConfigError
+from ld_hub.optim.time_budget import budget_seconds
 from ld_hub.registry import MODELS
 
 # Reference SPEC 7. VOC's 4 epochs are over a data set that is repeated three times.
@@ -34,7 +35,11 @@ class TrainConfig:
             is given.
         epochs: Length in passes over the training images, instead of schedule.
         steps: Length in optimizer steps, instead of schedule.
+        time_budget: Length in time, instead of schedule: 30m, 1h30m, 90s. The first steps are timed, then the schedule
+            is fitted so that training and evaluations end in that time; corrected on the way, by the first process.
         batch_size: Images per process and micro-step.
+        auto_batch: Take the largest batch_size that fits into memory, up to an eighth of the training images: a GPU is
+            asked by trial, on a CPU what an image needs is counted.
         accumulation: Micro-steps per optimizer step. Images and positives are counted over the whole step, so losses
             are those of one batch of accumulation x batch_size; only a mean of predictions (the score that GFocal's
             box losses are divided by) covers the micro-step.
@@ -96,7 +101,9 @@ class TrainConfig:
     schedule: Literal["1x", "2x", "voc"] | None = None
     epochs: float | None = None
     steps: int | None = None
+    time_budget: str | None = None
     batch_size: int = 2
+    auto_batch: bool = False
     accumulation: int = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float | None = None
@@ -139,6 +146,8 @@ class TrainConfig:
                 object.__setattr__(self, name, tuple(value))
         if self.schedule in PRESET_MILESTONES and self.milestones == PRESET_MILESTONES["1x"]:
             object.__setattr__(self, "milestones", PRESET_MILESTONES[self.schedule])
+        if self.time_budget is not None:
+            budget_seconds(self.time_budget)
         _check_exclusive(self)
         _check_choices(self)
         _check_ranges(self)
@@ -160,8 +169,8 @@ class TrainConfig:
 # What may differ between a run and its continuation: nothing of it reaches the weights. (On several ranks, the running
 # statistics of trained batch norms become the ranks' mean whenever the run saves; no training step reads them.)
 RESUMABLE_CHANGES = frozenset(
-    "output_dir resume batch_size workers eval_every_steps eval_every_epochs patience eval_batch_size save_every "
-    "log_every tracker".split()
+    "output_dir resume batch_size auto_batch workers eval_every_steps eval_every_epochs patience eval_batch_size "
+    "save_every log_every tracker".split()
 )
 
 
@@ -181,7 +190,7 @@ def changed_fields(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, A
 
 
 def _check_exclusive(config: TrainConfig) -> None:
-    for group in (("schedule", "epochs", "steps"), ("eval_every_steps", "eval_every_epochs")):
+    for group in (("schedule", "epochs", "steps", "time_budget"), ("eval_every_steps", "eval_every_epochs")):
         given = [name for name in group if getattr(config, name) is not None]
         if len(given) > 1:
             raise ConfigError(f"{' and '.join(given)} exclude each other: give only one of them.")

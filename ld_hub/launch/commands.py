@@ -31,7 +31,7 @@ from ld_hub.teachers.kinds import find_kind, load_teacher
 if TYPE_CHECKING:
     from ld_hub.analysis.comparison import Comparison
     from ld_hub.distillation import Recipe
-    from ld_hub.engine.trainer import RunResult
+    from ld_hub.engine.run_result import RunResult
     from ld_hub.models.detector import DenseDetector
     from ld_hub.structures import Teaching, Unlabeled
 
