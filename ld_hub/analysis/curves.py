@@ -32,7 +32,7 @@ FINAL = ("eval/AP", "eval/AP50", "eval/AP75")
 
 _SAME_TRAINING = {  # fields of config.json that runs of one group may differ in
     "ld_hub_version", "config.output_dir", "config.seed", "config.resume", "config.workers", "config.save_every",
-    "config.log_every", "config.report_to", "config.eval_batch_size",
+    "config.log_every", "config.tracker", "config.eval_batch_size",
 }  # fmt: skip
 _PATHS = ("train_annotations", "eval_annotations")  # the data may lie elsewhere
 _NAMING = ("recipe.name", "model", "model_config.backbone", "teacher", "teacher_config.backbone")

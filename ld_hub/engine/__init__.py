@@ -12,15 +12,16 @@ from ld_hub.lazy import lazy_names
 if TYPE_CHECKING:
     from ld_hub.engine.detection_task import DetectionTask
     from ld_hub.engine.distillation_task import DistillationTask
+    from ld_hub.engine.run_result import RunResult
     from ld_hub.engine.train_config import TrainConfig
-    from ld_hub.engine.trainer import DetectionTrainer, DistillationTrainer, RunResult
+    from ld_hub.engine.trainer import DetectionTrainer, DistillationTrainer
 
 _FILE_OF = {
     "DetectionTask": "detection_task",
     "DetectionTrainer": "trainer",
     "DistillationTask": "distillation_task",
     "DistillationTrainer": "trainer",
-    "RunResult": "trainer",
+    "RunResult": "run_result",
     "TrainConfig": "train_config",
 }
 

@@ -28,7 +28,7 @@ def make_accelerator(
     Args:
         config: Settings.
         directory: Where trackers that write files may write.
-        trackers: `accelerate.tracking.GeneralTracker` objects of the user's, besides ``config.report_to``.
+        trackers: `accelerate.tracking.GeneralTracker` objects of the user's, besides ``config.tracker``.
         find_unused: Let DDP look for parameters without gradient in each step (terms that are not always active).
 
     Raises:
@@ -36,7 +36,7 @@ def make_accelerator(
             with something that shards the model (FSDP, DeepSpeed), or each of the launched processes would be a
             run of its own.
     """
-    _check_trackers(config.report_to)
+    _check_trackers(config.tracker)
     precision = config.precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != precision:
         AcceleratorState._reset_state()  # an earlier run of this process had another precision; the ranks stay
@@ -46,7 +46,7 @@ def make_accelerator(
             # torchrun says nothing of devices, and accelerate takes ranks without a GPU for runs of their own
             cpu=launched and not torch.accelerator.is_available(),
             mixed_precision=precision,
-            log_with=[*config.report_to, *trackers] or None,
+            log_with=[*config.tracker, *trackers] or None,
             project_dir=str(directory),
             # Micro-steps are counted by the trainer; a plugin outranks what `accelerate launch` may have been told.
             gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
@@ -79,10 +79,10 @@ def _check_trackers(names: Sequence[str]) -> None:
     available = [str(getattr(name, "value", name)) for name in get_available_trackers()]
     for name in names:
         if name not in LOGGER_TYPE_TO_CLASS:
-            raise ConfigError(f"report_to '{name}': accelerate knows {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}.")
+            raise ConfigError(f"tracker '{name}': accelerate knows {', '.join(sorted(LOGGER_TYPE_TO_CLASS))}.")
         if name not in available:
             raise ConfigError(
-                f"report_to '{name}': its package is not installed (pip install {name}). metrics.jsonl needs none."
+                f"tracker '{name}': its package is not installed (pip install {name}). metrics.jsonl needs none."
             )
 
 

@@ -6,39 +6,38 @@ import contextlib
 import math
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, set_seed
 from torch import Tensor
 
 from ld_hub.data import DetectionSet, train_loader
-from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
+from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.detection_task import DetectionTask, step_counts, total_loss
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.engine.identity import Identity, differences, require_same
+from ld_hub.engine.identity import Identity
 from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import Lesson
 from ld_hub.engine.losses import NOTES, LossWatch
-from ld_hub.engine.optimizer import Average, average_buffers, gradient_norm, make_optimizer, set_lr
-from ld_hub.engine.records import Best, RunOutcome, RunState
+from ld_hub.engine.optimizer import gradient_norm, make_optimizer, set_lr
+from ld_hub.engine.records import Best
 from ld_hub.engine.reporter import Clock, Reporter
+from ld_hub.engine.saving import Saving
 from ld_hub.engine.schedule import Plan
-from ld_hub.engine.train_config import changed_fields
-from ld_hub.errors import CheckpointError
-from ld_hub.evaluation import DetectionMetrics
+from ld_hub.engine.showing import log_pictures
 from ld_hub.models.checkpoints.pretrained import save_pretrained
-from ld_hub.models.detector import DenseDetector
+from ld_hub.ops.dist import from_first_rank
+from ld_hub.optim.averaging import Average, average_buffers
+from ld_hub.optim.time_budget import FORWARD, Pace, budget_seconds
 from ld_hub.preprocessing import train_transform
 from ld_hub.structures import ImageBatch
 
 Stream: TypeAlias = Generator[ImageBatch | None, None, None]  # micro-batches of this rank; None: no such images
 
 
-class Loop:
+class Loop(Saving):
     """One run on one rank, from its first or its last saved step to its end.
 
     Args:
@@ -67,16 +66,18 @@ class Loop:
         self.task, self.train_dataset, self.eval_dataset = task, train_dataset, eval_dataset
         self.plan, self.config, self.run_dir, self.accelerator = plan, plan.config, run, accelerator
         self.identity = identity
-        self.device: torch.device = accelerator.device
+        self.device = accelerator.device
         self.clock = Clock()
         title = task.model.name or "training"
         self.reporter = Reporter(run, plan.steps, title, accelerator.is_main_process, accelerator.log)
         self.step = 0
         self.best = Best()
-        self.metrics: DetectionMetrics | None = None
-        self._unscored = False  # an evaluation is due: the run was stopped in it
-        self._window: dict[str, tuple[float, int]] = {}  # loss -> sum, steps since the last line of metrics
+        self.metrics = None
+        self._unscored = False
+        self._window = {}
         self._watch = LossWatch(self.device)
+        budget = self.config.time_budget
+        self._pace = None if budget is None else Pace(budget_seconds(budget))
         self._prepare()
 
     def _prepare(self) -> None:
@@ -86,15 +87,9 @@ class Loop:
         self.task.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]  # an overload torch lacks
         for frozen in self.task.outside:
             frozen.to(device=self.device, memory_format=layout)  # type: ignore[call-overload]  # an overload torch lacks
-        self.ema = None if self.config.ema_decay is None else Average(self.task.model, self.config.ema_decay)
+        self.ema = None if self.plan.ema_decay is None else Average(self.task.model, self.plan.ema_decay)
         optimizer = make_optimizer(self.task, self.config)
         self.wrapped, self.optimizer = self.accelerator.prepare(self.task, optimizer)
-
-    @property
-    def published(self) -> DenseDetector:
-        """The model that is evaluated and saved: the average where there is one."""
-        model: DenseDetector = self.task.model if self.ema is None else self.ema.module
-        return model
 
     def run(self) -> None:
         """Train to the end; call `restore` first."""
@@ -105,8 +100,9 @@ class Loop:
             if self._unscored:
                 self._evaluate_safely()
             self.clock.resume()
-            while self.step < self.plan.steps:
+            while not self._is_over():
                 self._train_step(*streams)
+                self._keep_time()
                 if self.plan.saves_after(self.step):
                     self.clock.pause()
                     self._agree()
@@ -120,7 +116,41 @@ class Loop:
             for stream in streams:
                 stream.close()
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+        if self.step < self.plan.steps and self.config.patience is not None:
+            waited = f"{self.config.patience} evaluations without a better AP than after step {self.best.step}"
+            self.reporter.say(f"stopped early, after step {self.step} of {self.plan.steps}: {waited}.")
         self._publish()
+
+    def _is_over(self) -> bool:
+        """Whether all steps are made, or the last evaluations were no better than an earlier one (`patience`).
+
+        Every rank has the same evaluations, and so has a run that is continued where it gave up before.
+        """
+        return self.step >= self.plan.steps or self.plan.gives_up_after(self.step, self.best.step)
+
+    def _keep_time(self, evaluated: float | None = None) -> None:
+        """Fit the length of the run to its time budget: once its pace is known, then with each line of metrics.
+
+        Args:
+            evaluated: Seconds of the evaluation that was just made.
+        """
+        if self._pace is None or self.step >= self.plan.steps:
+            return
+        self.clock.tick()
+        if evaluated is None:
+            self._pace.tick(self.step, self.clock.training)
+        else:
+            self._pace.evaluation = evaluated
+        if self.plan.fitted and evaluated is None and not self.plan.logs_after(self.step):
+            return
+        steps = from_first_rank(self._pace.steps(self.step, self.clock.spent(), self._guess, self.plan.eval_every))
+        if steps is not None:
+            self.last_until(steps)
+
+    def _guess(self, step: float) -> float:
+        """Seconds of an evaluation, from those of a training step."""
+        images = 0 if self.eval_dataset is None else len(self.eval_dataset)
+        return FORWARD * step * images / self.plan.global_batch
 
     def _streams(self) -> tuple[Stream, Stream]:
         """Batches of images with labels and of images without."""
@@ -229,6 +259,7 @@ class Loop:
             "step": self.step,
             "epoch": round(self.plan.epoch(self.step), 4),
             "lr": rate,
+            "steps_per_second": round(steps / max(seconds, 1e-9), 4),
             "loss": sum(losses.values()),
             **losses,
             "grad_norm": None if norm is None else _finite(float(norm)),
@@ -255,7 +286,8 @@ class Loop:
     def _evaluate(self, dataset: DetectionSet) -> None:
         """Score the published weights; keep them in best/ if they are the best so far."""
         self.reporter.stop()
-        self.metrics, _ = evaluate(
+        started = self.clock.spent()
+        self.metrics, evaluator = evaluate(
             self.published,
             dataset,
             batch_size=self.config.eval_batch_size,
@@ -267,6 +299,8 @@ class Loop:
         self.reporter.record({"step": self.step, "epoch": epoch, **{f"eval/{k}": v for k, v in stats.items()}})
         shown = "  ".join(f"{name} {100 * stats[name]:.1f}" for name in ("AP", "AP50", "AP75") if name in stats)
         self.reporter.say(f"evaluation after step {self.step}: {shown or 'no ground truth'}")
+        if self.accelerator.is_main_process and self.accelerator.trackers:
+            log_pictures(self.accelerator.trackers, dataset, evaluator, self.step)
         ap = stats.get("AP")
         if ap is not None and (self.best.AP is None or ap > self.best.AP):
             self.best = Best(ap, self.step)
@@ -274,89 +308,9 @@ class Loop:
                 save_pretrained(self.published, self.run_dir.best_dir)
                 content = {"step": self.step, **self.metrics.to_dict()}
                 self.run_dir.write_json(self.run_dir.best_dir / "metrics.json", content)
-        if self.step < self.plan.steps:
+        self._keep_time(self.clock.spent() - started)
+        if not self._is_over():
             self.reporter.start(self.step)
-
-    def save(self) -> None:
-        """Write a checkpoint and the published model; every rank takes part."""
-        states = gather_object([random_state(self.device)])
-        if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            state = RunState(
-                config=self.config,
-                identity=self.identity,
-                batch=(self.plan.global_batch, self.config.accumulation),
-                random=tuple(states),
-                scaler=None if scaler is None else scaler.state_dict(),
-                best=self.best,
-                metrics=self.metrics,
-                window=self._window,
-                clock=self.clock.state(),
-                unscored=self._unscored,
-            )
-            ema = None if self.ema is None else self.ema.module.state_dict()
-            tensors = self.task.state_dict(), self.optimizer.state_dict(), ema
-            self.run_dir.save(Checkpoint(self.step, *tensors, state.to_dict()))
-            save_pretrained(self.published, self.run_dir.model_dir)
-        self.accelerator.wait_for_everyone()
-
-    def restore(self) -> None:
-        """Set the random numbers, and continue from a checkpoint if the settings say so.
-
-        Raises:
-            ConfigError: If the checkpoint belongs to a run with other settings.
-            CheckpointError: If it cannot be read or does not fit the model.
-            MissingFileError: If ``resume`` names a checkpoint that does not exist.
-        """
-        set_seed(self.config.seed, device_specific=True)
-        path = self.run_dir.find(self.config.resume) if self.config.resume else None
-        if path is not None:
-            self._load(Checkpoint.load(path), path)
-            self.reporter.say(f"resume: continuing from '{path}' at step {self.step} of {self.plan.steps}.")
-        elif self.config.resume:
-            self.reporter.say(f"resume: '{self.run_dir.path}' has no checkpoint yet; starting from step 0.")
-        self.accelerator.wait_for_everyone()  # all ranks have read what is there
-        if self.accelerator.is_main_process:
-            self.run_dir.forget_after(self.step, unscored=self._unscored)
-
-    def _load(self, checkpoint: Checkpoint, path: Path) -> None:
-        state = RunState.from_dict(checkpoint.state, f"'{path / 'state.json'}'")
-        self._check_same_run(state, str(path))
-        try:
-            self.task.load_state_dict(checkpoint.model)
-            self.optimizer.load_state_dict(checkpoint.optimizer)
-            if self.ema is not None:
-                self.ema.module.load_state_dict(checkpoint.ema or {})
-        except (RuntimeError, ValueError) as error:
-            raise CheckpointError(f"'{path}' does not fit this model: {error}") from None
-        if self.accelerator.scaler is not None and state.scaler is not None:
-            self.accelerator.scaler.load_state_dict(dict(state.scaler))
-        self.step, self.best, self.metrics = checkpoint.step, state.best, state.metrics
-        self._unscored, self._window = state.unscored, dict(state.window)
-        self.clock.restore(state.clock)
-        index = self.accelerator.process_index
-        if index < len(state.random):
-            set_random_state(state.random[index], self.device)
-
-    def _check_same_run(self, state: RunState, path: str) -> None:
-        changed = changed_fields(state.config, self.config)
-        batch = (self.plan.global_batch, self.config.accumulation)
-        if state.batch != batch:
-            changed["images per optimizer step, micro-steps"] = (list(state.batch), list(batch))
-        require_same({**changed, **differences(state.identity.to_dict(), self.identity.to_dict())}, path)
-
-    def _publish(self) -> None:
-        """End of the run: model/ and result.json say what came out, and the model in memory is the published one."""
-        if self.ema is not None:
-            self.task.model.load_state_dict(self.ema.module.state_dict())
-        self.task.model.eval()
-        if self.accelerator.is_main_process:
-            save_pretrained(self.task.model, self.run_dir.model_dir)
-            outcome = RunOutcome(self.step, round(self.clock.training, 3), self.best, self.metrics)
-            self.run_dir.write_json(self.run_dir.result_file, asdict(outcome))
-        for tracker in self.accelerator.trackers:
-            tracker.finish()
-        self.accelerator.wait_for_everyone()
 
 
 def _finite(value: float) -> float | None:

@@ -42,11 +42,13 @@ class Times:
         training: Seconds in training steps so far.
         data: Seconds of them spent waiting for the loader.
         lap: `training` at the last line of metrics.
+        pauses: Seconds in evaluations and saving so far.
     """
 
     training: float = 0.0
     data: float = 0.0
     lap: float = 0.0
+    pauses: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class RunState:
         window: Sum and number of each loss since the last line of metrics.
         clock: Seconds so far.
         unscored: Whether an evaluation is due: the run was stopped in it.
+        fitted_steps: Steps that fit into a time budget; None where there is none, or they are not known yet.
     """
 
     config: TrainConfig
@@ -76,6 +79,7 @@ class RunState:
     window: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     clock: Times = Times()
     unscored: bool = False  # of older versions none is: they saved after the evaluation
+    fitted_steps: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

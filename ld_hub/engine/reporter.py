@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.records import Times
+from ld_hub.engine.schedule import UNKNOWN
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher
 from ld_hub.teachers.box_teacher import BoxTeacher
@@ -26,23 +27,36 @@ class Clock:
     Attributes:
         training: Seconds in training steps so far, earlier parts of a resumed run included.
         data: Seconds of them spent waiting for the loader.
+        pauses: Seconds in evaluations and saving, between parts of the training.
     """
 
     def __init__(self) -> None:
         self.training = 0.0
         self.data = 0.0
+        self.pauses = 0.0
         self._lap = 0.0  # `training` at the last lap
         self._since: float | None = None
+        self._paused: float | None = None
 
     def resume(self) -> None:
         """Training goes on."""
         self._since = time.perf_counter()
+        if self._paused is not None:
+            self.pauses += self._since - self._paused
+        self._paused = None
 
     def pause(self) -> None:
         """Training stops for a while."""
         if self._since is not None:
-            self.training += time.perf_counter() - self._since
+            self._paused = time.perf_counter()
+            self.training += self._paused - self._since
         self._since = None
+
+    def spent(self) -> float:
+        """Seconds of training and pauses up to now."""
+        self.tick()
+        now = time.perf_counter() if self._since is None else self._since
+        return self.training + self.pauses + (0.0 if self._paused is None else now - self._paused)
 
     def waited(self, seconds: float) -> None:
         """Count time spent waiting for the loader."""
@@ -50,19 +64,21 @@ class Clock:
 
     def lap(self) -> float:
         """Seconds of training since the last lap."""
-        self._tick()
+        self.tick()
         seconds, self._lap = self.training - self._lap, self.training
         return seconds
 
     def state(self) -> Times:
         """Values for a checkpoint."""
-        return Times(self.training, self.data, self._lap)
+        return Times(self.training, self.data, self._lap, self.pauses)
 
     def restore(self, state: Times) -> None:
         """Go on from what `state` gave."""
         self.training, self.data, self._lap = state.training, state.data, state.lap
+        self.pauses = state.pauses
 
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """Bring `training` up to now."""
         if self._since is not None:
             self.pause()
             self.resume()
@@ -102,6 +118,12 @@ class Reporter:
             )
             self._task = self._bar.add_task(self._title, total=self._steps, completed=step, numbers="")
             self._bar.start()
+
+    def last_until(self, steps: int) -> None:
+        """The whole run has so many steps."""
+        self._steps = steps
+        if self._bar is not None:
+            self._bar.update(self._task, total=steps)
 
     def stop(self) -> None:
         """Take the bar away."""
@@ -143,11 +165,14 @@ class Reporter:
         )
         losses = f"{losses}  {shares}" if shares else losses
         numbers = f"{losses}  lr {record['lr']:.3g}  {record['images_per_second']:.3g} img/s"
+        numbers += f"  {record['steps_per_second']:.3g} steps/s"
         if self._bar is not None:
             self._bar.update(self._task, numbers=numbers)
         else:
             step = int(record["step"])
-            self.say(f"{self._title}  step {step}/{self._steps}  {numbers}  ETA {_clock(self._left(step))}")
+            known = self._steps < UNKNOWN
+            length, left = (str(self._steps), _clock(self._left(step))) if known else ("?", "?")
+            self.say(f"{self._title}  step {step}/{length}  {numbers}  ETA {left}")
 
     def _left(self, step: int) -> float:
         done = max(1, step - self._first)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from ld_hub.engine.train_config import BASE_BATCH, BASE_LR, PRESET_EPOCHS, WARMUP_RATIO, WARMUP_STEPS, TrainConfig
 from ld_hub.errors import ConfigError
+from ld_hub.optim.averaging import SMALL_DATA, USUAL_DECAY, usual_decay
+
+UNKNOWN = 10**9  # steps of a run whose time budget has not been turned into steps yet
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Plan:
         warmup: Steps of warm-up.
         decays: Steps from which on the learning rate is multiplied once more by `TrainConfig.lr_decay`.
         eval_every: Steps between evaluations; None evaluates at the end only.
+        ema_decay: Largest decay of the average of the weights; None for no average.
+        fitted: Whether the length is known; a run with a time budget begins without.
     """
 
     images: int
@@ -30,16 +35,19 @@ class Plan:
     warmup: int
     decays: tuple[int, ...]
     eval_every: int | None
+    ema_decay: float | None
+    fitted: bool
     config: TrainConfig
 
     @classmethod
-    def make(cls, config: TrainConfig, images: int, world: int = 1) -> Plan:
+    def make(cls, config: TrainConfig, images: int, world: int = 1, fitted_steps: int | None = None) -> Plan:
         """Work the numbers out.
 
         Args:
             config: Settings.
             images: Training images.
             world: Processes.
+            fitted_steps: Optimizer steps that fit into the time budget, once that is known.
 
         Raises:
             ConfigError: If the warm-up does not fit in the run.
@@ -48,12 +56,16 @@ class Plan:
         per_epoch = images / batch
         epochs = config.epochs or PRESET_EPOCHS[config.schedule or "1x"]
         steps = config.steps or max(1, math.ceil(round(epochs * per_epoch, 6)))
+        if config.time_budget is not None:
+            steps = fitted_steps or UNKNOWN
         warmup = min(WARMUP_STEPS, steps // 10) if config.warmup_steps is None else config.warmup_steps
+        warmup = min(warmup, steps - 1) if config.time_budget is not None else warmup
         if warmup >= steps:
             raise ConfigError(f"warmup_steps is {warmup}, but the run has {steps} steps: give less warm-up.")
         every = config.eval_every_steps
-        if config.eval_every_epochs is not None:
-            every = max(1, round(config.eval_every_epochs * per_epoch))
+        passes = 1.0 if config.patience is not None and every is None else None
+        if config.eval_every_epochs is not None or passes is not None:
+            every = max(1, round((config.eval_every_epochs or passes or 1.0) * per_epoch))
         rate = BASE_LR[config.optimizer] if config.lr is None else config.lr
         return cls(
             images=images,
@@ -63,8 +75,15 @@ class Plan:
             warmup=warmup,
             decays=tuple(round(mark * steps) for mark in config.milestones) if config.lr_schedule == "step" else (),
             eval_every=every,
+            ema_decay=_ema_decay(config, images),
+            fitted=config.time_budget is None or fitted_steps is not None,
             config=config,
         )
+
+    def lasting(self, steps: int) -> Plan:
+        """The plan of the same run with so many steps in all."""
+        world = self.global_batch // (self.config.batch_size * self.config.accumulation)
+        return Plan.make(self.config, self.images, world, steps)
 
     def lr(self, step: int) -> float:
         """Learning rate of an optimizer step.
@@ -98,6 +117,25 @@ class Plan:
         """Whether a line of metrics follows the optimizer step of this 1-based number; the first step has one."""
         return step in {1, self.steps} or step % self.config.log_every == 0
 
+    def gives_up_after(self, step: int, best_step: int | None) -> bool:
+        """Whether the run stops after an evaluation, having waited long enough for a better one.
+
+        Args:
+            step: 1-based number of the optimizer step before the last evaluation.
+            best_step: That before the best one so far; None if there was none.
+        """
+        if self.config.patience is None or self.eval_every is None or best_step is None:
+            return False
+        return step - best_step >= self.config.patience * self.eval_every
+
+    def describe_average(self) -> str:
+        """What is evaluated and published: the weights, or their average and why."""
+        if self.ema_decay is None:
+            return "none: the last weights are published"
+        asked = self.config.ema == "on" or self.config.ema_decay is not None
+        why = "" if asked else f" (--ema auto: {self.images} training images, less than {SMALL_DATA})"
+        return f"EMA, decay up to {self.ema_decay:g}{why}"
+
     def describe(self) -> str:
         """One line for the table at the start."""
         decay = {
@@ -107,7 +145,21 @@ class Plan:
         }[self.config.lr_schedule]
         factor = self.config.bias_lr_factor
         biases = "" if factor in {None, 1.0} else f" (biases x {factor:g})"
+        if self.config.layer_decay is not None:
+            biases += f" (x {self.config.layer_decay:g} for each layer of the backbone downwards)"
+        if not self.fitted:
+            length = f"as many steps x {self.global_batch} images as {self.config.time_budget} allow"
+            return f"{length}, {self.config.optimizer} lr {self.peak_lr:.4g}{biases}, {self.config.lr_schedule}"
         return (
             f"{self.steps} steps x {self.global_batch} images ({self.epoch(self.steps):.3g} epochs), "
             f"{self.config.optimizer} lr {self.peak_lr:.4g}{biases}, {decay}, warm-up {self.warmup} steps"
         )
+
+
+def _ema_decay(config: TrainConfig, images: int) -> float | None:
+    """See `Plan.ema_decay`."""
+    if config.ema_decay is not None or config.ema == "off":
+        return config.ema_decay
+    if config.ema == "on":
+        return USUAL_DECAY
+    return usual_decay(images, published=config.schedule is not None)

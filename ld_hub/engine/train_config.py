@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ld_hub.errors import ConfigError
+from ld_hub.optim.time_budget import budget_seconds
 from ld_hub.preprocessing.augmentation import AugmentationFlags
 from ld_hub.registry import MODELS
 
@@ -35,7 +36,11 @@ class TrainConfig(AugmentationFlags):
             is given.
         epochs: Length in passes over the training images, instead of schedule.
         steps: Length in optimizer steps, instead of schedule.
+        time_budget: Length in time, instead of schedule: 30m, 1h30m, 90s. The first steps are timed, then the schedule
+            is fitted so that training and evaluations end in that time; corrected on the way, by the first process.
         batch_size: Images per process and micro-step.
+        auto_batch: Take the largest batch_size that fits into memory, up to an eighth of the training images: a GPU is
+            asked by trial, on a CPU what an image needs is counted.
         accumulation: Micro-steps per optimizer step. Images and positives are counted over the whole step, so losses
             are those of one batch of accumulation x batch_size; only a mean of predictions (the score that GFocal's
             box losses are divided by) covers the micro-step.
@@ -49,6 +54,11 @@ class TrainConfig(AugmentationFlags):
             for other families where not given.
         bias_weight_decay: Weight decay of the same biases; 0 for fcos, as published, and weight_decay for other
             families where not given.
+        layer_decay: Layer-wise learning-rate decay: the backbone's last block learns this many times as fast as the
+            pyramid, each block below it so many times as fast as the next (0.7 to 0.95 for transformers and ConvNeXts;
+            layers as of timm). The same rate for all where not given.
+        class_weights: Factors of classes in the class loss, as objects and as background: person=2,car=0.5, or a JSON
+            or YAML file (a mapping in YAML or Python); 1 for those that are not named. Box losses stay as they are.
         lr_schedule: step multiplies lr by lr_decay at each milestone, cosine falls to 0 at the end, constant stays.
         milestones: Fractions of the run at which lr_schedule step decays; 2/3 and 11/12 are epochs 8 and 11 of 12. With
             schedule voc 3/4 where nothing else is given.
@@ -60,8 +70,11 @@ class TrainConfig(AugmentationFlags):
         precision: no (float32), bf16 or fp16 autocast; what `accelerate launch --mixed_precision` said where not
             given. Losses are float32 in any case.
         channels_last: Keep images and weights in channels-last order, faster on recent GPUs.
-        ema_decay: Keep an exponential moving average of the weights with this largest decay; the average is what is
-            evaluated and published then. 0.9998 is usual.
+        grad_checkpointing: Compute the backbone's activations again in the backward pass instead of keeping them: less
+            memory for about a third more time. Statistics of trained batch norms take each batch in twice then.
+        ema: Keep an exponential moving average of the weights; the average is what is evaluated and published then.
+            auto keeps one with less than 10,000 training images, unless a published schedule or reference is given.
+        ema_decay: Largest decay of the average, which is kept then; 0.9998 where not given.
         seed: Seed of the order of images, of augmentation and of every random number on the way.
         image_size: Length of the shorter side and limit of the longer side in px, for training and evaluation;
             becomes part of the model. The model's own where not given.
@@ -71,10 +84,14 @@ class TrainConfig(AugmentationFlags):
         eval_every_steps: Evaluate each so many optimizer steps; only at the end where neither this nor
             eval_every_epochs is given.
         eval_every_epochs: Evaluate each so many passes over the training images.
+        patience: Stop early, after so many evaluations without a better AP; they follow each pass over the training
+            images where eval_every_... does not say otherwise. best/ holds the best weights.
         eval_batch_size: Images per process at evaluation; the numbers do not depend on it.
         save_every: Write a checkpoint each so many optimizer steps, besides one at each evaluation and at the end.
         log_every: Optimizer steps between lines of metrics.jsonl.
-        report_to: Trackers of accelerate to report to as well, e.g. tensorboard or wandb; each needs its own package.
+        tracker: Where to report to as well: wandb, tensorboard, trackio, or another one of accelerate's, also several;
+            each needs its own package (pip install NAME). Gets every line of metrics.jsonl and, at each evaluation,
+            pictures of the detections on the first images to evaluate on.
     """
 
     output_dir: str = "runs/run"
@@ -82,7 +99,9 @@ class TrainConfig(AugmentationFlags):
     schedule: Literal["1x", "2x", "voc"] | None = None
     epochs: float | None = None
     steps: int | None = None
+    time_budget: str | None = None
     batch_size: int = 2
+    auto_batch: bool = False
     accumulation: int = 1
     optimizer: Literal["sgd", "adamw"] = "sgd"
     lr: float | None = None
@@ -91,6 +110,8 @@ class TrainConfig(AugmentationFlags):
     weight_decay: float = 1e-4
     bias_lr_factor: float | None = None
     bias_weight_decay: float | None = None
+    layer_decay: float | None = None
+    class_weights: str | dict[str, float] | None = None
     lr_schedule: Literal["step", "cosine", "constant"] = "step"
     milestones: tuple[float, ...] = PRESET_MILESTONES["1x"]
     lr_decay: float = 0.1
@@ -99,6 +120,8 @@ class TrainConfig(AugmentationFlags):
     clip_grad_norm: float | None = None
     precision: Literal["no", "bf16", "fp16"] | None = None
     channels_last: bool = False
+    grad_checkpointing: bool = False
+    ema: Literal["auto", "on", "off"] = "auto"
     ema_decay: float | None = None
     seed: int = 0
     image_size: tuple[int, int] | None = None
@@ -106,19 +129,22 @@ class TrainConfig(AugmentationFlags):
     workers: int = 2
     eval_every_steps: int | None = None
     eval_every_epochs: float | None = None
+    patience: int | None = None
     eval_batch_size: int = 8
     save_every: int = 1000
     log_every: int = 50
-    report_to: tuple[str, ...] = ()
+    tracker: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("milestones", "image_size", "report_to"):
+        for name in ("milestones", "image_size", "tracker"):
             value = getattr(self, name)
             if isinstance(value, list):  # from JSON or YAML
                 object.__setattr__(self, name, tuple(value))
         if self.schedule in PRESET_MILESTONES and self.milestones == PRESET_MILESTONES["1x"]:
             object.__setattr__(self, "milestones", PRESET_MILESTONES[self.schedule])
+        if self.time_budget is not None:
+            budget_seconds(self.time_budget)
         _check_exclusive(self)
         _check_choices(self)
         _check_ranges(self)
@@ -140,8 +166,8 @@ class TrainConfig(AugmentationFlags):
 # What may differ between a run and its continuation: nothing of it reaches the weights. (On several ranks, the running
 # statistics of trained batch norms become the ranks' mean whenever the run saves; no training step reads them.)
 RESUMABLE_CHANGES = frozenset(
-    "output_dir resume batch_size workers eval_every_steps eval_every_epochs eval_batch_size save_every log_every "
-    "report_to".split()
+    "output_dir resume batch_size auto_batch workers eval_every_steps eval_every_epochs patience eval_batch_size "
+    "save_every log_every tracker".split()
 )
 
 
@@ -162,10 +188,12 @@ def changed_fields(old: TrainConfig, new: TrainConfig) -> dict[str, tuple[Any, A
 
 
 def _check_exclusive(config: TrainConfig) -> None:
-    for group in (("schedule", "epochs", "steps"), ("eval_every_steps", "eval_every_epochs")):
+    for group in (("schedule", "epochs", "steps", "time_budget"), ("eval_every_steps", "eval_every_epochs")):
         given = [name for name in group if getattr(config, name) is not None]
         if len(given) > 1:
             raise ConfigError(f"{' and '.join(given)} exclude each other: give only one of them.")
+    if config.ema == "off" and config.ema_decay is not None:
+        raise ConfigError(f"ema is off, and ema_decay {config.ema_decay:g} asks for an average: leave one of them out.")
 
 
 def _check_choices(config: TrainConfig) -> None:
@@ -174,6 +202,7 @@ def _check_choices(config: TrainConfig) -> None:
         "optimizer": ("sgd", "adamw"),
         "lr_schedule": ("step", "cosine", "constant"),
         "precision": (None, "no", "bf16", "fp16"),
+        "ema": ("auto", "on", "off"),
     }
     for name, allowed in choices.items():
         value = getattr(config, name)
@@ -185,7 +214,8 @@ def _check_choices(config: TrainConfig) -> None:
 def _check_ranges(config: TrainConfig) -> None:
     at_least: dict[str, float] = {
         "steps": 1, "batch_size": 1, "accumulation": 1, "workers": 0, "warmup_steps": 0, "eval_every_steps": 1,
-        "eval_batch_size": 1, "save_every": 1, "log_every": 1, "weight_decay": 0, "bias_weight_decay": 0, "seed": 0,
+        "patience": 1, "eval_batch_size": 1, "save_every": 1, "log_every": 1, "weight_decay": 0,
+        "bias_weight_decay": 0, "seed": 0,
     }  # fmt: skip
     for name, low in at_least.items():
         value = getattr(config, name)
@@ -195,7 +225,7 @@ def _check_ranges(config: TrainConfig) -> None:
         value = getattr(config, name)
         if value is not None and not value > 0:
             raise ConfigError(f"{name} is {value}; it must be above 0.")
-    for name in ("warmup_ratio", "momentum", "ema_decay"):
+    for name in ("warmup_ratio", "momentum", "ema_decay", "layer_decay"):
         value = getattr(config, name)
         if value is not None and not 0 <= value <= 1:
             raise ConfigError(f"{name} is {value}; it must be between 0 and 1.")

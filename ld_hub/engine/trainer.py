@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from accelerate import Accelerator
@@ -13,6 +12,7 @@ from ld_hub.data import DetectionSet
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
 from ld_hub.engine.assembly import gather, make_task, settle, usual_recipe
+from ld_hub.engine.batch_trial import batch_of, find_batch
 from ld_hub.engine.box_task import BoxTask
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.detection_task import DetectionTask
@@ -21,42 +21,20 @@ from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_random_frozen_stages
 from ld_hub.engine.loop import Loop
+from ld_hub.engine.model_settings import apply_settings, describe_classes
 from ld_hub.engine.records import RunSettings
 from ld_hub.engine.remembering import Bits, CacheWanted, remember
 from ld_hub.engine.reporter import describe_network, describe_teacher, table
+from ld_hub.engine.run_result import RunResult
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.train_config import TrainConfig, changed_fields
-from ld_hub.errors import DataError
-from ld_hub.evaluation import DetectionMetrics
+from ld_hub.errors import ConfigError, DataError
 from ld_hub.hub import atomic_write
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher
 from ld_hub.registry import AUTO
 from ld_hub.structures import Balance, Teaching, Unlabeled
 from ld_hub.teachers.functions import Given
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What came out of a run.
-
-    Attributes:
-        steps: Optimizer steps made.
-        seconds: Seconds of training, without evaluation and saving, earlier parts of a resumed run included.
-        metrics: Of the last evaluation, or None where there was none.
-        best_ap: Largest AP of all evaluations, 0..1, or None.
-        best_step: Optimizer step it was reached at.
-        model_dir: The last weights (their average with `TrainConfig.ema_decay`), loadable by `create_model`.
-        best_dir: The weights of `best_ap`, or None.
-    """
-
-    steps: int
-    seconds: float
-    metrics: DetectionMetrics | None
-    best_ap: float | None
-    best_step: int | None
-    model_dir: Path
-    best_dir: Path | None
 
 
 class Trainer:
@@ -67,7 +45,7 @@ class Trainer:
         train_dataset: Images with labels to train on; None where all are without.
         eval_dataset: Images to evaluate on, of the same classes; None never evaluates.
         config: Settings; those that the model's family has published otherwise are filled in where they are not given.
-        trackers: `accelerate.tracking.GeneralTracker` objects, besides ``config.report_to``.
+        trackers: `accelerate.tracking.GeneralTracker` objects, besides ``config.tracker``.
         attachments: Text files to be put into the run directory, by name.
         unlabeled_dataset: Images without labels to train on, or None.
 
@@ -89,7 +67,7 @@ class Trainer:
         unlabeled_dataset: DetectionSet | None = None,
     ) -> None:
         self.task, self.model = task, task.model
-        self.config = (config or TrainConfig()).for_family(self.model.family)
+        self.config = apply_settings(self.model, config or TrainConfig())
         self.trackers, self.attachments = tuple(trackers), dict(attachments or {})
         self.train_dataset = self._with_objects(train_dataset)
         self.eval_dataset, self.unlabeled_dataset = eval_dataset, unlabeled_dataset
@@ -99,8 +77,8 @@ class Trainer:
             require_same_classes(train_dataset, eval_dataset)
         if unlabeled_dataset is not None and eval_dataset is not None:
             refuse_leaks(unlabeled_dataset, eval_dataset)
-        if self.config.image_size is not None:
-            self.model.data_config = replace(self.model.data_config, image_size=self.config.image_size)
+        if self.config.patience is not None and eval_dataset is None:
+            raise ConfigError("patience counts evaluations, and there are no images to evaluate on: leave it out.")
 
     def _with_objects(self, dataset: DetectionSet | None) -> DetectionSet | None:
         """The images to train on, refused if there are none."""
@@ -136,6 +114,7 @@ class Trainer:
         accelerator = make_accelerator(
             self.config, run.path, trackers=self.trackers, find_unused=self._has_optional_parameters()
         )
+        self._choose_batch(run, accelerator)
         plan = Plan.make(self.config, len(self._images), accelerator.num_processes)
         self._prepare(accelerator)
         identity = self.identity()
@@ -168,6 +147,20 @@ class Trainer:
             best_dir=run.best_dir if loop.best.step is not None else None,
         )
 
+    def _choose_batch(self, run: RunDirectory, accelerator: Accelerator) -> None:
+        """Find the largest batch if that is asked for; a run that is continued keeps its own."""
+        if not self.config.auto_batch:
+            return
+        checkpoint = run.find(self.config.resume) if self.config.resume else None
+        if checkpoint is not None:
+            self.config = batch_of(checkpoint, self.config, accelerator.num_processes)
+            return
+        if self.train_dataset is None or self.unlabeled_dataset is not None:
+            raise ConfigError("auto_batch tries images with labels alone; with unlabeled ones give batch_size.")
+        images, said = find_batch(self.task, self.train_dataset, self.config, accelerator)
+        self.config = replace(self.config, batch_size=images)
+        accelerator.print(said)
+
     def _prepare(self, accelerator: Accelerator) -> None:
         """What has to be known before the first step, on every rank."""
 
@@ -186,8 +179,9 @@ class Trainer:
                 ),
                 ("batch", f"{config.batch_size} images x {config.accumulation} micro-steps x {processes} processes"),
                 ("schedule", plan.describe()),
+                *describe_classes(self.config),
                 ("precision", {"no": "float32"}.get(precision, precision)),
-                ("average", "none" if config.ema_decay is None else f"EMA, decay up to {config.ema_decay:g}"),
+                ("average", plan.describe_average()),
                 ("run", config.output_dir),
             ]
         )
@@ -343,8 +337,11 @@ class DistillationTrainer(Trainer):
             fit_labels(student, known)
         self.cache = None if cache_teacher is None else CacheWanted(cache_teacher, cache_bits)
         task = make_task(student, who, teaching)
+        config = config or TrainConfig()
         if train_dataset is None and teaching.unlabeled is not None:
-            config = replace(config or TrainConfig(), batch_size=teaching.unlabeled.batch)
+            config = replace(config, batch_size=teaching.unlabeled.batch)
+        if teaching.reference is not None and config.ema == "auto" and config.ema_decay is None:
+            config = replace(config, ema="off")  # as published
         super().__init__(
             task,
             train_dataset=train_dataset,

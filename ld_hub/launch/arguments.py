@@ -89,11 +89,16 @@ class ModelArguments:
         fpn_channels: Channels of the pyramid.
         head_width: Channels of the head's towers.
         head_depth: Convolutions per tower.
+        frozen_stages: Keep the backbone's stem and so many of its stages as they are (0 trains everything, 1 is up to
+            stride 4, as most ResNets here have it); the name's own where not given.
         pretrained_backbone: Start from timm's weights of the backbone, fetched once; false starts from random
             numbers, with all stages and batch norms trained.
         backbone_checkpoint: Local safetensors file with the backbone's weights under timm's names; nothing is fetched.
         checkpoint: Start from these weights of a whole detector: a model directory, a checkpoint file or a name with
             published weights. With other classes, the layer that predicts them starts anew.
+        finetune_from: As checkpoint, of a model directory or a name with published weights: classes of the same name
+            keep what it knows of them, in whatever order and number; the rows of others start anew, and it is said
+            which.
     """
 
     backbone: str | None = None
@@ -102,9 +107,11 @@ class ModelArguments:
     fpn_channels: int | None = None
     head_width: int | None = None
     head_depth: int | None = None
+    frozen_stages: int | None = None
     pretrained_backbone: bool = True
     backbone_checkpoint: str | None = None
     checkpoint: str | None = None
+    finetune_from: str | None = None
 
     def require_one_start(self) -> None:
         """Refuse two sources of the same weights.
@@ -112,8 +119,31 @@ class ModelArguments:
         Raises:
             ConfigError: If there are two.
         """
-        if self.checkpoint is not None and self.backbone_checkpoint is not None:
-            raise ConfigError("--checkpoint and --backbone_checkpoint exclude each other: a checkpoint has a backbone.")
+        names = ("checkpoint", "finetune_from", "backbone_checkpoint")
+        given = [f"--{name}" for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            why = ": a checkpoint has a backbone" if "--backbone_checkpoint" in given else ""
+            raise ConfigError(f"{' and '.join(given)} exclude each other{why}.")
+        if self.finetune_from is not None and Path(self.finetune_from).expanduser().is_file():
+            raise ConfigError(
+                f"--finetune_from '{self.finetune_from}' is a file, which does not say what its classes are called: "
+                "give the directory of a saved model or a name with weights, or take --checkpoint FILE."
+            )
+        if self.frozen_stages and not self.has_weights:
+            raise ConfigError(
+                f"--frozen_stages {self.frozen_stages} would keep random numbers as they are: leave it out, or give "
+                "the backbone weights (without --pretrained_backbone false, or --backbone_checkpoint FILE)."
+            )
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the backbone starts from anything but random numbers."""
+        return self.pretrained_backbone or self.starts_whole or self.backbone_checkpoint is not None
+
+    @property
+    def starts_whole(self) -> bool:
+        """Whether the whole detector starts from trained weights."""
+        return self.checkpoint is not None or self.finetune_from is not None
 
     def require_sizes(self) -> None:
         """Refuse sizes of nothing.

@@ -11,8 +11,9 @@ import yaml
 from ld_hub.analysis.comparison import Comparison
 from ld_hub.data import DetectionSet
 from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.run_result import RunResult
 from ld_hub.engine.train_config import TrainConfig
-from ld_hub.engine.trainer import DetectionTrainer, DistillationTrainer, RunResult
+from ld_hub.engine.trainer import DetectionTrainer, DistillationTrainer
 from ld_hub.hub.card_file import read_yaml
 from ld_hub.launch.arguments import ComparisonArguments, DistillArguments, HubArguments, ModelArguments
 from ld_hub.launch.flag_parser import Command, Parsed

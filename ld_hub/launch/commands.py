@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ from ld_hub.teachers.kinds import find_kind, load_teacher
 if TYPE_CHECKING:
     from ld_hub.analysis.comparison import Comparison
     from ld_hub.distillation import Recipe
-    from ld_hub.engine.trainer import RunResult
+    from ld_hub.engine.run_result import RunResult
     from ld_hub.models.detector import DenseDetector
     from ld_hub.structures import Teaching, Unlabeled
 
@@ -47,7 +48,7 @@ TRAIN = Command(
   ... --augment strong --mixup 0                   more of few images
   ... --data VOCdevkit/ --schedule voc             VOC 07+12, as published
   ... --resume                                     continue an interrupted run
-  ... --checkpoint runs/r50/model --data mine/     fine-tune on other classes
+  ... --finetune_from runs/r50/model --data mine/  fine-tune on other classes
   ... --pretrained_backbone false                  nothing is downloaded""",
 )
 DISTILL = Command(
@@ -348,4 +349,21 @@ def _finish(result: RunResult, parsed: Parsed, comparison: Comparison | None = N
 
         options = {"pictures": flags.hub_pictures, "private": flags.hub_private, "license": flags.hub_license}
         publish_run(result.model_dir.parent, flags.hub_model_id, say=_say, **options)
+    _say(next_commands(result.best_dir or result.model_dir, parsed.of(DataArguments)))
     return 0
+
+
+def next_commands(model: Path, data: DataArguments) -> str:
+    """What a user may type when a run has ended.
+
+    Args:
+        model: Directory of the model that came out.
+        data: Flags of the run.
+    """
+    place = shlex.quote(str(model))
+    lines = [f"ld-hub predict PHOTO.jpg --model {place}"]
+    flags = {"data": data.data, "images": data.val_images, "annotations": data.val_annotations}
+    given = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", value)]
+    if data.data is not None or data.val_annotations is not None:
+        lines.append(f"ld-hub eval {place} {shlex.join(given)}")
+    return "next: " + "\n      ".join(lines)

@@ -19,8 +19,9 @@ from typing import TypeAlias
 from ld_hub.analysis.comparison import TITLES, Comparison, Trained, Training
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.records import RunOutcome
+from ld_hub.engine.run_result import RunResult
 from ld_hub.engine.train_config import TrainConfig
-from ld_hub.engine.trainer import RunResult, Trainer
+from ld_hub.engine.trainer import Trainer
 from ld_hub.errors import ConfigError
 from ld_hub.ops.dist import from_first_rank, rank
 
@@ -137,8 +138,10 @@ def _settings(config: TrainConfig, training: Training, seed: int, found: dict[Tr
     if run == ".":
         return config
     settings = replace(config, output_dir=str(Path(config.output_dir) / run), seed=seed, resume=bool(config.resume))
+    if config.time_budget is not None and training == "alone":  # as many steps as were taught in that time
+        return replace(settings, time_budget=None, steps=found["distilled"][-1].steps)
     if training != "alone_seconds":
         return settings
     steps = from_first_rank(steps_in(found["distilled"][-1].seconds, found["alone"][-1]))
     steps = max(steps, 1 + (config.warmup_steps or 0))  # a run is longer than its warm-up
-    return replace(settings, schedule=None, epochs=None, steps=steps)
+    return replace(settings, schedule=None, epochs=None, time_budget=None, steps=steps)

@@ -18,6 +18,7 @@ from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.hub import CONFIG_NAME
 from ld_hub.launch.arguments import DataArguments, ModelArguments, UnlabeledArguments
+from ld_hub.models.checkpoints.class_rows import ClassRows, take_class_rows
 from ld_hub.models.checkpoints.convert import load_checkpoint
 from ld_hub.models.checkpoints.differences import LoadReport, compare
 from ld_hub.models.checkpoints.pretrained import load_matched
@@ -37,7 +38,7 @@ class Structure(TypedDict, total=False):
     fpn_channels: int | None
     head_width: int | None
     head_depth: int | None
-    frozen_stages: int
+    frozen_stages: int | None
     norm_eval: bool
 
 
@@ -50,6 +51,7 @@ def structure_of(arguments: ModelArguments) -> Structure:
         "fpn_channels": arguments.fpn_channels,
         "head_width": arguments.head_width,
         "head_depth": arguments.head_depth,
+        "frozen_stages": arguments.frozen_stages,
     }
 
 
@@ -139,9 +141,9 @@ def build_model(
         CheckpointError: If weights cannot be had or do not fit; names the flags that help.
     """
     structure = structure_of(arguments)
-    whole, fetch = arguments.checkpoint is not None, arguments.pretrained_backbone
+    whole, fetch = arguments.starts_whole, arguments.pretrained_backbone
     arguments.require_one_start()
-    if not whole and not fetch and arguments.backbone_checkpoint is None:
+    if not arguments.has_weights:
         structure |= {"frozen_stages": 0, "norm_eval": False}  # random weights must not stay as they are
         say(f"{name}: the backbone starts from random numbers, so all its stages and batch norms are trained.")
     try:
@@ -162,6 +164,8 @@ def build_model(
         ) from None
     if arguments.checkpoint is not None:
         say(load_start(model, arguments.checkpoint))
+    if arguments.finetune_from is not None:
+        say(load_start(model, arguments.finetune_from, by_name=True))
     return model
 
 
@@ -172,12 +176,13 @@ def skeleton(name: str, **options: Any) -> DetectorSpec:
         return create_model(name, **options).spec
 
 
-def load_start(model: DenseDetector, source: str) -> str:
+def load_start(model: DenseDetector, source: str, *, by_name: bool = False) -> str:
     """Load the weights of a trained detector, whatever its classes.
 
     Args:
         model: Of the same structure; the classes may differ, then the layer that predicts them stays fresh.
         source: Model directory, checkpoint file, or name with published weights.
+        by_name: Keep the rows of classes that are called the same, in whatever order; of a directory or a name.
 
     Returns:
         What was loaded, for the user.
@@ -192,8 +197,12 @@ def load_start(model: DenseDetector, source: str) -> str:
             warnings.filterwarnings("ignore", message=".*to be trained")  # which is what is returned
             if path.is_file():
                 report = load_checkpoint(model, path, new_classes=True)
+            elif by_name:
+                return f"{model.name}: starts from '{source}'; {_from_classes(model, source)}."
             else:
-                report = _from_model(model, source, published=not (path / CONFIG_NAME).is_file())
+                donor = _donor(source)
+                require_order(donor.label_names, model.label_names, f"checkpoint '{source}'", "--data")
+                report = _from_model(model, donor, source)
     except CheckpointError as error:
         raise CheckpointError(
             f"{error}\nGive the flags that it was trained with (--backbone, --reg_max, --fpn_channels, --head_width, "
@@ -203,10 +212,22 @@ def load_start(model: DenseDetector, source: str) -> str:
     return f"{model.name}: starts from '{source}'{fresh}."
 
 
-def _from_model(model: DenseDetector, source: str, *, published: bool) -> LoadReport:
-    """Take over the weights and the preprocessing of a saved or published model."""
-    donor = create_model(source, pretrained=published)
-    require_order(donor.label_names, model.label_names, f"checkpoint '{source}'", "--data")
+def _donor(source: str) -> DenseDetector:
+    """A saved or published model."""
+    return create_model(source, pretrained=not (Path(source) / CONFIG_NAME).is_file())
+
+
+def _from_classes(model: DenseDetector, source: str) -> ClassRows:
+    """Take over a model's weights, and of its class predictor the rows of classes of the same name."""
+    donor, fresh = _donor(source), model.get_classifier().state_dict()
+    fresh = {name: tensor.clone() for name, tensor in fresh.items()}
+    _from_model(model, donor, source)
+    model.get_classifier().load_state_dict(fresh)
+    return take_class_rows(model, donor)
+
+
+def _from_model(model: DenseDetector, donor: DenseDetector, source: str) -> LoadReport:
+    """Take over the weights and the preprocessing of another model."""
     state = donor.state_dict()
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     report = compare(source, found, model.state_dict()).require(model.config.num_classes, new_classes=True)

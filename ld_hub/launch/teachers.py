@@ -222,7 +222,8 @@ def teacher_config(training: TeacherArguments, config: TrainConfig) -> TrainConf
     """The student's settings with what the ``teacher_...`` flags change."""
     length = {}
     if training.teacher_steps is not None or training.teacher_epochs is not None:
-        length = {"schedule": None, "steps": training.teacher_steps, "epochs": training.teacher_epochs}
+        length = {"steps": training.teacher_steps, "epochs": training.teacher_epochs}
+        length |= {"schedule": None, "time_budget": None}
     return replace(
         config,
         output_dir=str(Path(config.output_dir) / "teacher"),

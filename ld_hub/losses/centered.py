@@ -11,12 +11,13 @@ from torch import Tensor
 from ld_hub.losses.box_loss import box_loss, boxes_in_strides
 from ld_hub.losses.centerness import centerness_loss
 from ld_hub.losses.focal import focal_loss_sum
+from ld_hub.losses.weighted_classes import WeightedClasses
 from ld_hub.ops.dist import reduce_counts
 from ld_hub.structures import Assignment, BoxCoder, DenseOutput, StepCounts
 
 
 @dataclass(frozen=True)
-class CenternessCriterion:
+class CenternessCriterion(WeightedClasses):
     """Focal loss + IoU loss weighted by centerness + centerness BCE (FCOS, eq. 2; ATSS, sec. 4.1).
 
     Attributes:
@@ -64,7 +65,8 @@ class CenternessCriterion:
         logits = output.cls_logits.flatten(0, 1)
         pred, target = boxes_in_strides(output, assignment)
         centerness, weight = assignment.centerness(), assignment.row_weights
-        loss_cls = focal_loss_sum(logits, weights.flatten(), rows.index, rows.weight, labels)
+        factors = self.class_factors(logits)
+        loss_cls = focal_loss_sum(logits, weights.flatten(), rows.index, rows.weight, labels, class_weights=factors)
         loss_box = (weight * centerness * box_loss(pred, target, self.box_loss, reference=self.reference)).sum()
         loss_quality = (weight * centerness_loss(rows.gather(output.quality), centerness)).sum()
         return {

@@ -33,7 +33,13 @@ def focal_loss(logits: Tensor, labels: Tensor, alpha: float = ALPHA) -> Tensor:
 
 
 def focal_loss_sum(
-    logits: Tensor, weights: Tensor, rows: Tensor, row_weights: Tensor, labels: Tensor, alpha: float = ALPHA
+    logits: Tensor,
+    weights: Tensor,
+    rows: Tensor,
+    row_weights: Tensor,
+    labels: Tensor,
+    alpha: float = ALPHA,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """The weighted sum of `focal_loss` over a batch of which the positive rows are known.
 
@@ -44,8 +50,11 @@ def focal_loss_sum(
         row_weights: ``(K,)`` 1, or 0 for filling rows (`ld_hub.structures.Rows`).
         labels: ``(K,)`` int64 in 0..C-1.
         alpha: See `focal_loss`.
+        class_weights: ``(C,)`` factors of the entries of each class; None for 1 each.
 
     Returns:
         Scalar.
     """
-    return weighted_sum(logits, weights, rows, row_weights, labels, _positives(alpha), negative=1 - alpha)
+    return weighted_sum(
+        logits, weights, rows, row_weights, labels, _positives(alpha), negative=1 - alpha, class_weights=class_weights
+    )

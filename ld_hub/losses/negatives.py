@@ -21,8 +21,8 @@ _BLOCK = 1 << 16  # entries per block: 256 KiB of float32, within a core's secon
 Correction = Callable[[Tensor], Tensor]
 
 
-def _negative_rows(logits: Tensor, want_grad: bool) -> tuple[Tensor, Tensor | None]:
-    """Row sums ``(M,)`` of ``sigmoid(x)^2 softplus(x)`` over ``(M, C)`` logits and the entrywise derivative."""
+def _negative_rows(logits: Tensor, class_weights: Tensor | None, want_grad: bool) -> tuple[Tensor, Tensor | None]:
+    """Row sums ``(M,)`` of ``w_c sigmoid(x)^2 softplus(x)`` over ``(M, C)`` logits and the entrywise derivative."""
     rows = max(1, _BLOCK // max(1, logits.shape[1])) if logits.device.type == "cpu" else max(1, logits.shape[0])
     total = logits.new_empty(logits.shape[0])
     grad = torch.empty_like(logits) if want_grad else None
@@ -31,30 +31,41 @@ def _negative_rows(logits: Tensor, want_grad: bool) -> tuple[Tensor, Tensor | No
         p = x.sigmoid()
         log_q = F.softplus(x, threshold=40)  # -log(1 - p)
         square = p.square()
-        torch.sum(square * log_q, dim=1, out=total[start : start + rows])
+        losses = square * log_q if class_weights is None else square * log_q * class_weights
+        torch.sum(losses, dim=1, out=total[start : start + rows])
         if grad is not None:  # p^2 * (p + 2 (1 - p) softplus)
             torch.mul(log_q.mul_(1 - p).mul_(2).add_(p), square, out=grad[start : start + rows])
+    if grad is not None and class_weights is not None:
+        grad *= class_weights
     return total, grad
 
 
 class _Negatives(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor) -> Tensor:
-        total, grad = _negative_rows(logits.detach(), ctx.needs_input_grad[0])
+    def forward(ctx: Any, logits: Tensor, class_weights: Tensor | None) -> Tensor:
+        total, grad = _negative_rows(logits.detach(), class_weights, ctx.needs_input_grad[0])
         if grad is not None:
             ctx.save_for_backward(grad)
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         grad: Tensor = ctx.saved_tensors[0]
-        return grad * upstream[:, None]
+        return grad * upstream[:, None], None
 
 
-def negative_row_sums(logits: Tensor) -> Tensor:
-    """``sum over c of sigmoid(x_c)^2 softplus(x_c)``, the loss of rows without object: ``(M, C)`` to ``(M,)``."""
-    total: Tensor = _Negatives.apply(logits)
+def negative_row_sums(logits: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """``sum over c of w_c sigmoid(x_c)^2 softplus(x_c)``, the loss of rows without object.
+
+    Args:
+        logits: ``(M, C)``.
+        class_weights: ``(C,)`` w; None for 1 each.
+
+    Returns:
+        ``(M,)``.
+    """
+    total: Tensor = _Negatives.apply(logits, class_weights)
     return total
 
 
@@ -88,6 +99,7 @@ def weighted_sum(
     labels: Tensor,
     correction: Correction,
     negative: float = 1.0,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """The weighted sum of `row_losses` over a batch of which the positive rows are known.
 
@@ -99,10 +111,13 @@ def weighted_sum(
         labels: ``(K,)`` int64 in 0..C-1.
         correction: Of these rows.
         negative: Factor of the negative entries.
+        class_weights: ``(C,)`` factors of the entries of each class; None for 1 each.
 
     Returns:
         Scalar.
     """
     picked = logits.flatten().index_select(0, rows * logits.shape[1] + labels)
     added = correction(picked) * weights.index_select(0, rows) * row_weights
-    return negative * (negative_row_sums(logits) @ weights) + added.sum()
+    if class_weights is not None:
+        added = added * class_weights[labels]
+    return negative * (negative_row_sums(logits, class_weights) @ weights) + added.sum()

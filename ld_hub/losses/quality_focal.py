@@ -33,7 +33,13 @@ def quality_focal_loss(logits: Tensor, labels: Tensor, quality: Tensor) -> Tenso
 
 
 def quality_focal_loss_sum(
-    logits: Tensor, weights: Tensor, rows: Tensor, row_weights: Tensor, labels: Tensor, quality: Tensor
+    logits: Tensor,
+    weights: Tensor,
+    rows: Tensor,
+    row_weights: Tensor,
+    labels: Tensor,
+    quality: Tensor,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """The weighted sum of `quality_focal_loss` over a batch of which the positive rows are known.
 
@@ -44,8 +50,9 @@ def quality_focal_loss_sum(
         row_weights: ``(K,)`` 1, or 0 for filling rows (`ld_hub.structures.Rows`).
         labels: ``(K,)`` int64 in 0..C-1.
         quality: ``(K,)`` in [0, 1].
+        class_weights: ``(C,)`` factors of the entries of each class; None for 1 each.
 
     Returns:
         Scalar.
     """
-    return weighted_sum(logits, weights, rows, row_weights, labels, _positives(quality))
+    return weighted_sum(logits, weights, rows, row_weights, labels, _positives(quality), class_weights=class_weights)

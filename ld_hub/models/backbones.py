@@ -16,7 +16,9 @@ from ld_hub.models.timm_features import (
     Use,
     channels_first,
     create_network,
+    layer_numbers,
     load_weights,
+    nearest,
     pad_to_multiple,
     size_multiple,
     stages_of,
@@ -174,6 +176,15 @@ class Backbone(nn.Module):
                 for module in _batch_norms(self):
                     module.eval()
         return self
+
+    def layers_of_parameters(self) -> dict[str, int]:
+        """Number of the layer of each parameter of the network by name, 0 at the stem, as timm's layer decay counts.
+
+        Raises:
+            ConfigError: If timm does not say what its layers are.
+        """
+        layers = layer_numbers(self.timm_name, USE)
+        return {f"body.{name}": nearest(name, layers) for name, _ in self.body.named_parameters()}
 
     def _stages(self, count: int) -> Iterator[nn.Module]:
         """Top modules of the stem and the first `count` stages, in the order of the forward pass."""

@@ -19,7 +19,13 @@ from ld_hub.errors import ConfigError
 from ld_hub.layers.coders import DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.towers import PRIOR_BIAS, DistributionQuality, Scale, TowerHead, joint_logits, predictor
-from ld_hub.losses import box_loss, boxes_in_strides, distribution_focal_loss, quality_focal_loss_sum
+from ld_hub.losses import (
+    WeightedClasses,
+    box_loss,
+    boxes_in_strides,
+    distribution_focal_loss,
+    quality_focal_loss_sum,
+)
 from ld_hub.models.checkpoints.key_maps import KeyMap, head_names, register_key_map
 from ld_hub.models.checkpoints.weights import published
 from ld_hub.models.detector import DenseDetector
@@ -111,7 +117,7 @@ class GFocalHead(TowerHead):
 
 
 @dataclass(frozen=True)
-class GFocalCriterion:
+class GFocalCriterion(WeightedClasses):
     """QFL + IoU loss + DFL (GFL, eq. 8; weights of the published configurations).
 
     Every positive row is weighted by its best class score w_i, and box losses are divided by their sum W over the
@@ -180,8 +186,9 @@ class GFocalCriterion:
         samples = (counts or reduce_counts([StepCounts.local(assignment)])).samples.clamp(min=1)
 
         loss_cls = quality_focal_loss_sum(
-            output.cls_logits.flatten(0, 1), assignment.weights.flatten(), rows.index, rows.weight, labels, quality
-        )
+            output.cls_logits.flatten(0, 1), assignment.weights.flatten(), rows.index, rows.weight, labels, quality,
+            class_weights=self.class_factors(output.cls_logits),
+        )  # fmt: skip
         loss_box = (score * box_loss(pred, target, self.box_loss, reference=self.reference)).sum()
         stride = output.priors.strides[rows.priors][:, None]
         distances = boxes_to_distances(output.priors.centers[rows.priors] / stride, target)

@@ -20,7 +20,7 @@ from ld_hub.layers.coders import DeltaCoder, DistributionCoder
 from ld_hub.layers.fpn import FPN
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.layers.towers import PRIOR_BIAS, TowerHead, predictor
-from ld_hub.losses import box_loss, boxes_in_strides, focal_loss_sum
+from ld_hub.losses import WeightedClasses, box_loss, boxes_in_strides, focal_loss_sum
 from ld_hub.models.checkpoints.key_maps import head_names, register_key_map
 from ld_hub.models.checkpoints.weights import published
 from ld_hub.models.detector import DenseDetector
@@ -91,7 +91,7 @@ class RetinaNetHead(TowerHead):
 
 
 @dataclass(frozen=True)
-class RetinaNetCriterion:
+class RetinaNetCriterion(WeightedClasses):
     """Focal loss + box loss, both divided by the number of positives (RetinaNet, sec. 4.1).
 
     Attributes:
@@ -127,7 +127,8 @@ class RetinaNetCriterion:
         rows, samples = assignment.rows, counts.samples.clamp(min=1)
         labels = rows.gather(assignment.labels).clamp(max=output.num_classes - 1)
         logits, weights = output.cls_logits.flatten(0, 1), assignment.weights.flatten()
-        loss_cls = focal_loss_sum(logits, weights, rows.index, rows.weight, labels)
+        factors = self.class_factors(logits)
+        loss_cls = focal_loss_sum(logits, weights, rows.index, rows.weight, labels, class_weights=factors)
         loss_box = (assignment.row_weights * self._box_losses(output, assignment)).sum()
         return {"loss_cls": loss_cls / samples, "loss_bbox": self.box_weight * loss_box / samples}
 

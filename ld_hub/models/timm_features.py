@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from huggingface_hub import try_to_load_from_cache
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
@@ -61,6 +62,43 @@ def stages_of(full_name: str, use: Use) -> tuple[Stage, ...]:
         except (RuntimeError, AttributeError, TypeError, ValueError, AssertionError) as error:
             reason = f"{type(error).__name__}: {error}"
     raise ConfigError(f"{use.what} '{full_name}' cannot give features ({reason}). {use.fitting}")
+
+
+@lru_cache(maxsize=8)
+def layer_numbers(full_name: str, use: Use) -> dict[str, int]:
+    """Which layer each parameter of a whole timm model belongs to, 0 at the stem, under the names in its extractor.
+
+    Args:
+        full_name: In timm.
+        use: What for.
+
+    Raises:
+        ConfigError: If timm does not say it.
+    """
+    with torch.device("meta"):
+        model: Any = timm.create_model(full_name)
+    if not hasattr(model, "group_matcher"):
+        raise ConfigError(
+            f"{use.what} '{full_name}': timm does not say what its layers are, so layer_decay cannot tell them apart; "
+            "leave it out."
+        )
+    numbers = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
+    return {place: int(number) for name, number in numbers.items() for place in _places(name)}
+
+
+def nearest(name: str, layers: Mapping[str, int]) -> int:
+    """The layer of a parameter; of one that timm's model does not have (of offsets), that of its closest relatives.
+
+    Args:
+        name: Of the parameter.
+        layers: Of `layer_numbers`.
+    """
+    while name and name not in layers:
+        name = name.rpartition(".")[0]
+        relatives = [layer for known, layer in layers.items() if known.startswith(f"{name}.")] if name else []
+        if relatives:
+            return max(relatives)
+    return layers.get(name, 0)
 
 
 def create_network(full_name: str, use: Use, *, pretrained: bool, cache_dir: str | Path | None, **options: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -13,9 +14,23 @@ from ld_hub.structures import StepCounts
 Value = TypeVar("Value")
 
 
+_alone: list[bool] = []  # not empty within `alone`
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let this rank compute as if there were no others, whatever they do meanwhile: a trial that may fail on one."""
+    _alone.append(True)
+    try:
+        yield
+    finally:
+        _alone.pop()
+
+
 def is_distributed() -> bool:
     """Whether a process group of more than one rank is up."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    up = distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+    return up and not _alone
 
 
 def world_size() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 import torch
@@ -39,10 +40,26 @@ def hardware(device: torch.device) -> str:
     return f"{name}; torch {torch.__version__}, Python {platform.python_version()}"
 
 
-def _processor() -> str:
+def free_memory() -> int:
+    """Bytes of main memory that this process may still take: the machine's, or less in a container with a limit."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4  # where nothing tells
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    limit, used = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit and used and limit[0].strip() != "max":
+        free = min(free, max(0, int(limit[0]) - int(used[0])))
+    return free
+
+
+def _lines(file: str) -> list[str]:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        with open(file, encoding="utf-8") as stream:
+            return stream.readlines()
     except OSError:
-        models = []
+        return []
+
+
+def _processor() -> str:
+    models = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()

@@ -18,7 +18,7 @@ from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.models.factory import create_model
 from tests.engine.runs import SMALL, detector, equal, records, weights, write_data
 
-QUICK = "--workers 0 --image_size 64 64 --batch_size 4 --steps 2 --log_every 1 --lr 0.04".split()
+QUICK = "--workers 0 --image_size 64 64 --batch_size 4 --steps 2 --log_every 1 --lr 0.04 --ema off".split()
 SHAPE = [word for name, value in SMALL.items() for word in (f"--{name}", str(value))]
 SCRATCH = ["--pretrained_backbone", "false"]
 
@@ -358,7 +358,7 @@ def test_a_checkpoint_of_elsewhere_does_not_replace_a_run(data, tmp_path, capsys
         (["--data", "DATA", "--val_annotations", "nowhere.json"], "nowhere.json"),
         (["--data", "DATA", "--backbone", "resnet5000"], "Unknown backbone 'resnet5000'"),
         (["--data", "DATA", "--checkpoint", "x", "--backbone_checkpoint", "y"], "exclude each other"),
-        (["--data", "DATA", "--report_to", "abacus"], "accelerate knows"),
+        (["--data", "DATA", "--tracker", "abacus"], "accelerate knows"),
     ],
 )
 def test_bad_input_is_one_line(data, tmp_path, capsys, words, message):
@@ -408,3 +408,24 @@ def test_on_bad_box_decides_between_leaving_out_and_stopping(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "instances_train.json" in error and "outside" in error and "Traceback" not in error
     assert not (tmp_path / "stopped").exists()
+
+
+def test_the_habits_of_those_who_train(data, tmp_path, capsys):
+    """Flags from words to the run: what was kept by name, which stages are frozen, what may be typed next."""
+    torch.manual_seed(8)
+    other = create_model("gfocal_tiny", label_names=("blue", "dog"), **SMALL)
+    save_pretrained(other, tmp_path / "other")
+    flags = ["--finetune_from", tmp_path / "other", "--lr", "1e-9", "--frozen_stages", 2, "--class_weights", "red=2"]
+    assert run_train(data, tmp_path / "run", *flags, "--layer_decay", 0.9) == 0
+    said = capsys.readouterr().out
+    assert "class rows kept by name: blue; new: red, green." in said
+    assert "classes    red x 2 in the class loss" in said
+    assert "(x 0.9 for each layer of the backbone downwards)" in said
+    best = tmp_path / "run/best"
+    typed = f"next: ld-hub predict PHOTO.jpg --model {best}\n      ld-hub eval {best} --data {data}"
+    assert said.rstrip().endswith(typed)
+    tuned = create_model(tmp_path / "run/model")
+    assert tuned.config.frozen_stages == 2
+    assert torch.allclose(tuned.head.cls.weight[2], other.head.cls.weight[0], atol=1e-6)
+    assert json.loads((tmp_path / "run/config.json").read_text())["config"]["class_weights"] == {"red": 2.0}
+    assert run_train(data, tmp_path / "run", *flags, "--layer_decay", 0.9, "--resume") == 0

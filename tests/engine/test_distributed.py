@@ -16,11 +16,11 @@ from accelerate import PartialState
 from ld_hub.data import DetectionSet
 from ld_hub.engine import DetectionTrainer, TrainConfig
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.engine.optimizer import average_buffers
 from ld_hub.errors import NonFiniteLossError
 from ld_hub.hub import load_safetensors, save_safetensors, tensor_shapes
 from ld_hub.models.factory import create_model
 from ld_hub.ops.dist import from_first_rank, leave, rank
+from ld_hub.optim.averaging import average_buffers
 from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
@@ -199,7 +199,8 @@ def _train_with_batch_norms(data: Path, out: Path, decay: float | None, resume: 
     room.evaluate = spy
     training, evaluation = sets(data)
     start = str(out.parent / "whole/checkpoints/step_00000002") if resume else False
-    settings = {**QUICK, "steps": 4, "batch_size": 2, "save_every": 2, "ema_decay": decay, "lr": 1e-3}
+    ema = {"ema": "off" if decay is None else "on", "ema_decay": decay}
+    settings = {**QUICK, "steps": 4, "batch_size": 2, "save_every": 2, "lr": 1e-3, **ema}
     config = TrainConfig(output_dir=str(out), **settings, resume=start)
     model = _eager(detector(seed=5 if resume else 0))
     with torch.no_grad():

@@ -30,7 +30,7 @@ def last(run: Path) -> Checkpoint:
 @pytest.mark.parametrize("recipe", ADAPTED)
 def test_adapters_are_trained_and_continued_but_not_published(recipe: str, data: Path, tmp_path: Path) -> None:
     number, shapes = ADAPTED[recipe]
-    settings = {"recipe": recipe, "steps": 4, "save_every": 2, "optimizer": "adamw", "ema_decay": 0.9}
+    settings = {"recipe": recipe, "steps": 4, "save_every": 2, "optimizer": "adamw", "ema": "on", "ema_decay": 0.9}
     student, trainer = distil(data, tmp_path / "whole", teacher=detector(seed=1, **WIDE), **settings)
     start = tmp_path / "whole/checkpoints/step_00000002"
     adapters = {name: tensor for name, tensor in Checkpoint.load(start).model.items() if "adapters" in name}

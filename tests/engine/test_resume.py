@@ -24,7 +24,10 @@ from tests.engine.runs import QUICK, detector, distil, equal, records, sets, tra
     "options",
     [
         {"bias_lr_factor": 2.0},
-        {"optimizer": "adamw", "ema_decay": 0.9, "accumulation": 2, "batch_size": 2, "bias_weight_decay": 0.5},
+        {
+            **{"optimizer": "adamw", "accumulation": 2, "batch_size": 2, "bias_weight_decay": 0.5},
+            **{"ema": "on", "ema_decay": 0.9, "layer_decay": 0.5, "grad_checkpointing": True},
+        },
     ],
 )
 def test_resume_equals_the_uninterrupted_run(data, tmp_path, options, monkeypatch):

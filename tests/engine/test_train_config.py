@@ -37,7 +37,7 @@ def test_contradictions_are_refused(both):
 
 
 def test_json_and_back():
-    config = TrainConfig(short_sides=(480, 800), report_to=("wandb",), resume="run")
+    config = TrainConfig(short_sides=(480, 800), tracker=("wandb",), resume="run")
     assert TrainConfig(**json.loads(json.dumps(config.to_dict()))) == config
 
 

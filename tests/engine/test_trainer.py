@@ -75,7 +75,7 @@ def test_the_average_is_what_is_evaluated_and_published(data, tmp_path, monkeypa
     monkeypatch.setattr(room, "evaluate", spy)
     training, evaluation = sets(data)
     model = detector()
-    config = TrainConfig(output_dir=str(tmp_path / "run"), **{**QUICK, "steps": 5}, ema_decay=0.9)
+    config = TrainConfig(output_dir=str(tmp_path / "run"), **{**QUICK, "steps": 5, "ema": "on"}, ema_decay=0.9)
     DetectionTrainer(model, train_dataset=training, eval_dataset=evaluation, config=config).train()
     last = Checkpoint.load(RunDirectory(tmp_path / "run").find(True) or tmp_path)
     raw = {name.removeprefix("model."): tensor for name, tensor in last.model.items()}
@@ -90,7 +90,7 @@ def test_the_average_in_closed_form(data, tmp_path):
     names = [f"w{step}" for step in (1, 2, 3)]
     for name, steps in zip(names, (1, 2, 3), strict=True):
         train(data, tmp_path / name, steps=steps, lr_schedule="constant")
-    train(data, tmp_path / "ema", steps=3, lr_schedule="constant", ema_decay=0.45)
+    train(data, tmp_path / "ema", steps=3, lr_schedule="constant", ema="on", ema_decay=0.45)
     w1, w2, w3 = (weights(tmp_path / name / "model")["head.cls.weight"] for name in names)
     decays = (1 - 2 ** (-2 / 3), 0.45)  # steps 2 and 3; 1 - 3^(-2/3) is above 0.45
     second = decays[0] * w1 + (1 - decays[0]) * w2
@@ -307,12 +307,12 @@ def test_evaluation_data_must_have_the_same_classes(data):
         DetectionTrainer(detector(), train_dataset=training, eval_dataset=other)
 
 
-def test_report_to(data, tmp_path, monkeypatch):
+def test_tracker(data, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="'tensorbored': accelerate knows aim,"):
-        train(data, tmp_path / "run", report_to=("tensorbored",))
+        train(data, tmp_path / "run", tracker=("tensorbored",))
     monkeypatch.setattr("ld_hub.engine.devices.get_available_trackers", list)
     with pytest.raises(ConfigError, match="'wandb': its package is not installed"):
-        train(data, tmp_path / "run", report_to=("wandb",))
+        train(data, tmp_path / "run", tracker=("wandb",))
     assert not (tmp_path / "run").exists()
 
 
@@ -345,7 +345,7 @@ def test_a_tracker_by_name_and_one_of_the_users_get_every_record(data, tmp_path,
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "comet_ml", Listening)
     for place in ("accelerate.tracking", "ld_hub.engine.devices"):
         monkeypatch.setattr(f"{place}.get_available_trackers", lambda: [LoggerType.COMETML])
-    config = TrainConfig(output_dir=str(tmp_path / "run"), **QUICK, report_to=("comet_ml",))
+    config = TrainConfig(output_dir=str(tmp_path / "run"), **QUICK, tracker=("comet_ml",))
     training = load_coco(data, "train")
     DetectionTrainer(detector(), train_dataset=training, config=config, trackers=[Listening()]).train()
     losses = [(record["step"], record["loss_cls"]) for record in records(tmp_path / "run")]

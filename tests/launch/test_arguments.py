@@ -24,18 +24,18 @@ def test_every_flag_of_every_group_is_explained(capsys):
         for kind in command.groups:
             for name, meaning in field_texts(kind).items():
                 assert f"--{name} " in text and meaning in text, name
-        assert text.index("examples:") > text.index("--report_to REPORT_TO")  # they come last
+        assert text.index("examples:") > text.index("--tracker TRACKER")  # they come last
     actions = make_parser(DISTILL, recipe_flags("vlr", "gfocal"))._actions
     assert all(action.help for action in actions)
 
 
 def test_flags_become_dataclasses():
     words = "gfocal_r18 --data d --steps 5 --short_sides 480 800 --milestones .5 .9 --filter_empty --scale_lr false"
-    parsed = parse(TRAIN, [*words.split(), "--resume", "--report_to", "a", "b", "--pretrained_backbone=false"])
+    parsed = parse(TRAIN, [*words.split(), "--resume", "--tracker", "a", "b", "--pretrained_backbone=false"])
     assert parsed.name == "gfocal_r18"
     assert parsed.of(TrainConfig) == TrainConfig(
         steps=5, short_sides=(480, 800), milestones=(0.5, 0.9), filter_empty=True, scale_lr=False, resume=True,
-        report_to=("a", "b"),
+        tracker=("a", "b"),
     )  # fmt: skip
     assert parsed.of(DataArguments) == DataArguments(data="d")
     assert parsed.of(ModelArguments) == ModelArguments(pretrained_backbone=False)
