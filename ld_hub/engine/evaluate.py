@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -67,8 +67,16 @@ def evaluate(
     return evaluator.compute(), evaluator
 
 
+class Labelled(Protocol):
+    """What is asked of a detector here: models have it, and exported ones."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """C class names."""
+
+
 def evaluator_of(
-    model: DenseDetector, dataset: DetectionSet, *, protocol: str | None = None, backend: str = "auto"
+    model: Labelled, dataset: DetectionSet, *, protocol: str | None = None, backend: str = "auto"
 ) -> DetectionEvaluator:
     """An empty evaluator of a model's detections on a data set; arguments as of `evaluate`.
 

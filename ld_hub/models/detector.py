@@ -41,6 +41,7 @@ from ld_hub.structures import (
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
+    from ld_hub.export.writing import ExportReport
     from ld_hub.models.inference import Images
 
 
@@ -342,6 +343,20 @@ class DenseDetector(TimmMethods):
         from ld_hub.publishing.push import push_to_hub  # the one door upwards: the room that publishes
 
         return push_to_hub(self, repo_id, **options)
+
+    def export(self, directory: str | Path, **options: Any) -> ExportReport:
+        """Write the detector as a program that runs without torch; see `ld_hub.export.writing.export_model`.
+
+        Args:
+            directory: Where to; new, empty, or an earlier export.
+            **options: ``to``, ``plan``, ``images``, ``dataset``, ``keep``.
+
+        Returns:
+            How what was written compares with the model.
+        """
+        from ld_hub.export.writing import export_model  # the other door upwards: the room that exports
+
+        return export_model(self, directory, **options)
 
     @classmethod
     def from_pretrained(
