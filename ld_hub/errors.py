@@ -46,6 +46,10 @@ class EvaluationError(LdHubError, ValueError):
     """Detections that an evaluator refuses to score (non-finite boxes, unknown images or categories)."""
 
 
+class ExportError(LdHubError, RuntimeError):
+    """An exported detector that does not give what its model gives."""
+
+
 class NonFiniteLossError(LdHubError, RuntimeError):
     """A loss became NaN or infinite; raised before the optimizer step."""
 

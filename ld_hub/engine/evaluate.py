@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 
@@ -93,8 +93,16 @@ def _in_tiles(
     return shown(zip(ids, found, strict=True), len(mine), "evaluating in tiles", progress)
 
 
+class Labelled(Protocol):
+    """What is asked of a detector here: models have it, and exported ones."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """C class names."""
+
+
 def evaluator_of(
-    model: DenseDetector, dataset: DetectionSet, *, protocol: str | None = None, backend: str = "auto"
+    model: Labelled, dataset: DetectionSet, *, protocol: str | None = None, backend: str = "auto"
 ) -> DetectionEvaluator:
     """An empty evaluator of a model's detections on a data set; arguments as of `evaluate`.
 

@@ -16,6 +16,7 @@ from ld_hub.layers.postprocess import NmsKind, PostprocessConfig, postprocess
 from ld_hub.models.backbones import Backbone
 from ld_hub.models.checkpoints.pretrained import load_pretrained, save_pretrained
 from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
+from ld_hub.models.fusing import fused
 from ld_hub.models.label_names import make_labels
 from ld_hub.models.tiling import Tiling
 from ld_hub.models.timm_methods import TimmMethods
@@ -41,6 +42,7 @@ from ld_hub.structures import (
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
 
+    from ld_hub.export.writing import ExportReport
     from ld_hub.models.inference import Images
 
 
@@ -77,6 +79,7 @@ class DenseDetector(TimmMethods):
     criterion: Criterion
     teaching: Teaching | None = None  # how it was distilled, as the trainer records it; saved with the weights
     origin: str | None = None  # org/name@commit of one that came from the Hub
+    is_fused: bool = False  # a copy that `fuse` made
 
     def __init__(
         self,
@@ -310,8 +313,26 @@ class DenseDetector(TimmMethods):
         tiling = None if tile is None else Tiling(tile, overlap)
         return predict(self, images, threshold=threshold, nms=nms, batch_size=batch_size, tiling=tiling)
 
+    def fuse(self) -> DenseDetector:
+        """A copy for inference, its batch norms folded into the convolutions before them; detections stay the same.
+
+        The copy is no longer what was trained: it cannot be saved. Exports fold by themselves.
+        """
+        made = fused(self, "backbone.body", self.config.in_chans)
+        made.is_fused = True
+        return made
+
     def save_pretrained(self, directory: str | Path) -> Path:
-        """Write ``config.json`` and ``model.safetensors``; `from_pretrained` gives the model back bit for bit."""
+        """Write ``config.json`` and ``model.safetensors``; `from_pretrained` gives the model back bit for bit.
+
+        Raises:
+            CheckpointError: If this is a copy that `fuse` made.
+        """
+        if self.is_fused:
+            raise CheckpointError(
+                f"This '{self.name}' is a copy that model.fuse() made, without batch norms; it cannot be saved as a "
+                "model. Save the model itself, or write this one with model.export(DIR)."
+            )
         return save_pretrained(self, directory)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> CommitInfo:
@@ -328,6 +349,20 @@ class DenseDetector(TimmMethods):
         from ld_hub.publishing.push import push_to_hub  # the one door upwards: the room that publishes
 
         return push_to_hub(self, repo_id, **options)
+
+    def export(self, directory: str | Path, **options: Any) -> ExportReport:
+        """Write the detector as a program that runs without torch; see `ld_hub.export.writing.export_model`.
+
+        Args:
+            directory: Where to; new, empty, or an earlier export.
+            **options: ``to``, ``plan``, ``images``, ``dataset``, ``keep``.
+
+        Returns:
+            How what was written compares with the model.
+        """
+        from ld_hub.export.writing import export_model  # the other door upwards: the room that exports
+
+        return export_model(self, directory, **options)
 
     @classmethod
     def from_pretrained(

@@ -14,7 +14,7 @@ from timm.models.resnet import Bottleneck
 from torch import nn
 
 from ld_hub.errors import CheckpointError, ConfigError
-from ld_hub.export.wrapper import ExportWrapper
+from ld_hub.export.program import DetectorRows
 from ld_hub.hub import save_safetensors
 from ld_hub.layers.deformable import DeformableConv2d
 from ld_hub.models import short_names
@@ -145,15 +145,16 @@ def test_a_deformable_detector_trains(small: None, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["small_dcn", "small_dcnv2"])
 def test_a_deformable_detector_is_exported(small: None, name: str) -> None:
-    wrapper = ExportWrapper(moving(detector(name)))  # type: ignore[arg-type]
-    program = torch.export.export(wrapper, (torch.zeros(2, 3, 64, 96),)).module()
+    rows = DetectorRows(moving(detector(name)))  # type: ignore[arg-type]
+    sizes = torch.tensor([[64, 96]] * 2)
+    program = torch.export.export(rows, (torch.zeros(2, 3, 64, 96), sizes)).module()
     assert "deform_conv2d" in str(program.graph)
     images = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
-        for found, expected in zip(program(images), wrapper(images), strict=True):
+        for found, expected in zip(program(images, sizes), rows(images, sizes), strict=True):
             torch.testing.assert_close(found, expected)
-        compiled = torch.compile(wrapper, fullgraph=True, backend="aot_eager")
-        for found, expected in zip(compiled(images), wrapper(images), strict=True):
+        compiled = torch.compile(rows, fullgraph=True, backend="aot_eager")
+        for found, expected in zip(compiled(images, sizes), rows(images, sizes), strict=True):
             torch.testing.assert_close(found, expected)
 
 
@@ -214,9 +215,10 @@ def test_names_of_flattened_bodies(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gfocal_r101_dcn", "gfocal_x101_32x4d_dcn", "gfocal_swin_t"])
 def test_the_papers_models_are_exported(name: str) -> None:
-    wrapper = ExportWrapper(moving(create_model(name)))  # type: ignore[arg-type]
-    program = torch.export.export(wrapper, (torch.zeros(1, 3, 96, 128),)).module()
+    rows = DetectorRows(moving(create_model(name)))  # type: ignore[arg-type]
+    sizes = torch.tensor([[96, 128]])
+    program = torch.export.export(rows, (torch.zeros(1, 3, 96, 128), sizes)).module()
     images = torch.randn(1, 3, 96, 128)
     with torch.no_grad():
-        for found, expected in zip(program(images), wrapper(images), strict=True):
+        for found, expected in zip(program(images, sizes), rows(images, sizes), strict=True):
             torch.testing.assert_close(found, expected)

@@ -1,0 +1,86 @@
+"""An exported detector where a model is expected: detections on pictures, AP on a data set."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+from ld_hub.data import DetectionSet
+from ld_hub.engine.evaluate import evaluator_of
+from ld_hub.errors import CheckpointError
+from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
+from ld_hub.export.checking import as_detections
+from ld_hub.preprocessing import ImageSource, load_image
+from ld_hub.runtime import Detector, ExportedError
+from ld_hub.structures import Detections
+
+
+class ExportedModel:
+    """An exported detector behind the errors and images of this library.
+
+    Args:
+        directory: Of the export.
+        threads: CPU threads; None for the runtime's own choice.
+
+    Raises:
+        CheckpointError: If it is damaged, or the runtime does not know it.
+    """
+
+    def __init__(self, directory: str | Path, *, threads: int | None = None) -> None:
+        with _as_ours():
+            self.detector = Detector(directory, threads=threads)
+        self.label_names, self.category_ids = self.detector.label_names, self.detector.category_ids
+
+    def predict(self, images: Sequence[Image.Image], threshold: float | None = None) -> list[Detections]:
+        """Detect on RGB images; each result keeps its own."""
+        with _as_ours():
+            found = self.detector.predict(images, threshold=threshold, batch_size=len(images) or 1)
+        return [as_detections(each, image) for each, image in zip(found, images, strict=True)]
+
+    def iter_predict(
+        self, sources: Iterable[ImageSource], *, threshold: float | None = None, batch_size: int = 8
+    ) -> Iterator[Detections]:
+        """Detect on images one after the other; as `ld_hub.models.inference.iter_predict`."""
+        rest = iter(sources)
+        while window := [load_image(source) for source in islice(rest, batch_size)]:
+            yield from self.predict(window, threshold)
+
+    def evaluate(
+        self,
+        dataset: DetectionSet,
+        *,
+        batch_size: int = 8,
+        protocol: str | None = None,
+        backend: str = "auto",
+    ) -> tuple[DetectionMetrics, DetectionEvaluator]:
+        """AP on a data set, with images prepared as the exported detector prepares them.
+
+        Args:
+            dataset: Images with annotations.
+            batch_size: Most images in one run.
+            protocol: As of `ld_hub.engine.evaluate.evaluate`.
+            backend: As there.
+
+        Raises:
+            EvaluationError: If the classes differ.
+        """
+        evaluator = evaluator_of(self, dataset, protocol=protocol, backend=backend)
+        records = dataset.records
+        for start in range(0, len(dataset), batch_size):
+            rows = range(start, min(start + batch_size, len(dataset)))
+            found = self.predict([records.load(row) for row in rows])
+            evaluator.update([int(records.image_ids[row]) for row in rows], found)
+        return evaluator.compute(), evaluator
+
+
+@contextlib.contextmanager
+def _as_ours() -> Iterator[None]:
+    """The runtime stands alone; its errors become this library's."""
+    try:
+        yield
+    except ExportedError as error:
+        raise CheckpointError(str(error)) from error

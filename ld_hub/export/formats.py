@@ -1,0 +1,82 @@
+"""The formats of exported detectors, by name; each is one file of this room. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from ld_hub.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:
+    from ld_hub.export.program import DetectorRows, Size
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """What stands around the network of an exported detector.
+
+    Attributes:
+        no_nms: Leave out the choice of boxes: the program gives rows.
+        with_preprocessing: Take ``(N, h, w, K)`` uint8 pixels in RGB order, give boxes in px of these.
+        size: Height and width in px that all images are padded to; None for any.
+    """
+
+    no_nms: bool = False
+    with_preprocessing: bool = False
+    size: tuple[int, int] | None = None
+
+
+class FormatFile(Protocol):
+    """What the file of a format has."""
+
+    def convert(self, rows: DetectorRows, size: Size | None) -> Any:
+        """The network in the format's own form; `ld_hub.export.onnx_format.convert` says more."""
+
+    def write(self, network: Any, rows: DetectorRows, plan: ExportPlan, directory: Path) -> str:
+        """Write it with what stands around it; returns the program's file name."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        module: Its file.
+        packages: What it takes beside this library's own dependencies.
+        extra: The extra of this library that brings them.
+    """
+
+    module: str
+    packages: tuple[str, ...]
+    extra: str
+
+    def load(self) -> FormatFile:
+        """Its functions."""
+        return cast(FormatFile, importlib.import_module(self.module))
+
+
+FORMATS = {
+    "onnx": Format("ld_hub.export.onnx_format", ("onnx", "onnxscript", "onnxruntime"), "export"),
+}
+
+
+def find_format(name: str) -> Format:
+    """A format whose packages are here.
+
+    Raises:
+        UnknownNameError: If there is no such format.
+        ConfigError: If a package is missing.
+    """
+    if name not in FORMATS:
+        raise unknown_name("format", name, FORMATS)
+    found = FORMATS[name]
+    missing = [package for package in found.packages if find_spec(package) is None]
+    if missing:
+        raise ConfigError(
+            f"Exporting to {name} takes {', '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            f"installed: pip install 'ld_hub[{found.extra}]'."
+        )
+    return found

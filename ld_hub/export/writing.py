@@ -1,0 +1,173 @@
+"""`export_model`: a detector as a directory that runs elsewhere, written only if it gives what the model gives."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ld_hub.data import DetectionSet
+from ld_hub.engine.evaluate import evaluate
+from ld_hub.errors import ConfigError, ExportError
+from ld_hub.export.checking import Agreement, Tolerance, compare_detections, compare_rows, random_images
+from ld_hub.export.exported_model import ExportedModel
+from ld_hub.export.formats import ExportPlan, FormatFile, find_format
+from ld_hub.export.program import DetectorRows, whole_square
+from ld_hub.export.readme import readme
+from ld_hub.hub import atomic_directory, new_directory, write_json
+from ld_hub.models.detector import DenseDetector
+from ld_hub.preprocessing import ImageSource, load_image
+from ld_hub.runtime.exported_files import CONFIG, FORMAT_VERSION, MODEL_TYPE, is_exported, write_sums
+from ld_hub.version import __version__
+
+CHECKED = 8  # images of a data set on which detections are compared
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written, and how it compares.
+
+    Attributes:
+        directory: Where it lies.
+        plan: What stands around the network; its size where that had to be fixed.
+        agreement: With the model.
+        remark: What the user should know; empty where everything went as asked.
+    """
+
+    directory: Path
+    plan: ExportPlan
+    agreement: Agreement
+    remark: str = ""
+
+
+def export_model(
+    model: DenseDetector,
+    directory: str | Path,
+    *,
+    to: str = "onnx",
+    plan: ExportPlan | None = None,
+    images: Sequence[ImageSource] = (),
+    dataset: DetectionSet | None = None,
+    keep: bool = False,
+) -> ExportReport:
+    """Write a detector as a program that needs neither torch nor this library, checked against the model.
+
+    Args:
+        model: Stays as it is; a float32 copy on the CPU, batch norms folded, is exported.
+        directory: Where to: a new or empty directory, or one that an export has written before.
+        to: Format; see `ld_hub.export.formats.FORMATS`.
+        plan: What stands around the network.
+        images: Real images to compare on, beside random ones.
+        dataset: Also compare the AP on it, and detections on its first images.
+        keep: Write it even where it differs from the model by more than `Tolerance`.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: If the format, its packages or the place are not to be had, or the model cannot be exported.
+        ExportError: If the exported detector differs from the model; nothing is written then.
+    """
+    plan = plan or ExportPlan()
+    file = find_format(to).load()
+    check_place(directory)
+    own = copy.deepcopy(model).cpu().float().eval()
+    rows = DetectorRows(own.fuse() if not own.is_fused else own)
+    network, plan, remark = _convert(file, rows, plan)
+    pictures = [*random_images(own.data_config.image_size), *map(load_image, images)]
+    if dataset is not None:
+        pictures += [dataset.records.load(row) for row in range(min(CHECKED, len(dataset)))]
+    written = atomic_directory if is_exported(directory) else new_directory
+    with written(directory) as draft:
+        _write(file, network, rows, replace(plan, no_nms=True, with_preprocessing=False), draft / "rows", to)
+        _write(file, network, rows, plan, draft, to)
+        agreement = _compare(DetectorRows(own), draft, pictures, dataset)
+        if agreement.fault and not keep:
+            raise ExportError(
+                f"'{own.name}' exported to {to} is not what the model is: {agreement.fault}. Nothing was written; "
+                "keep it all the same with --keep (keep=True)."
+            )
+    return ExportReport(Path(directory), plan, agreement, remark)
+
+
+def check_place(directory: str | Path) -> None:
+    """Refuse a place that holds anything but an earlier export.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    place = Path(directory).expanduser()
+    if place.is_dir() and any(place.iterdir()) and not is_exported(place):
+        raise ConfigError(
+            f"'{directory}' holds other files; expected a new directory, an empty one, or an earlier export."
+        )
+
+
+def _convert(file: FormatFile, rows: DetectorRows, plan: ExportPlan) -> tuple[Any, ExportPlan, str]:
+    """The network for any image size, or for one where the backbone cannot be traced otherwise."""
+    try:
+        return file.convert(rows, plan.size), plan, ""
+    except ConfigError as error:
+        if plan.size is not None:
+            raise
+        size = whole_square(rows)
+        try:
+            network = file.convert(rows, size)
+        except ConfigError:
+            raise error from None
+        remark = (
+            f"The backbone '{rows.model.config.backbone}' cannot be exported for any image size: all images are padded "
+            f"to {size[0]} x {size[1]} px. Another size: --size H W."
+        )
+        return network, replace(plan, size=size), remark
+
+
+def _write(file: FormatFile, network: Any, rows: DetectorRows, plan: ExportPlan, directory: Path, to: str) -> None:
+    """Program, config.json, README.md and sums."""
+    directory.mkdir(exist_ok=True)
+    model = rows.model
+    content = {
+        "model_type": MODEL_TYPE,
+        "format_version": FORMAT_VERSION,
+        "ld_hub_version": __version__,
+        "architecture": model.name,
+        "family": model.family,
+        "to": to,
+        "program": file.write(network, rows, plan, directory),
+        "precision": "float32",
+        "chooses": not plan.no_nms,
+        "takes_pixels": plan.with_preprocessing,
+        "size": plan.size,
+        "label_names": list(model.label_names),
+        "category_ids": list(model.category_ids),
+        "data_config": model.data_config.to_dict(),
+        "postprocess": model.postprocess_config.to_dict(),
+    }
+    write_json(directory / CONFIG, content)
+    (directory / "README.md").write_text(readme(model, to, plan, str(content["program"])), encoding="utf-8")
+    write_sums(directory)
+
+
+def _compare(
+    model: DetectorRows, draft: Path, pictures: Sequence[Image.Image], dataset: DetectionSet | None
+) -> Agreement:
+    """The rows first, then what is found, then AP; removes the rows, which serve this alone."""
+    limits, agreement = Tolerance(), Agreement()
+    compare_rows(agreement, model, ExportedModel(draft / "rows").detector, pictures, limits)
+    for each in (draft / "rows").iterdir():
+        each.unlink()
+    (draft / "rows").rmdir()
+    exported = ExportedModel(draft)
+    compare_detections(agreement, model, exported.detector, pictures, limits)
+    if dataset is not None:
+        theirs, _ = evaluate(model.model, dataset, workers=0)
+        mine, _ = exported.evaluate(dataset)
+        pair = tuple(100 * (metrics.stats["AP"] or 0.0) for metrics in (theirs, mine))
+        agreement.ap = pair[0], pair[1]
+        if abs(pair[0] - pair[1]) > limits.ap:
+            agreement.blame(f"its AP is {pair[1]:.2f}, the model's {pair[0]:.2f}; {limits.ap:g} are allowed")
+    return agreement

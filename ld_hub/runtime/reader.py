@@ -1,0 +1,172 @@
+"""An exported detector, ready to detect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ld_hub.runtime.choosing import choose
+from ld_hub.runtime.exported_files import Exported, ExportedError, read_exported
+from ld_hub.runtime.pixels import Pixels, Source, padded_size, prepare, read_pixels, resized_size
+from ld_hub.runtime.results import Found
+
+Arrays = Sequence[NDArray[Any]]
+Program = Callable[[dict[str, NDArray[Any]]], Arrays]
+
+
+class Detector:
+    """A detector that `ld-hub export` wrote.
+
+    Args:
+        directory: Of the export.
+        threads: CPU threads of the program; None for the runtime's own choice.
+
+    Attributes:
+        exported: What its config.json says.
+        run: The program itself: arrays by input name to its outputs.
+
+    Raises:
+        ExportedError: If a file is missing or changed, or the runtime does not know the program.
+    """
+
+    def __init__(self, directory: str | Path, *, threads: int | None = None) -> None:
+        self.exported = read_exported(directory)
+        if self.exported.to not in PROGRAMS:
+            raise ExportedError(
+                f"'{directory}' holds a program of the kind '{self.exported.to}'; ld_hub.runtime runs "
+                f"{' and '.join(PROGRAMS)}."
+            )
+        self.run = PROGRAMS[self.exported.to](self.exported, threads)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """C class names."""
+        return self.exported.label_names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """C ids of the data set."""
+        return self.exported.category_ids
+
+    def predict(
+        self, images: Source | Iterable[Source], *, threshold: float | None = None, batch_size: int = 8
+    ) -> Found | list[Found]:
+        """Detect objects.
+
+        Args:
+            images: A file, Pillow image or uint8 array ``(h, w, 3)`` in RGB order, or several of them.
+            threshold: Least score, exclusive; by default the model's own.
+            batch_size: Most images in one run; does not change the result.
+
+        Returns:
+            What was found on the single image, or a list.
+
+        Raises:
+            ExportedError: If an image cannot be read.
+        """
+        single = isinstance(images, (str, Path, Image.Image, np.ndarray))
+        sources = [images] if single else list(images)  # type: ignore[arg-type,list-item]  # told apart above
+        pixels = [read_pixels(source, len(self.exported.preparation.mean)) for source in sources]
+        found: list[Found | None] = [None] * len(pixels)
+        for group in self._groups(pixels, batch_size):
+            for index, each in zip(group, self.detect([pixels[index] for index in group]), strict=True):
+                found[index] = each if threshold is None else each.filter(threshold)
+        every = [each for each in found if each is not None]
+        return every[0] if single else every
+
+    def detect(self, images: Sequence[Pixels]) -> list[Found]:
+        """Detect on images ``(h, w, K)`` of one padded size (with preprocessing inside: of one size), in one run."""
+        exported = self.exported
+        if exported.takes_pixels:
+            outputs = self.run({"pixels": np.stack(images)})
+            factors = np.ones((len(images), 4), np.float32)
+        else:
+            batch = prepare(images, exported.preparation, exported.size)
+            outputs = self.run({"images": batch.images, "image_sizes": batch.image_sizes})
+            factors = batch.factors
+        return [self._found(outputs, index, factors[index]) for index in range(len(images))]
+
+    def _found(self, outputs: Arrays, index: int, factors: NDArray[np.float32]) -> Found:
+        if self.exported.chooses:
+            boxes, scores, labels = (each[index] for each in outputs)
+            real = scores > 0
+            boxes, scores, labels = boxes[real], scores[real], labels[real]
+        else:
+            rows = (each[index] for each in outputs[:3])
+            boxes, scores, labels = choose(*rows, outputs[3], self.exported.choice)
+        return Found(boxes / factors, scores, labels.astype(np.int64), self.label_names, self.category_ids)
+
+    def _groups(self, pixels: Sequence[Pixels], batch_size: int) -> Iterable[list[int]]:
+        """Indices of images that may share a run, at most `batch_size` at a time."""
+        if batch_size < 1:
+            raise ExportedError(f"batch_size is {batch_size}; expected at least 1.")
+        exported = self.exported
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        for index, image in enumerate(pixels):
+            height, width = image.shape[:2]
+            if not exported.takes_pixels:
+                height, width = resized_size(height, width, exported.preparation, exported.size)
+                height, width = padded_size(height, width, exported.preparation, exported.size)
+            by_shape.setdefault((height, width), []).append(index)
+        for indices in by_shape.values():
+            for start in range(0, len(indices), batch_size):
+                yield indices[start : start + batch_size]
+
+
+def _onnx(exported: Exported, threads: int | None) -> Program:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ExportedError("Running an ONNX program takes onnxruntime: pip install onnxruntime.") from None
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    providers = [name for name in onnxruntime.get_available_providers() if name != "AzureExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(str(exported.file), options, providers=providers)
+    except Exception as error:  # onnxruntime has a class of its own for every failure, without a common one
+        raise ExportedError(
+            f"'{exported.file}' cannot be run by onnxruntime {onnxruntime.__version__}: {_brief(error)}. Update "
+            "onnxruntime, or export again."
+        ) from error
+    classes = session.get_modelmeta().custom_metadata_map.get("num_classes", "")
+    if classes != str(len(exported.label_names)):
+        raise ExportedError(
+            f"'{exported.file}' detects {classes or 'an unknown number of'} classes, and config.json names "
+            f"{len(exported.label_names)}. Put the files of one export together, or export again."
+        )
+    return lambda inputs: session.run(None, inputs)  # type: ignore[no-any-return]  # onnxruntime is untyped
+
+
+def _openvino(exported: Exported, threads: int | None) -> Program:
+    try:
+        import openvino
+    except ImportError:
+        raise ExportedError("Running an OpenVINO program takes openvino: pip install openvino.") from None
+    settings = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+    settings["INFERENCE_PRECISION_HINT"] = "f32"
+    try:
+        compiled = openvino.Core().compile_model(str(exported.file), "CPU", settings)
+    except RuntimeError as error:
+        raise ExportedError(
+            f"'{exported.file}' cannot be run by openvino {openvino.__version__}: {_brief(error)}."
+        ) from error
+
+    def run(inputs: dict[str, NDArray[Any]]) -> Arrays:
+        found = compiled(inputs)
+        return [np.asarray(found[output]) for output in compiled.outputs]
+
+    return run
+
+
+def _brief(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+PROGRAMS: dict[str, Callable[[Exported, int | None], Program]] = {"onnx": _onnx, "openvino": _openvino}
