@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ld_hub.data.split_files import annotation_files, has_marks, image_folders
-from ld_hub.data.splits import SPLITS, NoSplitError
 from ld_hub.errors import ConfigError, MissingFileError
+from ld_hub.formats.split_files import annotation_files, has_marks, image_folders
+from ld_hub.formats.splits import SPLITS, NoSplitError
 
 _YEARS = ("2017", "", "2014")
 OR_NAME_BOTH = (

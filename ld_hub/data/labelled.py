@@ -1,4 +1,4 @@
-"""Layouts of labelling tools: each is a file here that says which files hold a split and what stands in one of them.
+"""Layouts of labelling tools (`ld_hub.formats`) as sources.
 
 What they have in common is done here: images are found, sizes read, classes counted over all splits, faults collected.
 """
@@ -6,63 +6,25 @@ What they have in common is done here: images are found, sizes read, classes cou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
 from ld_hub.data.checks import Problem, Repair, name_some
 from ld_hub.data.image_finder import ImageFinder
-from ld_hub.data.labelled_image import Fault, Form, Labelled, Sides
-from ld_hub.data.objects import are_corners
 from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import CocoRows, Source, canonical_source, group_faults, read_sizes, tracked
-from ld_hub.data.splits import WHOLE
-from ld_hub.data.text import CLASSES_FILE, read_classes
 from ld_hub.errors import DataError, LdHubError, MissingFileError
+from ld_hub.formats.labelled_image import Fault, Form, Labelled, Sides
+from ld_hub.formats.layout import Layout, known_layouts
+from ld_hub.formats.objects import are_corners
+from ld_hub.formats.splits import WHOLE
+from ld_hub.formats.text import CLASSES_FILE, read_classes
 
 _OTHERS = ("train", "val", "test", WHOLE)
 _DIGITS = 6  # of a pixel: more than any tool writes, fewer than adding and taking away again leaves
-
-Reads: TypeAlias = "Callable[[Path, str], Iterator[Labelled | Fault]]"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a tool writes.
-
-    Attributes:
-        title: Its name, for people.
-        files: The files of a split and the folders of their images; no files where there is no such split.
-        reads: Yields the images of a file, and its faults; gets the file, and what messages call it.
-        looked_for: What `files` looks for, in words.
-        protocol: See `DetectionSet`.
-    """
-
-    title: str
-    files: Callable[[Path, str], tuple[list[Path], list[Path]]]
-    reads: Reads
-    looked_for: str
-    protocol: str = "coco"
-
-
-def register_layout(name: str, layout: Layout) -> None:
-    """Make a layout known to `load_data` and all commands.
-
-    Args:
-        name: In small letters; where several find a split, the first name counts.
-        layout: What it is.
-    """
-    register_reader(
-        name,
-        Reader(
-            finds=lambda root, split: bool(layout.files(root, split)[0]),
-            read=lambda root, split: read_layout(layout, root, split),
-            looked_for=lambda root, split: layout.looked_for,
-        ),
-    )
 
 
 def read_layout(layout: Layout, root: Path, split: str) -> Source:
@@ -244,3 +206,15 @@ def _plain(value: float) -> float:
 
 def _below(file: Path, root: Path) -> str:
     return file.relative_to(root).as_posix()
+
+
+def _reader(layout: Layout) -> Reader:
+    return Reader(
+        finds=lambda root, split: bool(layout.files(root, split)[0]),
+        read=lambda root, split: read_layout(layout, root, split),
+        looked_for=lambda root, split: layout.looked_for,
+    )
+
+
+for _name, _layout in known_layouts().items():
+    register_reader(_name, _reader(_layout))

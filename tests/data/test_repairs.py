@@ -13,9 +13,9 @@ import pytest
 from pycocotools import mask as masks
 
 from ld_hub.data import doctor, eval_loader, load_data, train_loader
-from ld_hub.data.outlines import around
 from ld_hub.data.reading import Reading
 from ld_hub.errors import ConfigError, DataError, MissingFileError
+from ld_hub.formats.outlines import around
 from ld_hub.preprocessing import DataConfig, TrainTransform
 from tests.support.directories import picture
 
