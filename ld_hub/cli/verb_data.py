@@ -10,6 +10,8 @@ from ld_hub.cli.flags import add_reading_flags, reading_of, require_data
 from ld_hub.data.discovery import require_places
 from ld_hub.hub.files import require_new_directory
 
+_FORMATS = ("coco", "voc", "yolo", "createml", "labelme")
+
 _DOCTOR = """\
 Read a data set (COCO, PASCAL VOC, YOLO, or what labelling tools write) and list
 everything that is wrong with it: broken files and references, missing images,
@@ -52,7 +54,8 @@ examples:
 
 what it makes:
   coco      SPLIT/*.jpg         annotations/instances_SPLIT.json
-  voc       JPEGImages/*.jpg    Annotations/*.xml  ImageSets/Main/*.txt  classes.txt
+  voc       JPEGImages/*.jpg    Annotations/*.xml  ImageSets/Main/*.txt
+                                classes.txt
   yolo      images/SPLIT/*.jpg  labels/SPLIT/*.txt  data.yaml
   createml  SPLIT/*.jpg         SPLIT/_annotations.createml.json  classes.txt
   labelme   SPLIT/*.jpg         SPLIT/*.json  classes.txt"""
@@ -103,9 +106,7 @@ def add_parser(subparsers: Any) -> None:
     )
     turn.add_argument("data", metavar="SRC", help="directory of the data set")
     turn.add_argument("out", metavar="OUT", help="directory to make")
-    turn.add_argument(
-        "--to", required=True, choices=("coco", "voc", "yolo", "createml", "labelme"), help="format of OUT"
-    )
+    turn.add_argument("--to", required=True, choices=_FORMATS, help="format of OUT")
     turn.add_argument("--split", nargs="+", metavar="SPLIT", help="parts to convert (default: train and val)")
     add_reading_flags(turn)
     how = "link to the images of SRC, copy them, or write annotations alone"

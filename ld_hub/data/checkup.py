@@ -124,7 +124,7 @@ def doctor(
         DataError: If the annotation file cannot be read at all.
     """
     if isinstance(data, DetectionSet):
-        data, images, annotations = None, data.image_dir, data.annotation_file
+        images, annotations, data = data.image_dir, data.annotation_file, None
     source = find_source(data, split, images=images, annotations=annotations, reading=reading)
     coco, image_dir = source.coco, source.image_dir
     problems = source.all_problems()

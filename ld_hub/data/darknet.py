@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ld_hub.data.text import CLASSES_FILE, read_classes, read_json_file, read_lines
 from ld_hub.errors import DataError
+from ld_hub.formats.text import CLASSES_FILE, read_classes, read_json_file, read_lines
 from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
 
 # Of Label Studio and labelImg, of Roboflow's Darknet export, of CVAT, of others.

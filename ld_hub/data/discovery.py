@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ld_hub.data.split_files import annotation_files, has_marks, image_folders
-from ld_hub.data.splits import SPLITS, NoSplitError
 from ld_hub.errors import ConfigError, MissingFileError
+from ld_hub.formats.split_files import annotation_files, has_marks, image_folders
+from ld_hub.formats.splits import SPLITS, NoSplitError
 
 _YEARS = ("2017", "", "2014")
 OR_NAME_BOTH = (
@@ -43,7 +43,7 @@ def find_places(data_dir: str | Path, split: str) -> tuple[tuple[Path, ...], Pat
     """As `find_split`, with all directories in which the images may be, best first."""
     root = data_root(data_dir, split)
     for file, folders in _layouts(root, split):
-        if file.is_file():
+        if file.is_file() and not _is_another(file):
             return folders, file
     others = _other_files(root, split)
     if len(others) > 1:
@@ -70,6 +70,11 @@ def is_coco(file: Path) -> bool:
         file: Of any size; it is not read into memory.
     """
     return has_marks(file, b'"images"', b'"annotations"', b'"categories"', opening=b"{")
+
+
+def _is_another(file: Path) -> bool:
+    """Whether a file of a usual name is not COCO's but CreateML's, a list, or VIA's or VoTT's."""
+    return has_marks(file, opening=b"[") or (not has_marks(file, b'"images"') and has_marks(file, b'"regions"'))
 
 
 def require_places(
@@ -119,7 +124,8 @@ def data_root(data_dir: str | Path, split: str) -> Path:
 
 def has_split(root: Path, split: str) -> bool:
     """Whether there is a COCO file of a split where `find_split` looks."""
-    return any(file.is_file() for file, _ in _layouts(root, split)) or bool(_other_files(root, split))
+    named = (file for file, _ in _layouts(root, split) if file.is_file())
+    return any(not _is_another(file) for file in named) or bool(_other_files(root, split))
 
 
 def looked_for(root: Path, split: str) -> str:

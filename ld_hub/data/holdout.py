@@ -13,7 +13,7 @@ from ld_hub.data.annotations import Bools, CocoFile, Floats
 from ld_hub.data.checks import image_rows
 from ld_hub.data.repairs import repaired_source
 from ld_hub.data.source import Source
-from ld_hub.data.splits import NoSplitError
+from ld_hub.formats.splits import NoSplitError
 
 _COPY = re.compile(r"\.rf\.[0-9a-zA-Z]+(?=\.)")  # of an image: Roboflow writes several, changed, and numbers them so
 

@@ -1,4 +1,4 @@
-"""Layouts of labelling tools: each is a file here that says which files hold a split and what stands in one of them.
+"""Layouts of labelling tools (`ld_hub.formats`) as sources.
 
 What they have in common is done here: images are found, sizes read, classes counted over all splits, faults collected.
 """
@@ -6,62 +6,25 @@ What they have in common is done here: images are found, sizes read, classes cou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 
 from ld_hub.data.checks import Problem, Repair, name_some
 from ld_hub.data.image_finder import ImageFinder
-from ld_hub.data.labelled_image import Fault, Form, Labelled, Sides
-from ld_hub.data.objects import are_corners
 from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import CocoRows, Source, canonical_source, group_faults, read_sizes, tracked
-from ld_hub.data.splits import WHOLE
-from ld_hub.data.text import CLASSES_FILE, read_classes
 from ld_hub.errors import DataError, LdHubError, MissingFileError
+from ld_hub.formats.labelled_image import Fault, Form, Labelled, Sides
+from ld_hub.formats.layout import Layout, known_layouts
+from ld_hub.formats.objects import are_corners
+from ld_hub.formats.splits import WHOLE
+from ld_hub.formats.text import CLASSES_FILE, read_classes
 
+_OTHERS = ("train", "val", "test", WHOLE)
 _DIGITS = 6  # of a pixel: more than any tool writes, fewer than adding and taking away again leaves
-
-Reads: TypeAlias = "Callable[[Path, str], Iterator[Labelled | Fault]]"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a tool writes.
-
-    Attributes:
-        title: Its name, for people.
-        files: The files of a split and the folders of their images; no files where there is no such split.
-        reads: Yields the images of a file, and its faults; gets the file, and what messages call it.
-        looked_for: What `files` looks for, in words.
-        protocol: See `DetectionSet`.
-    """
-
-    title: str
-    files: Callable[[Path, str], tuple[list[Path], list[Path]]]
-    reads: Reads
-    looked_for: str
-    protocol: str = "coco"
-
-
-def register_layout(name: str, layout: Layout) -> None:
-    """Make a layout known to `load_data` and all commands.
-
-    Args:
-        name: In small letters; where several find a split, the first name counts.
-        layout: What it is.
-    """
-    register_reader(
-        name,
-        Reader(
-            finds=lambda root, split: bool(layout.files(root, split)[0]),
-            read=lambda root, split: read_layout(layout, root, split),
-            looked_for=lambda root, split: layout.looked_for,
-        ),
-    )
 
 
 def read_layout(layout: Layout, root: Path, split: str) -> Source:
@@ -79,9 +42,11 @@ def read_layout(layout: Layout, root: Path, split: str) -> Source:
     found, faults = _read_files(layout, root, files)
     placed, repairs = _placed(root, folders, found, faults)
     sizes = _sizes(root, placed, faults)
-    placed = [item for item, size in zip(placed, sizes, strict=True) if size is not None]
-    names = _label_names(layout, root, split, found)
-    rows, told = _rows(placed, [size for size in sizes if size is not None], names, faults)
+    measured = [(item, size) for item, size in zip(placed, sizes, strict=True) if size is not None]
+    others = [item for other in _OTHERS if other != split for item in _other_part(layout, root, other)]
+    names = _label_names(root, [*found, *(item.image for item in others)])
+    corners = _are_corners(root, measured, others)
+    rows, told = _rows(measured, names, corners, faults)
     parts = ", ".join(_below(file, root) for file in files[:1])
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     problems: list[Problem] = group_faults(root, faults)
@@ -161,29 +126,30 @@ def _sizes(root: Path, placed: Sequence[_Placed], faults: list[Fault]) -> list[t
     return sizes
 
 
-def _label_names(layout: Layout, root: Path, split: str, found: Sequence[Labelled]) -> list[str]:
-    """Those of classes.txt, or all that are used, in this split or another: they have to agree."""
+def _other_part(layout: Layout, root: Path, split: str) -> list[_Placed]:
+    """The images of another split, faults aside: classes, and what boxes are, have to agree between splits."""
+    files, folders = layout.files(root, split)
+    return _placed(root, folders, _read_files(layout, root, files)[0], [])[0]
+
+
+def _label_names(root: Path, found: Sequence[Labelled]) -> list[str]:
+    """Those of classes.txt, or all that are used in any split."""
     if (root / CLASSES_FILE).is_file():
         return read_classes(root / CLASSES_FILE)
     names = {box.label for item in found for box in item.boxes}
-    for other in ("train", "val", "test", WHOLE):
-        if other != split:
-            others, _ = _read_files(layout, root, layout.files(root, other)[0])
-            names |= {box.label for item in others for box in item.boxes}
     if not names:
         raise DataError(f"{root}: no class is named, and there is no {CLASSES_FILE} with one name per line.")
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
 def _rows(
-    placed: Sequence[_Placed], sizes: Sequence[tuple[int, int]], names: Sequence[str], faults: list[Fault]
+    measured: Sequence[tuple[_Placed, tuple[int, int]]], names: Sequence[str], corners: bool, faults: list[Fault]
 ) -> tuple[CocoRows, Counter[str]]:
     """Images, annotations and categories in COCO's form; adds objects of unknown classes to the faults."""
     ids = {name: k for k, name in enumerate(names, start=1)}
     rows = CocoRows(categories=[{"id": number, "name": name} for name, number in ids.items()])
     told: Counter[str] = Counter()
-    corners = _are_corners(placed, sizes)
-    for number, (item, (width, height)) in enumerate(zip(placed, sizes, strict=True), start=1):
+    for number, (item, (width, height)) in enumerate(measured, start=1):
         image = item.image
         told.update(image.told)
         rows.images.append(
@@ -207,17 +173,19 @@ def _rows(
                     "ignore": int(box.ignore),
                 }
             )
-    if any(item.image.form == "unsure" for item in placed):
+    if any(item.image.form == "unsure" for item, _ in measured):
         told[f"boxes were read as {'corners x1, y1, x2, y2' if corners else 'x, y, width, height'}"] = len(
             rows.annotations
         )
     return rows, told
 
 
-def _are_corners(placed: Sequence[_Placed], sizes: Sequence[tuple[int, int]]) -> bool:
-    """Whether boxes that may be either are corners: as x, y, width, height they would reach out of their images."""
-    both = [(item.image, size) for item, size in zip(placed, sizes, strict=True) if item.image.form == "unsure"]
-    boxes = [(box.sides, size) for image, size in both for box in image.boxes]
+def _are_corners(root: Path, measured: Sequence[tuple[_Placed, tuple[int, int]]], others: Sequence[_Placed]) -> bool:
+    """Whether boxes that may be either are corners, as far as all splits tell."""
+    if not any(item.image.form == "unsure" for item, _ in measured):
+        return False
+    more = [(item, size) for item, size in zip(others, _sizes(root, others, []), strict=True) if size is not None]
+    boxes = [(box.sides, size) for item, size in (*measured, *more) for box in item.image.boxes]
     if not boxes:
         return False
     sides, limits = (np.array(column, dtype=np.float64) for column in zip(*boxes, strict=True))
@@ -238,3 +206,15 @@ def _plain(value: float) -> float:
 
 def _below(file: Path, root: Path) -> str:
     return file.relative_to(root).as_posix()
+
+
+def _reader(layout: Layout) -> Reader:
+    return Reader(
+        finds=lambda root, split: bool(layout.files(root, split)[0]),
+        read=lambda root, split: read_layout(layout, root, split),
+        looked_for=lambda root, split: layout.looked_for,
+    )
+
+
+for _name, _layout in known_layouts().items():
+    register_reader(_name, _reader(_layout))

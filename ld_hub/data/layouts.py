@@ -13,7 +13,7 @@ from ld_hub.data.readers import Reader, known_readers
 from ld_hub.data.reading import HELD_OUT, Reading
 from ld_hub.data.repairs import settled
 from ld_hub.data.source import OnBadBox, Source, make_dataset
-from ld_hub.data.splits import SPLITS, WHOLE, NoSplitError
+from ld_hub.formats.splits import SPLITS, WHOLE, NoSplitError
 
 
 def load_data(

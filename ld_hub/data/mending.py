@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from ld_hub.data.annotations import entries
 from ld_hub.data.checks import Repair, name_some
-from ld_hub.data.outlines import around
 from ld_hub.errors import DataError
+from ld_hub.formats.outlines import around
 
 Row: TypeAlias = Mapping[str, Any]
 

@@ -65,8 +65,15 @@ def write_labelme(root: Path, part: Part, step: Callable[[], None]) -> None:
                     "flags": {flag: True for flag, on in flags.items() if on},
                 }
             )
-        content = {"version": _VERSION, "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None}
-        content |= {"imageHeight": height, "imageWidth": width}
+        content = {
+            "version": _VERSION,
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": name,
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
         (root / part.split / f"{Path(name).stem}.json").write_text(json.dumps(content, ensure_ascii=False), "utf-8")
         step()
     write_classes(root, coco.label_names)

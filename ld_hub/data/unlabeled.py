@@ -19,8 +19,8 @@ from ld_hub.data.detection_set import DetectionSet, build_rows
 from ld_hub.data.discovery import data_root
 from ld_hub.data.layouts import read_part
 from ld_hub.data.source import make_dataset, read_sizes
-from ld_hub.data.text import read_lines
 from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
+from ld_hub.formats.text import read_lines
 from ld_hub.hub.files import sha256_of
 from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
 

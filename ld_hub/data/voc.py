@@ -16,10 +16,10 @@ from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import data_root
 from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import CocoRows, OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
-from ld_hub.data.splits import SPLITS, NoSplitError
-from ld_hub.data.text import CLASSES_FILE, read_classes, read_lines
-from ld_hub.data.voc_xml import Annotated, Fault, VocObject, class_names, read_annotation
 from ld_hub.errors import DataError, MissingFileError
+from ld_hub.formats.splits import SPLITS, NoSplitError
+from ld_hub.formats.text import CLASSES_FILE, read_classes, read_lines
+from ld_hub.formats.voc_xml import Annotated, Fault, VocObject, class_names, read_annotation
 from ld_hub.preprocessing.loading import IMAGE_SUFFIXES, read_size
 from ld_hub.structures.class_names import VOC_LABELS
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from ld_hub.data.annotations import Bools, CocoFile, Floats, content_of
 from ld_hub.data.checks import bad_boxes, box_corners, clip_boxes, image_rows, lookup
-from ld_hub.data.text import CLASSES_FILE
 from ld_hub.errors import DataError
+from ld_hub.formats.text import CLASSES_FILE
 from ld_hub.hub.files import atomic_write
 
 FORMATS = ("coco", "voc", "yolo", "createml", "labelme")

@@ -21,9 +21,9 @@ from ld_hub.data.source import (
     make_dataset,
     read_sizes,
 )
-from ld_hub.data.text import read_lines
 from ld_hub.data.yolo_parts import YAML_NAMES, below, find_part, find_yaml, folders, usual_places
 from ld_hub.errors import DataError, LdHubError, MissingFileError
+from ld_hub.formats.text import read_lines
 
 _ROUNDING = 1e-3  # by which tools that round go beyond the image, in fractions of it
 _DIGITS = 4  # of a pixel: what six digits of a normalised number are good for in an image of 100 px

@@ -61,7 +61,7 @@ class YoloPredictions(NamedBoxes):
         """
         import torch
 
-        from ld_hub.data.text import read_lines
+        from ld_hub.formats.text import read_lines
         from ld_hub.structures import Detections
 
         file = self._files[str(key)]

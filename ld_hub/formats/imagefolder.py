@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ld_hub.data.labelled import Layout, register_layout
-from ld_hub.data.labelled_image import Fault, Labelled
-from ld_hub.data.objects import read_objects
-from ld_hub.data.split_files import annotation_files, has_marks, image_folders
-from ld_hub.data.text import read_lines
 from ld_hub.errors import DataError
+from ld_hub.formats.labelled_image import Fault, Labelled
+from ld_hub.formats.layout import Layout, register_layout
+from ld_hub.formats.objects import read_objects
+from ld_hub.formats.split_files import annotation_files, has_marks, image_folders
+from ld_hub.formats.text import read_lines
 
 _FILE = ("file_name", "image", "filename")
 

@@ -6,11 +6,11 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ld_hub.data.labelled import Layout, register_layout
-from ld_hub.data.labelled_image import Box, Fault, Labelled
-from ld_hub.data.split_files import annotation_files, image_folders
-from ld_hub.data.text import read_lines
 from ld_hub.errors import DataError
+from ld_hub.formats.labelled_image import Box, Fault, Labelled
+from ld_hub.formats.layout import Layout, register_layout
+from ld_hub.formats.split_files import annotation_files, image_folders
+from ld_hub.formats.text import read_lines
 
 _IMAGE = ("imageid", "image", "filename", "file_name", "image_path", "path", "img")
 _LABEL = ("labelname", "label", "class", "class_name", "name", "category")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from ld_hub.data.splits import SPLITS, WHOLE
+from ld_hub.formats.splits import SPLITS, WHOLE
 
 # Folders that hold annotation files of all splits, and folders of images.
 _SHARED = ("", "annotations", "Annotations", "labels", "vott-json-export", "vott-csv-export")

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ld_hub.data.labelled import Layout, register_layout
-from ld_hub.data.labelled_image import Box, Fault, Labelled
-from ld_hub.data.outlines import Corners, around_points
-from ld_hub.data.split_files import annotation_files, has_marks, image_folders
-from ld_hub.data.text import read_json_file
+from ld_hub.formats.labelled_image import Box, Fault, Labelled
+from ld_hub.formats.layout import Layout, register_layout
+from ld_hub.formats.outlines import Corners, around_points
+from ld_hub.formats.split_files import annotation_files, has_marks, image_folders
+from ld_hub.formats.text import read_json_file
 
 _OUTLINES = "regions that are no rectangles, of which the boxes around them are used"
 _NAMES = ("label", "class", "name", "type", "category", "object")  # of the attribute that is the class

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ld_hub.data.labelled import Layout, register_layout
-from ld_hub.data.labelled_image import Box, Fault, Labelled
-from ld_hub.data.split_files import has_marks, label_files
-from ld_hub.data.voc_xml import named_image, read_annotation
+from ld_hub.formats.labelled_image import Box, Fault, Labelled
+from ld_hub.formats.layout import Layout, register_layout
+from ld_hub.formats.split_files import has_marks, label_files
+from ld_hub.formats.voc_xml import named_image, read_annotation
 
 
 def read_xml(file: Path, name: str) -> Iterator[Labelled | Fault]:

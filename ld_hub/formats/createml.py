@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ld_hub.data.labelled import Layout, register_layout
-from ld_hub.data.labelled_image import Box, Fault, Labelled
-from ld_hub.data.split_files import annotation_files, has_marks, image_folders
-from ld_hub.data.text import read_json_file
+from ld_hub.formats.labelled_image import Box, Fault, Labelled
+from ld_hub.formats.layout import Layout, register_layout
+from ld_hub.formats.split_files import annotation_files, has_marks, image_folders
+from ld_hub.formats.text import read_json_file
 
 
 def read_createml(file: Path, name: str) -> Iterator[Labelled | Fault]:

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from ld_hub.data.labelled import Layout, register_layout
-from ld_hub.data.labelled_image import Box, Fault, Labelled
-from ld_hub.data.outlines import Corners, around_points
-from ld_hub.data.split_files import has_marks, label_files
-from ld_hub.data.text import read_json_file
+from ld_hub.formats.labelled_image import Box, Fault, Labelled
+from ld_hub.formats.layout import Layout, register_layout
+from ld_hub.formats.outlines import Corners, around_points
+from ld_hub.formats.split_files import has_marks, label_files
+from ld_hub.formats.text import read_json_file
 
 _AREAS = ("rectangle", "polygon", "circle", "mask", "rotation")
 _OUTLINES = "shapes that are no rectangles, of which the boxes around them are used"

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from ld_hub.data.labelled import Layout, register_layout
-from ld_hub.data.labelled_image import Box, Fault, Labelled
-from ld_hub.data.outlines import Corners, around_points
-from ld_hub.data.split_files import annotation_files, has_marks, image_folders
-from ld_hub.data.voc_xml import UnreadableXMLError, parse_xml
+from ld_hub.formats.labelled_image import Box, Fault, Labelled
+from ld_hub.formats.layout import Layout, register_layout
+from ld_hub.formats.outlines import Corners, around_points
+from ld_hub.formats.split_files import annotation_files, has_marks, image_folders
+from ld_hub.formats.voc_xml import UnreadableXMLError, parse_xml
 
 _OUTLINES = "shapes that are no rectangles, of which the boxes around them are used"
 _POINTLESS = ("points", "polyline", "tag", "cuboid", "skeleton")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ld_hub.data.labelled_image import Box
 from ld_hub.errors import DataError
+from ld_hub.formats.labelled_image import Box
 
 BOXES = ("bbox", "bboxes", "box", "boxes")
 CLASSES = ("category", "categories", "category_id", "category_ids", "label", "labels", "class", "classes", "name")
