@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ld_hub.benchmark.caching import CacheCost
+from ld_hub.benchmark.data_rates import DataRate
 from ld_hub.benchmark.detectors import SpeedRow
 from ld_hub.benchmark.scorers import Scoring
 from ld_hub.benchmark.steps import Inference, Milliseconds, Timing, Workload
@@ -137,6 +138,7 @@ class Figures:
         peak_bytes: Most memory that was in use.
         table: Architectures side by side.
         eval: Scorers side by side.
+        data: Speeds of loaders.
     """
 
     hardware: str
@@ -152,6 +154,7 @@ class Figures:
     peak_bytes: int | None = None
     table: SpeedTable | None = None
     eval: ScorerTable | None = None
+    data: tuple[DataRate, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that was measured as JSON values."""

@@ -1,4 +1,4 @@
-"""The tables of `ld-hub benchmark`: architectures, scorers of an evaluation, and a teacher that is asked once."""
+"""The tables of `ld-hub benchmark`: architectures, scorers, a teacher that is asked once, and loaders."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ if TYPE_CHECKING:
 
     from ld_hub.benchmark.answers import Answer
     from ld_hub.benchmark.caching import CacheCost
+    from ld_hub.benchmark.data_rates import DataRate
     from ld_hub.benchmark.figures import ScorerTable, SpeedTable
     from ld_hub.benchmark.scorers import Scoring
     from ld_hub.benchmark.steps import Workload
+    from ld_hub.data import DetectionSet
     from ld_hub.distillation import Recipe
     from ld_hub.models.detector import DenseDetector
+    from ld_hub.preprocessing import Augmentation
 
 
 def speed_table(names: Sequence[str], work: Workload, device: torch.device, num_classes: int) -> SpeedTable:
@@ -122,3 +125,32 @@ def cache_table(student: DenseDetector, teacher: DenseDetector, recipe: Recipe, 
     for term, difference in cost.differences.items():
         print(f"  {term} in 8 bits is {difference:.4%} from 32 bits")
     return cost
+
+
+def data_table(
+    dataset: DetectionSet, augmentations: Sequence[Augmentation], work: Workload, workers: int, step: float | None
+) -> tuple[DataRate, ...]:
+    """Measure and print how fast images come.
+
+    Args:
+        dataset: Whose images are read.
+        augmentations: What is done to them, each by itself.
+        work: What to measure.
+        workers: Processes that load images.
+        step: Images per second of a training step, or None.
+    """
+    import torch
+
+    from ld_hub.benchmark.data_rates import measure_rate
+
+    print(f"\nimages of '{dataset.source}', {workers} workers")
+    print(f"  {'images/s':>10}{'slowest':>10}{'over step':>11}  augmentation")
+    rows = []
+    for each in augmentations:
+        row = measure_rate(dataset, each, work, workers, step=step, pin_memory=torch.cuda.is_available())
+        rows.append(row)
+        over = "" if row.of_step is None else f"{row.of_step:.2f}"
+        print(f"  {row.images_per_second:>10.1f}{row.slowest:>10.1f}{over:>11}  {row.augmentation}", flush=True)
+    if step is not None:
+        print("  below 1 a step waits for its images: more --workers, smaller images, or less augmentation")
+    return tuple(rows)

@@ -1,4 +1,4 @@
-"""`ld-hub benchmark`: speed and memory of inference and of a training step, part by part."""
+"""`ld-hub benchmark`: speed and memory of inference and of a training step, part by part, and of loaders."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+    from ld_hub.benchmark.data_rates import DataRate
     from ld_hub.benchmark.figures import Figures, InferenceSpeed, Speed
     from ld_hub.benchmark.steps import Workload
     from ld_hub.distillation import Recipe
     from ld_hub.models.detector import DenseDetector
 
-from ld_hub.cli.benchmark_tables import answer_table, cache_table, scorer_table, speed_table
-from ld_hub.cli.flags import add_device_flag
+from ld_hub.cli.benchmark_tables import answer_table, cache_table, data_table, scorer_table, speed_table
+from ld_hub.cli.flags import add_augmentation_flags, add_device_flag, augmentation_of
 from ld_hub.cli.places import check_file
+from ld_hub.data.discovery import require_places
 from ld_hub.errors import ConfigError
 from ld_hub.hub import atomic_write
 from ld_hub.launch.recipe_files import find_recipe, require_recipe
@@ -44,7 +46,10 @@ a whole step beside plain training and beside a teacher that is asked each time.
 --table compares architectures with and without bins: parameters, multiply-adds
 and images/s, as Table 3 of the LD paper; without names, its four. --eval times
 the scorers of an evaluation on random detections, --answers the commands that
-only look something up: names, helps, refusals."""
+only look something up: names, helps, refusals.
+
+--data DIR times the loader of training on your images, at --size, with --augment
+and its parts, beside the mirror alone; with a name also against its step."""
 
 _EPILOG = """\
 examples:
@@ -54,7 +59,9 @@ examples:
   ld-hub benchmark gfocal_r18 --teacher gfocal_r50 --recipe ld --json out.json
   ld-hub benchmark gfocal_r18_vlr_r101 --mode training --cache_teacher
   ld-hub benchmark retinanet_r50 atss_r50 gfocal_r50 --table --batch_size 1
-  ld-hub benchmark --eval --images 5000 --num_classes 80 --detections 100"""
+  ld-hub benchmark --eval --images 5000 --num_classes 80 --detections 100
+  ld-hub benchmark --data my_data --augment strong --workers 4
+  ld-hub benchmark gfocal_r18 --mode training --data my_data --augment standard"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -71,6 +78,9 @@ def add_parser(subparsers: Any) -> None:
     add("--table", action="store_true", help="size and speed of several names, with and without bins")
     add("--eval", action="store_true", help="time the scorers of an evaluation")
     add("--answers", action="store_true", help="time what ld-hub answers without importing torch")
+    add("--data", metavar="DIR", help="time the loader of training on the images of this data set")
+    add("--split", default="train", help=f"part of that data set {default}")
+    add("--workers", type=int, default=2, metavar="N", help=f"processes that load images for --data {default}")
     add("--images", type=int, default=5000, metavar="N", help=f"images of --eval {default}")
     add("--detections", type=int, default=100, metavar="N", help=f"detections per image of --eval {default}")
     add("--mode", choices=("inference", "training", "both"), default="both", help=default)
@@ -91,6 +101,7 @@ def add_parser(subparsers: Any) -> None:
     add("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
     add_device_flag(parser)
     add("--json", metavar="FILE", help="also write the figures to this file")
+    add_augmentation_flags(parser.add_argument_group("augmentation, with --data"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -120,8 +131,10 @@ def run(args: argparse.Namespace) -> int:
               f"{'float32' if args.precision == 'no' else args.precision}")  # fmt: skip
         if args.table:
             figures = replace(figures, table=speed_table(args.model, work, device, args.num_classes))
-        else:
+        elif args.model:
             figures = _measure(figures, args, work, device)
+        if args.data:
+            figures = replace(figures, data=_rates(args, work, figures))
     _write(json.dumps(figures.to_dict(), indent=1), args.json)
     return 0
 
@@ -129,11 +142,7 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     _check_sizes(args)
     alone = args.eval or args.answers
-    fitting = args.table or len(args.model) == 1
-    if alone:
-        fitting = not (args.table or args.model or args.eval == args.answers)
-    if not fitting:
-        raise ConfigError("Give one model name; or --table and any number of names; or --eval or --answers and none.")
+    _check_kind(args, alone)
     for name in [*args.model, *filter(None, [args.teacher])]:
         require_model(name)
     if args.recipe is not None:
@@ -152,6 +161,33 @@ def _check_sizes(args: argparse.Namespace) -> None:
             raise ConfigError(f"--{field} is {getattr(args, field)}; expected at least 1.")
     if min(args.size) < 1:
         raise ConfigError(f"--size {args.size[0]} {args.size[1]}: expected height and width in px.")
+
+
+def _check_kind(args: argparse.Namespace, alone: bool) -> None:
+    """Refuse what cannot be measured together, and data that are not there."""
+    fitting = not args.data if args.table else len(args.model) <= 1 and bool(args.model or args.data)
+    if alone:
+        fitting = not (args.table or args.model or args.data or args.eval == args.answers)
+    if not fitting:
+        raise ConfigError(
+            "Give one model name, --data DIR, or both; or --table and any number of names; or --eval or --answers and "
+            "none."
+        )
+    if args.workers < 0:
+        raise ConfigError(f"--workers is {args.workers}; expected at least 0.")
+    if args.data:
+        require_places(args.data)
+        augmentation_of(args)
+
+
+def _rates(args: argparse.Namespace, work: Workload, figures: Figures) -> tuple[DataRate, ...]:
+    """How fast the images of --data come, with what is wanted and with the mirror alone; printed."""
+    from ld_hub.data import load_data
+    from ld_hub.preprocessing.augmentation import PRESETS
+
+    step = None if figures.training is None else figures.training.images_per_second
+    wanted = dict.fromkeys([PRESETS["flip"], augmentation_of(args)])
+    return data_table(load_data(args.data, args.split), list(wanted), work, args.workers, step)
 
 
 def _teacher_of(args: argparse.Namespace) -> str | None:

@@ -186,7 +186,8 @@ class DistillArguments:
         train_teacher: First train the teacher on this data, in output_dir/teacher, then distil. Resumable as a whole.
         cache_teacher: Ask the teacher once about each image, before the training, and read its answers from this
             directory in every step; auto chooses one, which other runs with this teacher, data and image size find
-            again. Mirrored images have answers of their own; random sizes (short_sides) exclude it.
+            again. Mirrored images have answers of their own; random sizes (short_sides) exclude it, as does what
+            augment does beside the mirror.
         cache_bits: 32 keeps the teacher's numbers as they are, 8 takes a quarter of the room.
     """
 

@@ -16,6 +16,7 @@ from ld_hub.benchmark.scorers import ScoringLoad, random_evaluator, sizes, time_
 from ld_hub.benchmark.steps import CRITERION, Workload
 from ld_hub.cli.main import main
 from ld_hub.errors import CheckpointError, ConfigError, UnknownNameError
+from ld_hub.preprocessing.augmentation import PRESETS
 
 
 def test_forms_of_a_name() -> None:
@@ -134,3 +135,52 @@ def test_a_figure_of_another_type_is_named() -> None:
         Figures.from_dict({"hardware": "h", "inference": {"images_per_second": "9"}})
     with pytest.raises(CheckpointError, match=r"'hardware' is missing"):
         Figures.from_dict({})
+
+
+def test_loaders_are_timed_beside_the_mirror(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--data", str(data), "--augment", "strong", "--workers", "0", "--size", "48", "64", "--repeats", "2"]
+    file = tmp_path / "o.json"
+    step = ["gfocal_tiny", "--mode", "training", "--num_classes", "3", "--device", "cpu", "--boxes", "2"]
+    assert main(["benchmark", *step, *words, "--json", str(file)]) == 0
+    figures = Figures.from_dict(json.loads(file.read_text()))
+    assert figures.data is not None and figures.training is not None
+    mirror, strong = figures.data
+    assert (mirror.augmentation, mirror.workers) == ("flip 0.5", 0) and "mosaic 0.5" in strong.augmentation
+    for row in figures.data:
+        assert row.images_per_second >= row.slowest > 0
+        assert row.of_step == pytest.approx(row.images_per_second / figures.training.images_per_second)
+    printed = capsys.readouterr().out
+    assert f"{mirror.images_per_second:.1f}" in printed and "below 1 a step waits" in printed
+    assert main(["benchmark", *words[:2], *words[4:], "--json", str(file)]) == 0
+    (alone,) = Figures.from_dict(json.loads(file.read_text())).data or ()
+    assert (alone.augmentation, alone.of_step) == ("flip 0.5", None)
+
+
+def test_a_rate_is_of_all_images_of_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each batch takes a tenth of a second, the first round a whole one more."""
+    import ld_hub.benchmark.data_rates as room
+
+    now = [0.0]
+
+    def batches():
+        now[0] += 1.0
+        while True:
+            now[0] += 0.1
+            yield None
+
+    monkeypatch.setattr(room.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(room, "train_loader", lambda *args, **options: batches())
+    row = room.measure_rate(None, PRESETS["flip"], Workload(3, 48, 64, 2, 2), 2, step=15.0)
+    assert row.images_per_second == pytest.approx(30.0) == row.slowest and row.of_step == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--data no/such", "no/such"), ("--eval --data .", "Give one model name"), ("--data . --crop 2", "crop is 2"),
+        ("--table --data .", "Give one model name"), ("--data . --workers -1", "--workers is -1"),
+    ],
+)  # fmt: skip
+def test_loaders_that_cannot_be_timed(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", *words.split()]) == 2
+    assert said in capsys.readouterr().err
