@@ -122,6 +122,14 @@ class Loop:
             self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
         self._publish()
 
+    def try_step(self) -> None:
+        """The first step, of which nothing but its line of metrics is written."""
+        self.task.train()
+        streams = self._streams()
+        self._train_step(*streams)
+        for stream in streams:
+            stream.close()
+
     def _streams(self) -> tuple[Stream, Stream]:
         """Batches of images with labels and of images without."""
         wanted = self.task.unlabeled if isinstance(self.task, LessonTask) else None

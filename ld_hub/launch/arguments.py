@@ -353,6 +353,18 @@ class ComparisonArguments:
 
 
 @dataclass(frozen=True)
+class TrialArguments:
+    """Whether the run is only tried.
+
+    Attributes:
+        dry_run: Read the data, build the networks, make one step on two images, print what the run will be, and end;
+            nothing is written.
+    """
+
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
 class HubArguments:
     """Whether and where the model is published when the run has ended; `ld-hub push` does the same at any time.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from ld_hub.launch.arguments import (
     HubArguments,
     ModelArguments,
     TeacherArguments,
+    TrialArguments,
     UnlabeledArguments,
 )
 from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
@@ -31,7 +33,7 @@ from ld_hub.teachers.kinds import find_kind, load_teacher
 if TYPE_CHECKING:
     from ld_hub.analysis.comparison import Comparison
     from ld_hub.distillation import Recipe
-    from ld_hub.engine.trainer import RunResult
+    from ld_hub.engine.trainer import RunResult, Trainer
     from ld_hub.models.detector import DenseDetector
     from ld_hub.structures import Teaching, Unlabeled
 
@@ -39,7 +41,7 @@ TRAIN = Command(
     program="ld_hub.train",
     summary="Train a detector on COCO, PASCAL VOC or YOLO data. --flag alone means true for flags of true or false.",
     name_help="Model to train: `ld-hub list` shows all.",
-    groups=(DataArguments, ModelArguments, TrainConfig, HubArguments),
+    groups=(DataArguments, ModelArguments, TrainConfig, HubArguments, TrialArguments),
     examples="""examples:
   accelerate launch -m ld_hub.train gfocal_r50 --data coco/ --epochs 12
   ... --schedule 2x --short_sides 480 800          multi-scale, as the teachers
@@ -68,6 +70,7 @@ DISTILL = Command(
         TeacherArguments,
         TrainConfig,
         HubArguments,
+        TrialArguments,
     ),
     examples="""examples:
   accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data coco/ \\
@@ -116,6 +119,8 @@ def train(argv: Sequence[str]) -> int:
         config=config,
         attachments=_attachments(parsed, config, argv),
     )
+    if parsed.of(TrialArguments).dry_run:
+        return _rehearse(trainer)
     return _finish(trainer.train(), parsed)
 
 
@@ -130,6 +135,7 @@ def distill(argv: Sequence[str]) -> int:
     from ld_hub.launch.teachers import Pupil, TeacherWanted, find_feature_teacher, find_teacher, train_teacher
 
     flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
+    trial = parsed.of(TrialArguments).dry_run
     names = [] if typed.only_detects else _teacher_names(typed.teacher, flags)
     wanted = [TeacherWanted(parsed.name, name, flags, parsed.of(TeacherArguments), data) for name in names]
     without = parsed.of(UnlabeledArguments)
@@ -140,7 +146,8 @@ def distill(argv: Sequence[str]) -> int:
     if flags.train_teacher:
         if training is None:
             raise ConfigError("--train_teacher needs images with labels: leave --train_labels false out.")
-        found = [train_teacher(wanted[0], structure, training, evaluation, config, _say, lambda: seed_weights(config))]
+        seed = partial(seed_weights, config)
+        found = [train_teacher(wanted[0], structure, training, evaluation, config, _say, seed, trial=trial)]
     else:
         shape = structure_of(structure)
         pupil = Pupil(skeleton(parsed.name, label_names=known.label_names, **shape), recipe, known)
@@ -159,6 +166,8 @@ def distill(argv: Sequence[str]) -> int:
         commands=(DISTILL, TRAIN),
         say=_say,
     )
+    if trial:
+        return _rehearse(students.distilled(config))
     result, comparison = students.train()
     return _finish(result, parsed, comparison)
 
@@ -318,6 +327,16 @@ def _attachments(parsed: Parsed, config: TrainConfig, argv: Sequence[str]) -> di
 def _say(text: str) -> None:
     if os.environ.get("RANK", "0") == "0":
         print(text, flush=True)
+
+
+def _rehearse(trainer: Trainer) -> int:
+    """Try a run instead of making it."""
+    from ld_hub.engine.devices import end_processes
+    from ld_hub.launch.rehearsal import rehearse
+
+    _say(rehearse(trainer))
+    end_processes()
+    return 0
 
 
 def _finish(result: RunResult, parsed: Parsed, comparison: Comparison | None = None) -> int:

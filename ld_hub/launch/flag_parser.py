@@ -25,6 +25,7 @@ from ld_hub.launch.arguments import (
     HubArguments,
     ModelArguments,
     TeacherArguments,
+    TrialArguments,
     UnlabeledArguments,
 )
 
@@ -40,6 +41,7 @@ GROUPS: dict[type[Any], str] = {
     ComparisonArguments: "comparison",
     TrainConfig: "training",
     HubArguments: "publishing",
+    TrialArguments: "trial",
 }
 TERMS_FLAG = re.compile(r"--terms\.[\w.]+(=.*)?$", re.DOTALL)
 

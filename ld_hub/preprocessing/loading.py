@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,6 +18,7 @@ from ld_hub.errors import DataError, MissingFileError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import TypeIs
 
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | np.ndarray[Any, Any] | Tensor"
 
@@ -192,7 +193,7 @@ def is_directory(source: str | Path) -> bool:
         return False
 
 
-def _is_tensor(source: object) -> TypeGuard[Tensor]:
+def _is_tensor(source: object) -> TypeIs[Tensor]:
     """Without importing torch: there is no tensor where nobody has."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.Tensor)
