@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ld_hub import catalog
+from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError, LdHubError
 from ld_hub.launch.arguments import (
@@ -25,8 +26,10 @@ from ld_hub.launch.arguments import (
 from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
 from ld_hub.launch.early import require_files, require_layout, require_start, require_terms
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
+from ld_hub.launch.imports import import_attachments, import_changes
 from ld_hub.launch.recipe_files import BOXES_ALONE, find_recipe, recipe_flags
 from ld_hub.models.names import find, require_backbone, require_model, split_tag
+from ld_hub.plugins import load_plugins
 from ld_hub.registry import AUTO, FEATURE_RECIPE, ModelEntry
 from ld_hub.teachers.kinds import find_kind, load_teacher
 
@@ -47,6 +50,7 @@ TRAIN = Command(
   ... --schedule 2x --short_sides 480 800          multi-scale, as the teachers
   ... --data VOCdevkit/ --schedule voc             VOC 07+12, as published
   ... --resume                                     continue an interrupted run
+  ... --dry_run                                    try it, nothing is written
   ... --checkpoint runs/r50/model --data mine/     fine-tune on other classes
   ... --pretrained_backbone false                  nothing is downloaded""",
 )
@@ -79,6 +83,7 @@ DISTILL = Command(
   ... --data mine/ --teacher runs/r101/model  a teacher of these classes
   ... --recipe vlr --terms.ld.weight 2        another recipe, changed
   ... --recipe mine.yaml --balance gradient   a recipe of your own, balanced
+  ... --import my_method.py --recipe mine     a term of your own, in Python
   ... --teacher runs/a/model,runs/b/model     two teachers
   ... --data mine/ --unlabeled photos/        few labels, and many photographs
   ... --feature_teacher convnext_tiny         an image encoder teaches, too
@@ -100,11 +105,10 @@ def train(argv: Sequence[str]) -> int:
     Raises:
         LdHubError: For everything a user can cause.
     """
-    parsed = parse(TRAIN, argv)
+    parsed = parse(TRAIN, load_plugins(argv))
     config = require_start(parsed)
     require_layout(parsed)
 
-    from ld_hub.engine.checkpoint import RunDirectory
     from ld_hub.engine.trainer import DetectionTrainer
     from ld_hub.launch.start import build_model, load_data, seed_weights
 
@@ -126,7 +130,7 @@ def train(argv: Sequence[str]) -> int:
 
 def distill(argv: Sequence[str]) -> int:
     """Run `ld_hub.distill` and return its exit code; see `train`."""
-    typed = parse_distill(argv)
+    typed = parse_distill(load_plugins(argv))
     config = typed.require()
     parsed, recipe = typed.parsed, typed.make_recipe()
 
@@ -320,8 +324,16 @@ def _attachments(parsed: Parsed, config: TrainConfig, argv: Sequence[str]) -> di
     """What the run directory gets beside the trainer's own files."""
     from ld_hub.launch.command_line import COMMAND_NAME, with_this_start
 
-    command = with_this_start(Path(config.output_dir), argv)
-    return {"arguments.yaml": parsed.yaml, **({} if command is None else {COMMAND_NAME: command})}
+    run = Path(config.output_dir)
+    if config.resume and RunDirectory(run).has_run():
+        for change in import_changes(run):
+            _say(change)
+    command = with_this_start(run, argv)
+    return {
+        "arguments.yaml": parsed.yaml,
+        **import_attachments(),
+        **({} if command is None else {COMMAND_NAME: command}),
+    }
 
 
 def _say(text: str) -> None:

@@ -38,7 +38,7 @@ def test_a_training_is_told_and_not_made(data, tmp_path, capsys, monkeypatch):
     assert told["classes"] == "3: red, green, blue"
     assert told["batch"] == "4 images x 1 micro-steps x 1 processes"
     assert told["steps"].startswith("7 steps")
-    assert re.search(r"s on 2 images; loss_", told["one step"])
+    assert re.search(r"s on 2 images; loss [\d.]+, loss_cls", told["one step"])
     assert "MiB" in told["memory"]
 
 
