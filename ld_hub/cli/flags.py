@@ -23,6 +23,8 @@ def add_data_flags(parser: argparse.ArgumentParser, *, split: bool = True) -> No
     add("--data", metavar="DIR", help="directory of the data set")
     if split:
         add("--split", default="val", help=f"part of the data set {DEFAULT}")
+    if split:
+        add("--columns", metavar="PART=COLUMN,...", help="names of columns, of data of the Hub (hf:ORG/NAME)")
     add("--images", metavar="DIR", help="directory of the images, where --data does not lead to them")
     add("--annotations", metavar="FILE", help="COCO annotations, where --data does not lead to them")
 
@@ -66,4 +68,5 @@ def require_data(args: argparse.Namespace) -> None:
     if "split" in args:
         from ld_hub.data.layouts import require_split
 
-        require_split(args.data, args.split, images=args.images, annotations=args.annotations)
+        columns = getattr(args, "columns", None)
+        require_split(args.data, args.split, images=args.images, annotations=args.annotations, columns=columns)

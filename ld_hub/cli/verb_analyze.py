@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     require_matplotlib()
     device = resolve_device(args.device)
-    dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
+    dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations, columns=args.columns)
     if args.limit is not None:
         dataset = dataset.select(spread(len(dataset), args.limit))
     subjects, teacher = load_subjects(args.models, args.teacher, args.names, dataset, device)

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     choose_backend(args.backend)  # fails before the work, not after it
     device = resolve_device(args.device)
-    dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
+    dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations, columns=args.columns)
     directory = find_weights(args.model)
     model = load_pretrained(directory)
     check_classes(args.model, model.label_names, dataset.source, dataset.label_names)

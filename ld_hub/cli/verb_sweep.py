@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.ops.hardware import hardware, resolve_device
 
     device = resolve_device(args.device)
-    dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
+    dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations, columns=args.columns)
     model = create_model(args.model, pretrained=True).to(device)
     check_classes(args.model, model.label_names, dataset.source, dataset.label_names)
     settings = grid(model.postprocess_config, nms=args.nms, nms_iou=args.nms_iou, score_threshold=args.score_threshold)

@@ -7,6 +7,7 @@ from pathlib import Path
 from ld_hub.data.coco import coco_source, locate
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, SPLITS, contents, data_root
+from ld_hub.data.hub_sets import hub_source, is_hub_place, require_hub_place
 from ld_hub.data.readers import Reader, known_readers
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 from ld_hub.errors import MissingFileError
@@ -20,6 +21,7 @@ def load_data(
     annotations: str | Path | None = None,
     on_bad_box: OnBadBox = "drop",
     check_files: bool = True,
+    columns: str | None = None,
 ) -> DetectionSet:
     """Read a detection dataset, whatever its layout.
 
@@ -28,19 +30,21 @@ def load_data(
     (``annotation_file``); image paths stay the user's.
 
     Args:
-        data_dir: Directory of the data; for YOLO also its YAML file.
+        data_dir: Directory of the data; for YOLO also its YAML file; ``hf:org/name@revision:config`` of the Hub.
         split: ``"train"``, ``"val"`` or another name, below `data_dir`.
         images: Image directory; with it or `annotations`, the data is COCO's.
         annotations: COCO annotation file.
         on_bad_box: As for `load_coco`.
         check_files: Check that the image files exist.
+        columns: Of data of the Hub, where its names are others than usual; ``"bbox=box,category=label,form=xyxy"``.
 
     Raises:
         MissingFileError: If nothing of that split is found; says what was looked for in each layout.
         DataError: If the annotations cannot be used; names the file.
         ConfigError: If the arguments do not say where the data is.
     """
-    return make_dataset(find_source(data_dir, split, images=images, annotations=annotations), on_bad_box, check_files)
+    source = find_source(data_dir, split, images=images, annotations=annotations, columns=columns)
+    return make_dataset(source, on_bad_box, check_files)
 
 
 def find_source(
@@ -49,8 +53,11 @@ def find_source(
     *,
     images: str | Path | None = None,
     annotations: str | Path | None = None,
+    columns: str | None = None,
 ) -> Source:
     """Read one part of a data directory as it is; arguments and errors of `load_data`."""
+    if data_dir is not None and is_hub_place(data_dir):
+        return hub_source(data_dir, split, columns)
     if data_dir is None or images is not None or annotations is not None:
         return coco_source(data_dir, split, images=images, annotations=annotations)
     place = Path(data_dir).expanduser()
@@ -63,9 +70,12 @@ def require_split(
     *,
     images: str | Path | None = None,
     annotations: str | Path | None = None,
+    columns: str | None = None,
 ) -> None:
     """Refuse data that no reader finds, without reading any and without torch; arguments and errors of `load_data`."""
-    if data_dir is None or images is not None or annotations is not None:
+    if data_dir is not None and is_hub_place(data_dir):
+        require_hub_place(data_dir, columns)
+    elif data_dir is None or images is not None or annotations is not None:
         locate(data_dir, split, images=images, annotations=annotations)
     else:
         _reader_of(Path(data_dir).expanduser(), split)

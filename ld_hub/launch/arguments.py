@@ -29,6 +29,9 @@ class DataArguments:
             this nothing is evaluated.
         on_bad_box: What happens to boxes outside their image or with no area: drop leaves them out and says how many,
             as published; error stops and names them.
+        columns: Of data of the Hub (hf:ORG/NAME, with @REVISION and :CONFIG), and of directories of parquet files or of
+            datasets' save_to_disk, where columns have other names than usual: image=img,objects=boxes,bbox=box,
+            category=label,form=xyxy. What was found is printed.
     """
 
     data: str | None = None
@@ -37,6 +40,7 @@ class DataArguments:
     val_images: str | None = None
     val_annotations: str | None = None
     on_bad_box: Literal["drop", "error"] = "drop"
+    columns: str | None = None
 
     def require(self) -> None:
         """Refuse places that do not exist, or are not named, before anything is read or imported.

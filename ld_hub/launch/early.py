@@ -47,7 +47,9 @@ def require_layout(parsed: Parsed) -> None:
     from ld_hub.data.layouts import require_split
 
     data = parsed.of(DataArguments)
-    require_split(data.data, "train", images=data.train_images, annotations=data.train_annotations)
+    require_split(
+        data.data, "train", images=data.train_images, annotations=data.train_annotations, columns=data.columns
+    )
 
 
 def require_files(**flags: str | None) -> None:

@@ -63,7 +63,12 @@ def load_data(arguments: DataArguments) -> tuple[DetectionSet, DetectionSet | No
     given.require()
     bad = given.on_bad_box
     train = read_split(
-        given.data, "train", images=given.train_images, annotations=given.train_annotations, on_bad_box=bad
+        given.data,
+        "train",
+        images=given.train_images,
+        annotations=given.train_annotations,
+        on_bad_box=bad,
+        columns=given.columns,
     )
     return train, load_evaluation(given)
 
@@ -104,7 +109,12 @@ def load_evaluation(arguments: DataArguments) -> DetectionSet | None:
     if given.data is None and given.val_annotations is None:
         return None
     return read_split(
-        given.data, "val", images=given.val_images, annotations=given.val_annotations, on_bad_box=given.on_bad_box
+        given.data,
+        "val",
+        images=given.val_images,
+        annotations=given.val_annotations,
+        on_bad_box=given.on_bad_box,
+        columns=given.columns,
     )
 
 
