@@ -44,7 +44,7 @@ def add_show(actions: Any) -> None:
     add("--annotations", metavar="FILE", help="COCO annotations, where DIR does not lead to them")
     add("--out", default="training.png", metavar="FILE", help=f"picture to write {default}")
     add("--number", type=int, default=12, metavar="N", help=f"images on the sheet {default}")
-    add("--columns", type=int, default=4, metavar="N", help=f"images in a row {default}")
+    add("--per_row", type=int, default=4, metavar="N", help=f"images in a row {default}")
     add("--seed", type=int, default=0, metavar="N", help=f"of the training {default}")
     size = "size of the training, as in ld-hub train (default: 800 1333)"
     add("--image_size", type=int, nargs=2, default=(800, 1333), metavar=("SHORT", "LONG"), help=size)
@@ -54,8 +54,8 @@ def add_show(actions: Any) -> None:
 def run_show(args: argparse.Namespace) -> int:
     """Draw the sheet; returns the exit code."""
     augmentation = augmentation_of(args)
-    if args.number < 1 or args.columns < 1:
-        raise ConfigError(f"--number {args.number} --columns {args.columns}: at least 1 is needed of both.")
+    if args.number < 1 or args.per_row < 1:
+        raise ConfigError(f"--number {args.number} --per_row {args.per_row}: at least 1 is needed of both.")
     check_file(args.out, "--out")
     picture_format(args.out)
     require_data(args)
@@ -66,7 +66,7 @@ def run_show(args: argparse.Namespace) -> int:
 
     dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
     config = DataConfig(image_size=(args.image_size[0], args.image_size[1]))
-    sheet = training_sheet(dataset, config, augmentation, images=args.number, columns=args.columns, seed=args.seed)
+    sheet = training_sheet(dataset, config, augmentation, images=args.number, columns=args.per_row, seed=args.seed)
     save_picture(sheet, args.out)
     print(f"{args.out}: {args.number} images of '{dataset.source}' as training sees them: {augmentation.describe()}")
     return 0

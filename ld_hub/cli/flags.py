@@ -46,6 +46,7 @@ def add_reading_flags(parser: argparse.ArgumentParser) -> None:
     add("--val_fraction", type=float, metavar="F", help=f"{held} without parts)")
     add("--keep_root_category", action="store_true", help="keep the category without boxes that Roboflow writes")
     add("--merge_categories", action="store_true", help="make one class of categories that share a name")
+    add("--columns", metavar="PART=COLUMN,...", help="names of columns, of data of the Hub (hf:ORG/NAME)")
 
 
 def reading_of(args: argparse.Namespace) -> Reading:
@@ -54,7 +55,7 @@ def reading_of(args: argparse.Namespace) -> Reading:
     Raises:
         ConfigError: If a value makes no sense.
     """
-    return Reading(args.strict, args.val_fraction, args.keep_root_category, args.merge_categories)
+    return Reading(args.strict, args.val_fraction, args.keep_root_category, args.merge_categories, args.columns)
 
 
 def add_inference_flags(parser: argparse.ArgumentParser) -> None:
@@ -114,8 +115,9 @@ def require_data(args: argparse.Namespace) -> None:
     if "split" in args:
         from ld_hub.data.layouts import require_split
 
-        fraction = getattr(args, "val_fraction", None)
-        require_split(args.data, args.split, images=args.images, annotations=args.annotations, val_fraction=fraction)
+        require_split(
+            args.data, args.split, images=args.images, annotations=args.annotations, reading=reading_of(args)
+        )
 
 
 def add_augmentation_flags(parser: Any) -> None:

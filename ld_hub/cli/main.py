@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ld_hub.errors import LdHubError
+from ld_hub.plugins import load_plugins
 from ld_hub.version import __version__
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
@@ -67,7 +68,8 @@ examples:
   ld-hub eval RUN/model --data coco/
   accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data coco/
 
-`ld-hub VERB --help` explains a verb. With LD_HUB_DEBUG=1 errors show where they
+`ld-hub VERB --help` explains a verb. Before all else, every verb imports what
+--import FILE.py|MODULE names: methods, detectors, backbones of your own. With LD_HUB_DEBUG=1 errors show where they
 arose."""
 
 
@@ -149,12 +151,13 @@ def _dispatch(arguments: list[str]) -> int | None:
         hint = f"Did you mean {' or '.join(close)}?" if close else f"Verbs: {', '.join(VERBS)}."
         frame.exit(FAILED, f"ld-hub: error: unknown verb '{name}'. {hint}\n")
     verb = VERBS[name]
-    module = importlib.import_module(verb.module)
     if verb.own_parser:
-        result: int | None = module.main(arguments[1:])
+        result: int | None = importlib.import_module(verb.module).main(arguments[1:])
         return result
+    words = load_plugins(arguments[1:])
+    module = importlib.import_module(verb.module)
     module.add_parser(frame.add_subparsers(dest="verb", prog="ld-hub"))
-    code: int | None = module.run(frame.parse_args([name, *map(_underscored, arguments[1:])]))
+    code: int | None = module.run(frame.parse_args([name, *map(_underscored, words)]))
     return code
 
 

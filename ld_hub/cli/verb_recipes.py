@@ -39,9 +39,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def known() -> dict[str, catalog.RecipeEntry]:
+    """The catalogued recipes, and those that somebody's own code has registered."""
+    own = [name for name in RECIPES if name not in catalog.recipes()]
+    if not own:
+        return catalog.recipes()
+    from ld_hub.publishing.snapshot import recipe_entry
+
+    return {**catalog.recipes(), **{name: recipe_entry(RECIPES[name], catalog.families()) for name in own}}
+
+
 def listing() -> str:
     """One line per recipe: its name and what it is."""
-    recipes = catalog.recipes()
+    recipes = known()
     width = max(map(len, recipes))
     return "\n".join(f"{name:<{width}}  {recipe.summary}" for name, recipe in recipes.items())
 
@@ -57,9 +67,10 @@ def describe(name: str, family: str = "gfocal", reference: str | None = None) ->
     Raises:
         UnknownNameError: If there is no such recipe.
     """
-    if name not in catalog.recipes():
-        raise unknown_name("recipe", name, catalog.recipes(), RECIPES.hint)
-    recipe = catalog.recipes()[name]
+    recipes = known()
+    if name not in recipes:
+        raise unknown_name("recipe", name, recipes, RECIPES.hint)
+    recipe = recipes[name]
     wanted = "; ".join(recipe.needs) or "nothing: any two detectors"
     facts = textwrap.wrap(f"needs: {wanted}", 80, subsequent_indent="       ")
     table = catalog.recipe_table(name, recipe.summary, recipe.terms_for(family, reference), reference)
@@ -69,7 +80,7 @@ def describe(name: str, family: str = "gfocal", reference: str | None = None) ->
 def markdown() -> str:
     """A table of all recipes, as examples/methods.md shows it."""
     rows = ["| recipe | what a student learns | terms | needs | paper |", "|---|---|---|---|---|"]
-    for name, recipe in catalog.recipes().items():
+    for name, recipe in known().items():
         terms = ", ".join(f"`{term}`" for term in recipe.terms)
         paper = f"[{recipe.paper.rpartition('/')[2]}]({recipe.paper})"
         rows.append(f"| `{name}` | {recipe.summary} | {terms} | {', '.join(recipe.needs) or 'nothing'} | {paper} |")

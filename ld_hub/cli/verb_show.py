@@ -118,7 +118,7 @@ def _check(args: argparse.Namespace, regions: Sequence[str]) -> None:
         raise ConfigError(f"--object {args.object}: objects are numbered from 1.")
     if not 0 <= args.score < 1:
         raise ConfigError(f"--score {args.score:g}: expected a number from 0 to below 1.")
-    known = catalog.content()["regions"]
+    known = catalog.regions()
     for name in regions:
         if name not in known:
             raise unknown_name("region", name, known)

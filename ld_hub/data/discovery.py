@@ -100,6 +100,8 @@ def require_places(
         raise MissingFileError(f"The image directory {Path(images).expanduser()} does not exist.")
     if annotations is not None and not Path(annotations).expanduser().is_file():
         raise MissingFileError(f"No annotation file {Path(annotations).expanduser()}.")
+    if str(data_dir).startswith("hf:"):  # a data set of the Hub
+        return
     needed = data_dir is not None and (images is None or annotations is None)
     if needed and not Path(data_dir or "").expanduser().is_file():
         data_root(data_dir or "", "train")

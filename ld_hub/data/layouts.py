@@ -9,6 +9,7 @@ from ld_hub.data.coco import coco_source, locate
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, contents, data_root
 from ld_hub.data.holdout import held_out
+from ld_hub.data.hub_sets import hub_source, is_hub_place, require_hub_place
 from ld_hub.data.readers import Reader, known_readers
 from ld_hub.data.reading import HELD_OUT, Reading
 from ld_hub.data.repairs import settled
@@ -28,6 +29,7 @@ def load_data(
     val_fraction: float | None = None,
     keep_root_category: bool = False,
     merge_categories: bool = False,
+    columns: str | None = None,
 ) -> DetectionSet:
     """Read a detection dataset, whatever its layout.
 
@@ -40,7 +42,7 @@ def load_data(
     evaluate on, it is taken for that.
 
     Args:
-        data_dir: Directory of the data; for YOLO also its YAML file.
+        data_dir: Directory of the data; for YOLO also its YAML file; ``hf:org/name@revision:config`` of the Hub.
         split: ``"train"``, ``"val"`` or another name, below `data_dir`; ``"all"`` is all of data without parts.
         images: Image directory; with it or `annotations`, the data is COCO's.
         annotations: COCO annotation file.
@@ -50,13 +52,14 @@ def load_data(
         val_fraction: See `Reading`.
         keep_root_category: See `Reading`.
         merge_categories: See `Reading`.
+        columns: See `Reading`.
 
     Raises:
         MissingFileError: If nothing of that split is found; says what was looked for in each layout.
         DataError: If the annotations cannot be used; names the file.
         ConfigError: If the arguments do not say where the data is.
     """
-    reading = Reading(strict, val_fraction, keep_root_category, merge_categories)
+    reading = Reading(strict, val_fraction, keep_root_category, merge_categories, columns)
     source = find_source(data_dir, split, images=images, annotations=annotations, reading=reading)
     return make_dataset(source, on_bad_box, check_files)
 
@@ -71,6 +74,8 @@ def find_source(
 ) -> Source:
     """Read one part of a data directory, repaired; arguments and errors of `load_data`."""
     reading = reading or Reading()
+    if data_dir is not None and is_hub_place(data_dir):
+        return hub_source(data_dir, split, reading.columns)
     if data_dir is None or images is not None or annotations is not None:
         return settled(coco_source(data_dir, split, images=images, annotations=annotations), reading)
     place = Path(data_dir).expanduser()
@@ -91,14 +96,17 @@ def require_split(
     *,
     images: str | Path | None = None,
     annotations: str | Path | None = None,
-    val_fraction: float | None = None,
+    reading: Reading | None = None,
 ) -> None:
     """Refuse data that no reader finds, without reading any and without torch; arguments and errors of `load_data`."""
+    if data_dir is not None and is_hub_place(data_dir):
+        require_hub_place(data_dir, None if reading is None else reading.columns)
+        return
     if data_dir is None or images is not None or annotations is not None:
         locate(data_dir, split, images=images, annotations=annotations)
         return
     place = Path(data_dir).expanduser()
-    instead = {"train": (WHOLE,), "val": ("test", WHOLE, *(["train"] if val_fraction else []))}
+    instead = {"train": (WHOLE,), "val": ("test", WHOLE, *(["train"] if reading and reading.val_fraction else []))}
     if not any(_readers_of(place, each) for each in (split, *instead.get(split, ()))):
         raise NoSplitError(f"{_no_split(place, split)}{_way_out(place, split)}")
 

@@ -19,12 +19,14 @@ class Reading:
             without parts (there 0.1 where None), and of training images without others to evaluate on.
         keep_root_category: Keep the category without boxes that Roboflow writes above the others.
         merge_categories: Make one category of those that share a name.
+        columns: Of data of the Hub, where its names are others than usual; ``"bbox=box,category=label,form=xyxy"``.
     """
 
     strict: bool = False
     val_fraction: float | None = None
     keep_root_category: bool = False
     merge_categories: bool = False
+    columns: str | None = None
 
     def __post_init__(self) -> None:
         if self.val_fraction is not None and not 0 <= self.val_fraction < 1:

@@ -152,6 +152,14 @@ class Loop(Saving):
         images = 0 if self.eval_dataset is None else len(self.eval_dataset)
         return FORWARD * step * images / self.plan.global_batch
 
+    def try_step(self) -> None:
+        """The first step, of which nothing but its line of metrics is written."""
+        self.task.train()
+        streams = self._streams()
+        self._train_step(*streams)
+        for stream in streams:
+            stream.close()
+
     def _streams(self) -> tuple[Stream, Stream]:
         """Batches of images with labels and of images without."""
         wanted = self.task.unlabeled if isinstance(self.task, LessonTask) else None

@@ -36,6 +36,9 @@ class DataArguments:
             without parts (there 0.1 if it is not given), or of training images without others to evaluate on.
         keep_root_category: Keep the category without boxes that Roboflow writes above the others.
         merge_categories: Make one class of categories that share a name.
+        columns: Of data of the Hub (hf:ORG/NAME, with @REVISION and :CONFIG), and of directories of parquet files or of
+            datasets' save_to_disk, where columns have other names than usual: image=img,objects=boxes,bbox=box,
+            category=label,form=xyxy. What was found is printed.
     """
 
     data: str | None = None
@@ -48,6 +51,7 @@ class DataArguments:
     val_fraction: float | None = None
     keep_root_category: bool = False
     merge_categories: bool = False
+    columns: str | None = None
 
     @property
     def reading(self) -> Reading:
@@ -56,7 +60,7 @@ class DataArguments:
         Raises:
             ConfigError: If a value makes no sense.
         """
-        return Reading(self.strict, self.val_fraction, self.keep_root_category, self.merge_categories)
+        return Reading(self.strict, self.val_fraction, self.keep_root_category, self.merge_categories, self.columns)
 
     def require(self) -> None:
         """Refuse places that do not exist, or are not named, before anything is read or imported.
@@ -402,6 +406,18 @@ class ComparisonArguments:
                 f"{flag} compares by AP, and there are no images to evaluate on: give --val_images DIR and "
                 "--val_annotations FILE."
             )
+
+
+@dataclass(frozen=True)
+class TrialArguments:
+    """Whether the run is only tried.
+
+    Attributes:
+        dry_run: Read the data, build the networks, make one step on two images, print what the run will be, and end;
+            nothing is written.
+    """
+
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)

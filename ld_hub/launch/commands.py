@@ -6,10 +6,12 @@ import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ld_hub import catalog
+from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError, LdHubError
 from ld_hub.launch.arguments import (
@@ -19,13 +21,16 @@ from ld_hub.launch.arguments import (
     HubArguments,
     ModelArguments,
     TeacherArguments,
+    TrialArguments,
     UnlabeledArguments,
 )
 from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
 from ld_hub.launch.early import require_files, require_layout, require_start, require_terms
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
+from ld_hub.launch.imports import import_attachments, import_changes
 from ld_hub.launch.recipe_files import BOXES_ALONE, find_recipe, recipe_flags
 from ld_hub.models.names import find, require_backbone, require_model, split_tag
+from ld_hub.plugins import load_plugins
 from ld_hub.preprocessing.augmentation import AugmentationFlags
 from ld_hub.registry import AUTO, FEATURE_RECIPE, ModelEntry
 from ld_hub.teachers.kinds import find_kind, load_teacher
@@ -34,6 +39,7 @@ if TYPE_CHECKING:
     from ld_hub.analysis.comparison import Comparison
     from ld_hub.distillation import Recipe
     from ld_hub.engine.run_result import RunResult
+    from ld_hub.engine.trainer import Trainer
     from ld_hub.models.detector import DenseDetector
     from ld_hub.structures import Teaching, Unlabeled
 
@@ -41,13 +47,14 @@ TRAIN = Command(
     program="ld_hub.train",
     summary="Train a detector on COCO, PASCAL VOC or YOLO data. --flag alone means true for flags of true or false.",
     name_help="Model to train: `ld-hub list` shows all.",
-    groups=(DataArguments, ModelArguments, AugmentationFlags, TrainConfig, HubArguments),
+    groups=(DataArguments, ModelArguments, AugmentationFlags, TrainConfig, HubArguments, TrialArguments),
     examples="""examples:
   accelerate launch -m ld_hub.train gfocal_r50 --data coco/ --epochs 12
   ... --schedule 2x --short_sides 480 800          multi-scale, as the teachers
   ... --augment strong --mixup 0                   more of few images
   ... --data VOCdevkit/ --schedule voc             VOC 07+12, as published
   ... --resume                                     continue an interrupted run
+  ... --dry_run                                    try it, nothing is written
   ... --finetune_from runs/r50/model --data mine/  fine-tune on other classes
   ... --pretrained_backbone false                  nothing is downloaded""",
 )
@@ -72,6 +79,7 @@ DISTILL = Command(
         AugmentationFlags,
         TrainConfig,
         HubArguments,
+        TrialArguments,
     ),
     examples="""examples:
   accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data coco/ \\
@@ -80,6 +88,7 @@ DISTILL = Command(
   ... --data mine/ --teacher runs/r101/model  a teacher of these classes
   ... --recipe vlr --terms.ld.weight 2        another recipe, changed
   ... --recipe mine.yaml --balance gradient   a recipe of your own, balanced
+  ... --import my_method.py --recipe mine     a term of your own, in Python
   ... --teacher runs/a/model,runs/b/model     two teachers
   ... --data mine/ --unlabeled photos/        few labels, and many photographs
   ... --feature_teacher convnext_tiny         an image encoder teaches, too
@@ -101,11 +110,10 @@ def train(argv: Sequence[str]) -> int:
     Raises:
         LdHubError: For everything a user can cause.
     """
-    parsed = parse(TRAIN, argv)
+    parsed = parse(TRAIN, load_plugins(argv))
     config = require_start(parsed)
     require_layout(parsed)
 
-    from ld_hub.engine.checkpoint import RunDirectory
     from ld_hub.engine.trainer import DetectionTrainer
     from ld_hub.launch.start import build_model, load_data, seed_weights
 
@@ -120,12 +128,14 @@ def train(argv: Sequence[str]) -> int:
         config=config,
         attachments=_attachments(parsed, config, argv),
     )
+    if parsed.of(TrialArguments).dry_run:
+        return _rehearse(trainer)
     return _finish(trainer.train(), parsed)
 
 
 def distill(argv: Sequence[str]) -> int:
     """Run `ld_hub.distill` and return its exit code; see `train`."""
-    typed = parse_distill(argv)
+    typed = parse_distill(load_plugins(argv))
     config = typed.require()
     parsed, recipe = typed.parsed, typed.make_recipe()
 
@@ -134,6 +144,7 @@ def distill(argv: Sequence[str]) -> int:
     from ld_hub.launch.teachers import Pupil, TeacherWanted, find_feature_teacher, find_teacher, train_teacher
 
     flags, structure, data = parsed.of(DistillArguments), parsed.of(ModelArguments), parsed.of(DataArguments)
+    trial = parsed.of(TrialArguments).dry_run
     names = [] if typed.only_detects else _teacher_names(typed.teacher, flags)
     wanted = [TeacherWanted(parsed.name, name, flags, parsed.of(TeacherArguments), data) for name in names]
     without = parsed.of(UnlabeledArguments)
@@ -144,7 +155,8 @@ def distill(argv: Sequence[str]) -> int:
     if flags.train_teacher:
         if training is None:
             raise ConfigError("--train_teacher needs images with labels: leave --train_labels false out.")
-        found = [train_teacher(wanted[0], structure, training, evaluation, config, _say, lambda: seed_weights(config))]
+        seed = partial(seed_weights, config)
+        found = [train_teacher(wanted[0], structure, training, evaluation, config, _say, seed, trial=trial)]
     else:
         shape = structure_of(structure)
         pupil = Pupil(skeleton(parsed.name, label_names=known.label_names, **shape), recipe, known)
@@ -163,6 +175,8 @@ def distill(argv: Sequence[str]) -> int:
         commands=(DISTILL, TRAIN),
         say=_say,
     )
+    if trial:
+        return _rehearse(students.distilled(config))
     result, comparison = students.train()
     return _finish(result, parsed, comparison)
 
@@ -319,13 +333,31 @@ def _attachments(parsed: Parsed, config: TrainConfig, argv: Sequence[str]) -> di
     """What the run directory gets beside the trainer's own files."""
     from ld_hub.launch.command_line import COMMAND_NAME, with_this_start
 
-    command = with_this_start(Path(config.output_dir), argv)
-    return {"arguments.yaml": parsed.yaml, **({} if command is None else {COMMAND_NAME: command})}
+    run = Path(config.output_dir)
+    if config.resume and RunDirectory(run).has_run():
+        for change in import_changes(run):
+            _say(change)
+    command = with_this_start(run, argv)
+    return {
+        "arguments.yaml": parsed.yaml,
+        **import_attachments(),
+        **({} if command is None else {COMMAND_NAME: command}),
+    }
 
 
 def _say(text: str) -> None:
     if os.environ.get("RANK", "0") == "0":
         print(text, flush=True)
+
+
+def _rehearse(trainer: Trainer) -> int:
+    """Try a run instead of making it."""
+    from ld_hub.engine.devices import end_processes
+    from ld_hub.launch.rehearsal import rehearse
+
+    _say(rehearse(trainer))
+    end_processes()
+    return 0
 
 
 def _finish(result: RunResult, parsed: Parsed, comparison: Comparison | None = None) -> int:

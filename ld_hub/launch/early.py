@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -48,7 +47,9 @@ def require_layout(parsed: Parsed) -> None:
     from ld_hub.data.layouts import require_split
 
     data = parsed.of(DataArguments)
-    require_split(data.data, "train", images=data.train_images, annotations=data.train_annotations)
+    require_split(
+        data.data, "train", images=data.train_images, annotations=data.train_annotations, reading=data.reading
+    )
 
 
 def require_files(**flags: str | None) -> None:
@@ -71,9 +72,7 @@ def require_terms(terms: Mapping[str, Mapping[str, Scalar]]) -> None:
     Raises:
         UnknownNameError: If there is no such region.
     """
-    if "ld_hub.distillation" in sys.modules:  # a method of the user's: its regions are in no catalogue
-        return
-    known = catalog.content()["regions"]
+    known = catalog.regions()
     for fields in terms.values():
         region = fields.get("region")
         if region is not None and region not in known:

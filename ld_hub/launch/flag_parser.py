@@ -25,6 +25,7 @@ from ld_hub.launch.arguments import (
     HubArguments,
     ModelArguments,
     TeacherArguments,
+    TrialArguments,
     UnlabeledArguments,
 )
 from ld_hub.preprocessing.augmentation import AugmentationFlags
@@ -42,6 +43,7 @@ GROUPS: dict[type[Any], str] = {
     AugmentationFlags: "augmentation",
     TrainConfig: "training",
     HubArguments: "publishing",
+    TrialArguments: "trial",
 }
 TERMS_FLAG = re.compile(r"--terms\.[\w.]+(=.*)?$", re.DOTALL)
 

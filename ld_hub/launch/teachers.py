@@ -172,6 +172,8 @@ def train_teacher(
     config: TrainConfig,
     say: Say,
     seed: Callable[[], None],
+    *,
+    trial: bool = False,
 ) -> DenseDetector:
     """Train the teacher in ``output_dir/teacher``, or take what an earlier, resumed run has trained there.
 
@@ -183,6 +185,7 @@ def train_teacher(
         config: The student's settings.
         say: Told what the user should know.
         seed: Called before random weights are made.
+        trial: Make it of random numbers, instead of training it.
 
     Raises:
         ConfigError: If the teacher is given as a directory, or what was trained there is another teacher, of another
@@ -194,6 +197,10 @@ def train_teacher(
             f"--train_teacher trains a teacher given by name; '{wanted.name}' is a trained model: leave the flag out, "
             f"or start from it: --teacher NAME --teacher_checkpoint {wanted.name}."
         )
+    if trial:
+        fresh = replace(_teacher_model(wanted, student), pretrained_backbone=False, checkpoint=None)
+        say(f"{wanted.name}: a trial makes the teacher of random numbers, the run trains it first.")
+        return build_model(wanted.name, replace(fresh, backbone_checkpoint=None), train, lambda _: None).eval()
     settings = teacher_config(wanted.training, config)
     run = RunDirectory(settings.output_dir)
     finished = bool(config.resume) and run.result_file.is_file()

@@ -11,7 +11,7 @@ import urllib.request
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -20,6 +20,7 @@ from ld_hub.errors import DataError, MissingFileError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import TypeIs
 
 ImageSource: TypeAlias = "str | Path | bytes | io.BytesIO | Image.Image | np.ndarray[Any, Any] | Tensor"
 
@@ -223,7 +224,7 @@ def is_directory(source: str | Path) -> bool:
         return False
 
 
-def _is_tensor(source: object) -> TypeGuard[Tensor]:
+def _is_tensor(source: object) -> TypeIs[Tensor]:
     """Without importing torch: there is no tensor where nobody has."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(source, torch.Tensor)

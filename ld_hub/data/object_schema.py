@@ -1,0 +1,152 @@
+"""Where rows of the Hub's data sets say what is on an image: usual names of columns, usual forms of boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ld_hub.errors import ConfigError, DataError
+
+FORMS = {"coco": "x, y, width, height", "xyxy": "x1, y1, x2, y2"}
+
+# What each part is called; the first name that is there counts.
+_NAMES = {
+    "image": ("image", "img", "photo", "picture"),
+    "objects": ("objects", "annotations", "object", "detections", "labels"),
+    "bbox": ("bbox", "bboxes", "boxes", "box", "bounding_box"),
+    "category": ("category", "categories", "category_id", "label", "labels", "class", "classes", "name"),
+    "crowd": ("iscrowd", "is_crowd", "crowd"),
+    "image_id": ("image_id", "id"),
+}
+_OPTIONAL = ("crowd", "image_id")
+_SLACK = 0.01  # by how much of the image's side boxes may go beyond it
+
+
+@dataclass(frozen=True)
+class ObjectSchema:
+    """Names of columns, and of the keys in the column of objects.
+
+    Attributes:
+        image: Column of the images.
+        objects: Column of the objects; the empty string where `bbox` and `category` are columns of the row.
+        bbox: Key of the boxes.
+        category: Key of the classes.
+        crowd: Key that says which boxes stand for many objects; the empty string where none does.
+        image_id: Column of the images' ids; the empty string where there is none.
+        form: ``"coco"`` (x, y, width, height) or ``"xyxy"``, in px; the empty string until `find_form`.
+    """
+
+    image: str
+    objects: str
+    bbox: str
+    category: str
+    crowd: str = ""
+    image_id: str = ""
+    form: str = ""
+
+    def describe(self) -> str:
+        """One line for the user."""
+        inside = f"{self.objects}." if self.objects else ""
+        return (
+            f"images in '{self.image}', boxes in '{inside}{self.bbox}' ({FORMS.get(self.form, 'form not known yet')}), "
+            f"classes in '{inside}{self.category}'"
+        )
+
+    def objects_of(self, row: Mapping[str, Any]) -> tuple[list[Sequence[float]], list[Any], list[bool]]:
+        """Boxes, classes and crowd flags of a row, as they stand there.
+
+        Args:
+            row: Whose objects are a mapping of lists, or a list of mappings.
+
+        Raises:
+            DataError: If there are not as many classes as boxes, or a box has not four numbers.
+        """
+        inner: Any = row[self.objects] if self.objects else row
+        if isinstance(inner, Mapping):
+            boxes, labels = list(inner[self.bbox] or []), list(inner[self.category] or [])
+            crowds = [bool(value) for value in (inner.get(self.crowd) or [])] if self.crowd else []
+        else:
+            boxes, labels = [each[self.bbox] for each in inner or []], [each[self.category] for each in inner or []]
+            crowds = [bool(each.get(self.crowd)) for each in inner or []] if self.crowd else []
+        if len(boxes) != len(labels):
+            raise DataError(f"{len(boxes)} boxes and {len(labels)} classes; expected a class for each box.")
+        if any(len(box) != 4 for box in boxes):
+            raise DataError("a box has not four numbers.")
+        return boxes, labels, crowds or [False] * len(boxes)
+
+
+def parse_columns(text: str | None) -> dict[str, str]:
+    """``"bbox=box,category=label,form=xyxy"`` as a mapping.
+
+    Raises:
+        ConfigError: If it is no such text, or names a part that there is not.
+    """
+    pairs = [entry.partition("=") for entry in (text or "").split(",") if entry.strip()]
+    found = {part.strip(): name.strip() for part, _, name in pairs}
+    parts = (*_NAMES, "form")
+    wrong = [part for part, name in found.items() if part not in parts or not name]
+    if wrong or found.get("form", "coco") not in FORMS:
+        raise ConfigError(
+            f"--columns is {text!r}; expected PART=COLUMN,..., where a part is {', '.join(parts)} and form is "
+            f"{' or '.join(FORMS)}."
+        )
+    return found
+
+
+def find_schema(columns: Mapping[str, Collection[str]], given: Mapping[str, str], where: str) -> ObjectSchema:
+    """Which columns are meant.
+
+    Args:
+        columns: Columns of the data set, each with the keys in it; none for plain ones.
+        given: Of `parse_columns`; goes before what is found.
+        where: What messages call the data set.
+
+    Raises:
+        DataError: If a part is not there; says what is, and which flag names it.
+    """
+
+    def pick(part: str, known: Collection[str]) -> str:
+        wanted = (given[part],) if part in given else _NAMES[part]
+        found = next((name for name in wanted if name in known), "")
+        if not found and (part not in _OPTIONAL or part in given):
+            raise DataError(
+                f"{where}: no column of the part '{part}' (looked for {', '.join(wanted)}). There are "
+                f"{', '.join(known)}. Name it: --columns {part}=COLUMN."
+            )
+        return found
+
+    image, image_id = pick("image", columns), pick("image_id", columns)
+    holders = [name for name in _NAMES["objects"] if columns.get(name)]
+    objects = pick("objects", columns) if "objects" in given else holders[0] if holders else ""
+    inside = columns[objects] if objects else columns
+    return ObjectSchema(image, objects, pick("bbox", inside), pick("category", inside), pick("crowd", inside), image_id)
+
+
+def find_form(samples: Iterable[tuple[Sequence[Sequence[float]], int, int]], where: str) -> str:
+    """Which form boxes have: the one that keeps them inside their images, with sides above 0; COCO's if both do.
+
+    Args:
+        samples: Boxes, width and height in px of images.
+        where: What messages call the data set.
+
+    Raises:
+        DataError: If neither does.
+    """
+    outside = dict.fromkeys(FORMS, 0)
+    count = 0
+    for boxes, width, height in samples:
+        array = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        limit = np.array([width, height]) * (1 + _SLACK)
+        count += len(array)
+        outside["coco"] += int((array[:, :2] + array[:, 2:] > limit).any(axis=1).sum())
+        outside["xyxy"] += int(((array[:, 2:] > limit) | (array[:, 2:] < array[:, :2])).any(axis=1).sum())
+    best = min(FORMS, key=outside.__getitem__)
+    if outside[best] > count / 2:
+        raise DataError(
+            f"{where}: of {count} boxes {outside['coco']} lie off their images as {FORMS['coco']}, and "
+            f"{outside['xyxy']} as {FORMS['xyxy']} in px. Say which they are: --columns form=coco or form=xyxy."
+        )
+    return best
