@@ -1,5 +1,6 @@
 """Images on their way into a model: reading, resizing, flipping, normalising, batching."""
 
+from ld_hub.preprocessing.bands import BandImage
 from ld_hub.preprocessing.data_config import DataConfig, resolve_data_config
 from ld_hub.preprocessing.geometry import padded_shape, resize_shape
 from ld_hub.preprocessing.loading import ImageSource, load_image, read_size
@@ -7,6 +8,7 @@ from ld_hub.preprocessing.normalize import renormalize
 from ld_hub.preprocessing.transforms import Preprocessor, Sample, TrainTransform, collate, create_transform
 
 __all__ = [
+    "BandImage",
     "DataConfig",
     "ImageSource",
     "Preprocessor",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ld_hub.errors import ConfigError
+from ld_hub.preprocessing.bands import pixels_of
 from ld_hub.preprocessing.data_config import DataConfig
 from ld_hub.preprocessing.geometry import flip_boxes, flip_image, resize, resize_boxes, resize_shape
 from ld_hub.preprocessing.loading import ImageSource, load_image
@@ -190,6 +190,7 @@ def create_transform(
     channel_order: str = DataConfig.channel_order,
     image_size: Sequence[int] = DataConfig.image_size,
     size_divisor: int = DataConfig.size_divisor,
+    band_ranges: Sequence[Sequence[float]] | None = None,
     *,
     pad: bool = False,
     is_training: bool = False,
@@ -204,6 +205,7 @@ def create_transform(
         channel_order: See `DataConfig`.
         image_size: See `DataConfig`.
         size_divisor: See `DataConfig`.
+        band_ranges: See `DataConfig`.
         pad: Zero-pad to multiples of `size_divisor`, as a batch of this image alone would be. Without padding the
             tensor's own height and width are what `postprocess` needs as image size.
         is_training: timm's argument; only False works, since boxes must move with their image.
@@ -224,6 +226,7 @@ def create_transform(
             "channel_order": channel_order,
             "image_size": image_size,
             "size_divisor": size_divisor,
+            "band_ranges": band_ranges,
         }
     )
     preprocess = Preprocessor(config)
@@ -237,16 +240,8 @@ def create_transform(
 
 
 def _resized(image: Image.Image, config: DataConfig, image_size: tuple[int, int]) -> Sample:
-    modes = {1: "L", 3: "RGB"}
-    if config.channels not in modes:
-        raise ConfigError(
-            f"The model takes {config.channels} channels and images have 1 or 3; "
-            "normalise yourself and call model(tensor)."
-        )
-    mode = modes[config.channels]
-    pixels: np.ndarray[Any, Any] = np.array(image if image.mode == mode else image.convert(mode))
-    original = pixels.shape[0], pixels.shape[1]
-    tensor = torch.from_numpy(pixels.reshape(*original, config.channels)).permute(2, 0, 1)
+    tensor = pixels_of(image, config)
+    original = tensor.shape[1], tensor.shape[2]
     return Sample(resize(tensor, resize_shape(*original, image_size)), original, config)
 
 
