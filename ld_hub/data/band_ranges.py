@@ -36,7 +36,7 @@ def fit_bands(model: TakesBands, dataset: DetectionSet) -> bool:
         DataError: As of `find_ranges`.
     """
     config = model.data_config
-    if config.band_ranges is not None or not len(dataset) or not needs_ranges(dataset.records.load(0), config.channels):
+    if config.band_ranges or not len(dataset) or not needs_ranges(dataset.records.load(0), config.channels):
         return False
     model.data_config = replace(config, band_ranges=find_ranges(dataset, config.channels))
     return True

@@ -155,7 +155,7 @@ def build_model(
             "(--teacher_backbone_checkpoint, --teacher_pretrained_backbone for a teacher that is trained first)."
         ) from None
     if fit_bands(model, dataset):
-        ranges = ", ".join(f"{low:g}..{high:g}" for low, high in model.data_config.band_ranges or ())
+        ranges = ", ".join(f"{low:g}..{high:g}" for low, high in model.data_config.band_ranges)
         say(f"{name}: the bands' percentiles 1 and 99 on the training images are {ranges}.")
     if arguments.checkpoint is not None:
         say(load_start(model, arguments.checkpoint))

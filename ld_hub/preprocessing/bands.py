@@ -74,7 +74,7 @@ def pixels_of(image: Image.Image, config: DataConfig) -> Tensor:
         ConfigError: If the image does not have these channels.
     """
     bands = image.bands if isinstance(image, BandImage) else None
-    if config.band_ranges is not None:
+    if config.band_ranges:
         return torch.from_numpy(_stretched(_fitting(image, config), config.band_ranges)).permute(2, 0, 1)
     if bands is not None and bands.dtype == np.uint8 and bands.shape[2] == config.channels:
         return torch.from_numpy(np.array(bands)).permute(2, 0, 1)
@@ -173,7 +173,7 @@ def read_tiff(stream: IO[bytes], name: str) -> NDArray[Any]:
 
 def _fitting(image: Image.Image, config: DataConfig) -> NDArray[Any]:
     """The bands of an image that has as many as the model takes, and as deep."""
-    ranges = config.band_ranges or ()
+    ranges = config.band_ranges
     expected = f"the model was trained on {len(ranges)} band{'s' if len(ranges) > 1 else ''} of more than 8 bits"
     if not isinstance(image, BandImage):
         raise ConfigError(

@@ -24,7 +24,7 @@ class DataConfig:
         image_size: ``(short, long)`` px: images are scaled until the short side is `short` or the long side is `long`,
             whichever happens first. The aspect ratio is kept.
         band_ranges: Of bands of more than 8 bits: the values of each that become 0 and 255, see
-            `ld_hub.preprocessing.bands`. None for pictures.
+            `ld_hub.preprocessing.bands`. Empty for pictures.
         size_divisor: Batches are zero-padded at the right and bottom to a multiple of this many px.
 
     Raises:
@@ -36,7 +36,7 @@ class DataConfig:
     channel_order: ChannelOrder = "rgb"
     image_size: tuple[int, int] = (800, 1333)
     size_divisor: int = 32
-    band_ranges: tuple[tuple[float, float], ...] | None = None
+    band_ranges: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", _floats("mean", self.mean))
@@ -47,7 +47,7 @@ class DataConfig:
             )
         if min(self.std) <= 0:
             raise ConfigError(f"DataConfig.std must be positive, got {list(self.std)}.")
-        if self.band_ranges is not None:
+        if self.band_ranges:
             object.__setattr__(self, "band_ranges", _ranges(self.band_ranges, len(self.mean)))
         if self.channel_order not in ("rgb", "bgr"):
             raise ConfigError(f"DataConfig.channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}.")
@@ -105,7 +105,7 @@ class DataConfig:
         """Plain values for JSON; `band_ranges` only where there are any."""
         values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
         ranges = values.pop("band_ranges")
-        return values if ranges is None else {**values, "band_ranges": [list(pair) for pair in ranges]}
+        return values if not ranges else {**values, "band_ranges": [list(pair) for pair in ranges]}
 
 
 def resolve_data_config(args: object = None, *, model: object = None) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def renormalize(images: Tensor, image_sizes: Tensor, source: DataConfig, target:
         raise ConfigError(
             f"Cannot turn images of {source.channels} channels into images of {target.channels} channels."
         )
-    if target.band_ranges is not None and source.band_ranges != target.band_ranges:
+    if target.band_ranges and source.band_ranges != target.band_ranges:
         raise ConfigError(
             f"The images' bands are stretched from {source.band_ranges} to 0..255, and the other model wants them from "
             f"{target.band_ranges}: train both on the same data, or give both the same band_ranges (`DataConfig`)."

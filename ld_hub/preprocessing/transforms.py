@@ -190,7 +190,7 @@ def create_transform(
     channel_order: str = DataConfig.channel_order,
     image_size: Sequence[int] = DataConfig.image_size,
     size_divisor: int = DataConfig.size_divisor,
-    band_ranges: Sequence[Sequence[float]] | None = None,
+    band_ranges: Sequence[Sequence[float]] = DataConfig.band_ranges,
     *,
     pad: bool = False,
     is_training: bool = False,

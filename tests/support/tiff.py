@@ -16,7 +16,8 @@ def write_tiff(path: Path, bands: np.ndarray, *, planar: bool = False) -> Path:
     planes, picture = count if planar else 1, count == 3 and kind == 1
     values = [
         (256, 4, [width]), (257, 4, [height]), (258, 3, [8 * bands.dtype.itemsize] * count), (259, 3, [1]),
-        (262, 3, [2 if picture else 1]), (273, 4, [8 + k * (len(pixels) // planes) for k in range(planes)]), (277, 3, [count]),
+        (262, 3, [2 if picture else 1]), (273, 4, [8 + k * (len(pixels) // planes) for k in range(planes)]),
+        (277, 3, [count]),
         (278, 4, [height]), (279, 4, [len(pixels) // planes] * planes), (284, 3, [2 if planar else 1]),
         (338, 3, [0] * (0 if picture else count - 1)), (339, 3, [kind] * count),
     ]  # fmt: skip
