@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ld_hub.data.annotations import Bools, CocoFile, Ints, parse_coco
+from ld_hub.data.box_parts import in_parts
 from ld_hub.data.checks import FLAGGED, Problem, bad_boxes, clip_boxes, find_problems, image_rows, lookup, name_boxes
 from ld_hub.data.detection_set import DetectionSet, build_rows
-from ld_hub.data.parts import in_parts
 from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
 from ld_hub.hub import atomic_write, cache_root, disk_errors
 from ld_hub.preprocessing.loading import read_size

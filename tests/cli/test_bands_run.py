@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,8 @@ def test_the_model_takes_such_images_everywhere(data: Path, run: Path, tmp_path:
     levels = ((load_image(file).bands - low) / (high - low) * 255).clip(0, 255)
     mean, std = (np.array(values) for values in (model.data_config.mean, model.data_config.std))
     assert np.abs(tensor.permute(1, 2, 0).numpy() * std + mean - levels).max() <= 0.51
-    found = model.predict(str(file), score_threshold=0.0)
+    model.postprocess_config = replace(model.postprocess_config, score_threshold=0.0)
+    found = model.predict(str(file))
     alone = model.postprocess(model(tensor[None]), torch.tensor([[64, 64]]))[0]
     assert len(found) == len(alone) > 0 and torch.allclose(found.scores, alone.scores, atol=1e-5)
     assert main(["eval", str(run / "model"), "--data", str(data), "--workers", "0", "--out", str(tmp_path)]) == 0
