@@ -115,9 +115,7 @@ def require_data(args: argparse.Namespace) -> None:
     if "split" in args:
         from ld_hub.data.layouts import require_split
 
-        require_split(
-            args.data, args.split, images=args.images, annotations=args.annotations, reading=reading_of(args)
-        )
+        require_split(args.data, args.split, images=args.images, annotations=args.annotations, reading=reading_of(args))
 
 
 def add_augmentation_flags(parser: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ld_hub.data.annotations import Bools, CocoFile, Floats, Ints
-from ld_hub.data.parts import in_parts, mask
+from ld_hub.data.box_parts import in_parts, mask
 from ld_hub.ops.corners import are_corners, reach
 
 FLAGGED = "flagged ignore"

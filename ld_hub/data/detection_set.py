@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -217,4 +218,13 @@ def build_rows(
             "crowd": pa.ListArray.from_arrays(offsets, pa.array(crowd)),
         }
     )
-    return datasets.Dataset(table)
+    return datasets.Dataset(table, fingerprint=_fingerprint(table))
+
+
+def _fingerprint(table: Any) -> str:
+    """Of an Arrow table, from its buffers as they are: `datasets` pickles the whole table for it."""
+    digest = hashlib.blake2b(str(table.schema).encode(), digest_size=8)
+    for column in table.columns:
+        for buffer in (each for chunk in column.chunks for each in chunk.buffers() if each is not None):
+            digest.update(buffer)
+    return digest.hexdigest()

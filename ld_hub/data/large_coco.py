@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from ld_hub.checked import Source, read_fields
 from ld_hub.data.annotations import CocoFile, parse_coco
+from ld_hub.data.box_parts import COLUMNS
 from ld_hub.data.json_lists import read_lists
-from ld_hub.data.parts import COLUMNS
 from ld_hub.errors import DataError
 from ld_hub.hub import cache_root, disk_errors, new_directory, one_at_a_time, sha256_of
 

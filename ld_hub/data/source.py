@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ld_hub.data.annotations import Bools, CocoFile, Ints, parse_coco
+from ld_hub.data.box_parts import in_parts
 from ld_hub.data.checks import (
     FLAGGED,
     Problem,
@@ -28,7 +29,6 @@ from ld_hub.data.checks import (
     name_boxes,
 )
 from ld_hub.data.detection_set import DetectionSet, build_rows
-from ld_hub.data.parts import in_parts
 from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
 from ld_hub.hub import atomic_write, cache_root, disk_errors
 from ld_hub.preprocessing.loading import read_size

@@ -88,6 +88,8 @@ class ModelArguments:
 
     Attributes:
         backbone: Another backbone than the name's: r18 ... r101 or any timm model with features at strides 8, 16, 32.
+        in_chans: Bands of an image: 1 for grey, 5 for TIFFs of five. Of bands of more than 8 bits, the percentiles 1
+            and 99 over the training images become 0 and 255, and are kept in config.json.
         reg_max: Largest distance to a box edge in strides; a box edge has one bin more.
         anchor_scale: Side of the anchors in strides; smaller ones suit small objects.
         fpn_channels: Channels of the pyramid.
@@ -106,6 +108,7 @@ class ModelArguments:
     """
 
     backbone: str | None = None
+    in_chans: int | None = None
     reg_max: int | None = None
     anchor_scale: float | None = None
     fpn_channels: int | None = None

@@ -12,6 +12,7 @@ import torch
 
 from ld_hub.data import DetectionSet
 from ld_hub.data import load_data as read_split
+from ld_hub.data.band_ranges import fit_bands
 from ld_hub.data.unlabeled import load_unlabeled
 from ld_hub.engine.labels import require_order
 from ld_hub.engine.train_config import TrainConfig
@@ -33,6 +34,7 @@ class Structure(TypedDict, total=False):
     """Fields of a family's configuration that the flags may change; None leaves one as it is."""
 
     backbone: str | None
+    in_chans: int | None
     reg_max: int | None
     anchor_scale: float | None
     fpn_channels: int | None
@@ -46,6 +48,7 @@ def structure_of(arguments: ModelArguments) -> Structure:
     """The structure that the flags ask for."""
     return {
         "backbone": arguments.backbone,
+        "in_chans": arguments.in_chans,
         "reg_max": arguments.reg_max,
         "anchor_scale": arguments.anchor_scale,
         "fpn_channels": arguments.fpn_channels,
@@ -162,6 +165,9 @@ def build_model(
             f"{error} On the command line: --backbone_checkpoint FILE, or --pretrained_backbone false "
             "(--teacher_backbone_checkpoint, --teacher_pretrained_backbone for a teacher that is trained first)."
         ) from None
+    if fit_bands(model, dataset):
+        ranges = ", ".join(f"{low:g}..{high:g}" for low, high in model.data_config.band_ranges)
+        say(f"{name}: the bands' percentiles 1 and 99 on the training images are {ranges}.")
     if arguments.checkpoint is not None:
         say(load_start(model, arguments.checkpoint))
     if arguments.finetune_from is not None:

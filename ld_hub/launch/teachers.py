@@ -250,6 +250,7 @@ def _teacher_model(wanted: TeacherWanted, student: ModelArguments) -> ModelArgum
         start = wanted.name
     return ModelArguments(
         backbone=training.teacher_backbone,
+        in_chans=student.in_chans,
         reg_max=student.reg_max,
         anchor_scale=student.anchor_scale,
         pretrained_backbone=training.teacher_pretrained_backbone,

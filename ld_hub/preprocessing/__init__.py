@@ -12,6 +12,7 @@ from ld_hub.lazy import lazy_names
 if TYPE_CHECKING:
     from ld_hub.preprocessing.augmentation import Augmentation
     from ld_hub.preprocessing.augmenting import AugmentedTransform, train_transform
+    from ld_hub.preprocessing.bands import BandImage
     from ld_hub.preprocessing.data_config import DataConfig, resolve_data_config
     from ld_hub.preprocessing.geometry import padded_shape, resize_shape
     from ld_hub.preprocessing.loading import ImageSource, load_image, read_size
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _FILE_OF = {
     "Augmentation": "augmentation",
     "AugmentedTransform": "augmenting",
+    "BandImage": "bands",
     "DataConfig": "data_config",
     "ImageSource": "loading",
     "Preprocessor": "transforms",
@@ -40,6 +42,7 @@ _FILE_OF = {
 __all__ = [
     "Augmentation",
     "AugmentedTransform",
+    "BandImage",
     "DataConfig",
     "ImageSource",
     "Preprocessor",

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ld_hub.preprocessing.augmentation import Augmentation
+from ld_hub.preprocessing.bands import pixels_of
 from ld_hub.preprocessing.data_config import DataConfig
 from ld_hub.preprocessing.geometry import resize_shape
 from ld_hub.preprocessing.labelled import (
@@ -27,7 +28,7 @@ from ld_hub.preprocessing.labelled import (
     random_window,
     resized,
 )
-from ld_hub.preprocessing.transforms import Sample, TrainTransform, pixels_of
+from ld_hub.preprocessing.transforms import Sample, TrainTransform
 
 ZOOMED_OUT = (0.33, 1.0)  # of its sides, what an image is shrunk to
 TILE = (0.4, 0.8)  # of its usual size, what an image of a mosaic has

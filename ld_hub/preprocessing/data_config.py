@@ -23,6 +23,8 @@ class DataConfig:
         channel_order: ``"rgb"``, or ``"bgr"`` for weights that came from Caffe.
         image_size: ``(short, long)`` px: images are scaled until the short side is `short` or the long side is `long`,
             whichever happens first. The aspect ratio is kept.
+        band_ranges: Of bands of more than 8 bits: the values of each that become 0 and 255, see
+            `ld_hub.preprocessing.bands`. Empty for pictures.
         size_divisor: Batches are zero-padded at the right and bottom to a multiple of this many px.
 
     Raises:
@@ -34,6 +36,7 @@ class DataConfig:
     channel_order: ChannelOrder = "rgb"
     image_size: tuple[int, int] = (800, 1333)
     size_divisor: int = 32
+    band_ranges: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", _floats("mean", self.mean))
@@ -44,6 +47,8 @@ class DataConfig:
             )
         if min(self.std) <= 0:
             raise ConfigError(f"DataConfig.std must be positive, got {list(self.std)}.")
+        if self.band_ranges:
+            object.__setattr__(self, "band_ranges", _ranges(self.band_ranges, len(self.mean)))
         if self.channel_order not in ("rgb", "bgr"):
             raise ConfigError(f"DataConfig.channel_order must be 'rgb' or 'bgr', got {self.channel_order!r}.")
         object.__setattr__(self, "image_size", _image_size(self.image_size))
@@ -97,8 +102,10 @@ class DataConfig:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        """Plain values for JSON; `band_ranges` only where there are any."""
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        ranges = values.pop("band_ranges")
+        return values if not ranges else {**values, "band_ranges": [list(pair) for pair in ranges]}
 
 
 def resolve_data_config(args: object = None, *, model: object = None) -> dict[str, Any]:
@@ -134,6 +141,16 @@ def _floats(name: str, values: Sequence[float]) -> tuple[float, ...]:
     if not numbers or not all(math.isfinite(v) for v in numbers):
         raise ConfigError(f"DataConfig.{name} must be one finite number per channel (0..255 scale), got {values!r}.")
     return numbers
+
+
+def _ranges(pairs: Sequence[Sequence[float]], channels: int) -> tuple[tuple[float, float], ...]:
+    found = tuple(_floats("band_ranges", pair) for pair in pairs)
+    if len(found) != channels or any(len(pair) != 2 or pair[0] >= pair[1] for pair in found):
+        raise ConfigError(
+            f"DataConfig.band_ranges must be one pair (low, high) for each of the {channels} channels, low < high; "
+            f"got {pairs!r}."
+        )
+    return tuple((pair[0], pair[1]) for pair in found)
 
 
 def _image_size(value: Sequence[int]) -> tuple[int, int]:

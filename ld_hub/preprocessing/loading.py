@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import io
 import struct
@@ -9,14 +10,15 @@ import sys
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ld_hub.errors import DataError, MissingFileError
+from ld_hub.preprocessing.bands import BandImage, is_tiff, read_tiff, stored_bands, turned, wide_to_u8
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +48,8 @@ _DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib
 def load_image(source: ImageSource, *, size: tuple[int, int] | None = None, timeout: float = 30.0) -> Image.Image:
     """Read an image as 8-bit RGB, upright.
 
-    Palettes, transparency (dropped, as OpenCV does), grey, 16-bit and CMYK images are converted.
+    Palettes, transparency (dropped, as OpenCV does), grey, 16-bit and CMYK images are converted. What has more than 8
+    bits, or a TIFF of other bands than red, green and blue, is a `BandImage`: it carries the bands as they are stored.
 
     Args:
         source: Path, ``http(s)://`` address, encoded bytes (also as ``io.BytesIO``), Pillow image, or pixels: uint8
@@ -64,12 +67,10 @@ def load_image(source: ImageSource, *, size: tuple[int, int] | None = None, time
         return _from_pixels(source)
     if isinstance(source, Image.Image):
         return _finish(source, getattr(source, "filename", "") or "image", size)
-    name, stream = _open(source, timeout)
+    name, place = _open(source, timeout)
     try:
-        with Image.open(stream) as image:
-            return _finish(image, name, size)
-    except UnidentifiedImageError:
-        raise DataError(f"{name}: {_NO_IMAGE}.") from None
+        with _stream(place) as stream:
+            return _read(stream, name, size)
     except _DECODE_ERRORS as error:
         if isinstance(error, DataError):
             raise
@@ -88,16 +89,56 @@ def read_size(path: str | Path) -> tuple[int, int]:
         MissingFileError: If it does not exist.
         DataError: If it is no image.
     """
-    name, stream = _open(path, 0.0)
+    name, place = _open(path, 0.0)
     try:
-        with Image.open(stream) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in _SWAPS_SIDES
-    except UnidentifiedImageError:
-        raise DataError(f"{name}: {_NO_IMAGE}.") from None
+        with _stream(place) as stream:
+            try:
+                with Image.open(stream) as image:
+                    width, height = image.size
+                    turned = image.getexif().get(_ORIENTATION, 1) in _SWAPS_SIDES
+            except UnidentifiedImageError:
+                picture = BandImage(_of_no_picture(stream, name))
+                width, height, turned = picture.width, picture.height, False
     except _DECODE_ERRORS as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{name}: the image is damaged ({' '.join(str(error).split())}).") from None
     return (height, width) if turned else (width, height)
+
+
+@contextlib.contextmanager
+def _stream(place: Path | io.BytesIO) -> Iterator[IO[bytes]]:
+    """A file that can be read more than once."""
+    if isinstance(place, io.BytesIO):
+        yield place
+        return
+    with open(place, "rb") as stream:
+        yield stream
+
+
+def _read(stream: IO[bytes], name: str, size: tuple[int, int] | None) -> Image.Image:
+    try:
+        with Image.open(stream) as image:
+            bands = stored_bands(image, stream, name)
+            if bands is None:
+                return _finish(image, name, size)
+            return _with_bands(bands, None, name, _turn(image, name, size))
+    except UnidentifiedImageError:
+        picture = _with_bands(_of_no_picture(stream, name), None, name, 1)
+    _turn(picture, name, size)  # refuses another size
+    return picture
+
+
+def _of_no_picture(stream: IO[bytes], name: str) -> np.ndarray[Any, Any]:
+    """The bands of a file that Pillow does not know."""
+    if not is_tiff(stream):
+        raise DataError(f"{name}: {_NO_IMAGE}.")
+    try:
+        return read_tiff(stream, name)
+    except ImportError:
+        raise DataError(
+            f"{name}: a TIFF of a kind that Pillow cannot read; pip install 'ld_hub[tiff]' brings a reader for it."
+        ) from None
 
 
 def _open(source: str | Path | bytes | io.BytesIO, timeout: float) -> tuple[str, Path | io.BytesIO]:
@@ -133,45 +174,53 @@ def _download(url: str, timeout: float) -> bytes:
     return content
 
 
+def _turn(image: Image.Image, name: str, size: tuple[int, int] | None) -> int:
+    """The orientation from which an image is to be turned upright, 1 where it stays as it is."""
+    found: int = image.getexif().get(_ORIENTATION, 1)
+    if size is None:
+        return found
+    turned = (image.height, image.width) if found in _SWAPS_SIDES else image.size
+    if tuple(size) not in (turned, image.size):
+        raise DataError(
+            f"{name}: the file is {image.width}x{image.height} px, but its annotations declare {size[0]}x{size[1]} "
+            "(width x height). Correct the declared size, or put the file back that was annotated."
+        )
+    return found if tuple(size) == turned else 1
+
+
 def _finish(image: Image.Image, name: str, size: tuple[int, int] | None) -> Image.Image:
     """Decode, turn upright and convert to RGB."""
-    orientation = image.getexif().get(_ORIENTATION, 1)
-    transpose = _TRANSPOSE.get(orientation)
-    if size is not None:
-        turned = (image.height, image.width) if orientation in _SWAPS_SIDES else image.size
-        if tuple(size) not in (turned, image.size):
-            raise DataError(
-                f"{name}: the file is {image.width}x{image.height} px, but its annotations declare {size[0]}x{size[1]} "
-                "(width x height). Correct the declared size, or put the file back that was annotated."
-            )
-        if tuple(size) != turned:
-            transpose = None
+    turn = _turn(image, name, size)
     rgb = _to_rgb(image)
-    if orientation == 1:
+    if _is_wide(image):
+        return _with_bands(np.asarray(image)[:, :, None], rgb, name, turn)
+    if image.getexif().get(_ORIENTATION, 1) == 1:
         return rgb
-    upright = rgb.copy() if transpose is None else rgb.transpose(transpose)
+    upright = rgb.transpose(_TRANSPOSE[turn]) if turn in _TRANSPOSE else rgb.copy()
     upright.info = {}  # else the orientation would be applied again to the image we return
     return upright
+
+
+def _with_bands(bands: np.ndarray[Any, Any], view: Image.Image | None, name: str, turn: int) -> BandImage:
+    if turn in _TRANSPOSE:
+        bands, view = turned(bands, turn), None if view is None else view.transpose(_TRANSPOSE[turn])
+    picture = BandImage(bands, view)
+    picture.filename = name
+    return picture
+
+
+def _is_wide(image: Image.Image) -> bool:
+    """Whether it is grey of more than 8 bits."""
+    return image.mode.startswith("I") or image.mode == "F"
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I") or image.mode == "F":  # Pillow would clip these at 255
-        return Image.fromarray(_wide_to_u8(np.asarray(image))).convert("RGB")
+    if _is_wide(image):  # Pillow would clip these at 255
+        return Image.fromarray(wide_to_u8(np.asarray(image))).convert("RGB")
     return image.convert("RGB")
-
-
-def _wide_to_u8(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """16-bit, 32-bit or float grey levels to 8 bit: float up to 1 is a fraction, anything above 255 is 16-bit."""
-    values = np.nan_to_num(pixels.astype(np.float64))
-    if pixels.dtype.kind == "f" and values.max(initial=0) <= 1:
-        values = values * 255
-    elif pixels.dtype.itemsize == 2 or values.max(initial=0) > 255:
-        values = values / 257
-    grey: np.ndarray[Any, Any] = (values.clip(0, 255) + 0.5).astype(np.uint8)
-    return grey
 
 
 def find_images(directory: str | Path, *, recursive: bool = False) -> list[Path]:

@@ -63,11 +63,16 @@ def renormalize(images: Tensor, image_sizes: Tensor, source: DataConfig, target:
         ``(N, K, H, W)``; `images` itself where nothing differs.
 
     Raises:
-        ConfigError: If the two models take different numbers of channels.
+        ConfigError: If the two models take different numbers of channels, or bands of other ranges.
     """
     if source.channels != target.channels:
         raise ConfigError(
             f"Cannot turn images of {source.channels} channels into images of {target.channels} channels."
+        )
+    if target.band_ranges and source.band_ranges != target.band_ranges:
+        raise ConfigError(
+            f"The images' bands are stretched from {source.band_ranges} to 0..255, and the other model wants them from "
+            f"{target.band_ranges}: train both on the same data, or give both the same band_ranges (`DataConfig`)."
         )
     swap = source.channel_order != target.channel_order
     if not swap and (source.mean, source.std) == (target.mean, target.std):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ld_hub.errors import ConfigError
+from ld_hub.preprocessing.bands import pixels_of
 from ld_hub.preprocessing.data_config import DataConfig
 from ld_hub.preprocessing.geometry import flip_boxes, flip_image, resize, resize_boxes, resize_shape
 from ld_hub.preprocessing.loading import ImageSource, load_image
@@ -207,6 +207,7 @@ def create_transform(
     channel_order: str = DataConfig.channel_order,
     image_size: Sequence[int] = DataConfig.image_size,
     size_divisor: int = DataConfig.size_divisor,
+    band_ranges: Sequence[Sequence[float]] = DataConfig.band_ranges,
     *,
     pad: bool = False,
     is_training: bool = False,
@@ -221,6 +222,7 @@ def create_transform(
         channel_order: See `DataConfig`.
         image_size: See `DataConfig`.
         size_divisor: See `DataConfig`.
+        band_ranges: See `DataConfig`.
         pad: Zero-pad to multiples of `size_divisor`, as a batch of this image alone would be. Without padding the
             tensor's own height and width are what `postprocess` needs as image size.
         is_training: timm's argument; only False works, since boxes must move with their image.
@@ -241,6 +243,7 @@ def create_transform(
             "channel_order": channel_order,
             "image_size": image_size,
             "size_divisor": size_divisor,
+            "band_ranges": band_ranges,
         }
     )
     preprocess = Preprocessor(config)
@@ -251,27 +254,6 @@ def create_transform(
         return padded if pad else padded[:, : sample.image_size[0], : sample.image_size[1]]
 
     return transform
-
-
-def pixels_of(image: Image.Image, config: DataConfig) -> Tensor:
-    """An image as ``(K, h, w)`` uint8, with the channels that a model takes: RGB, or grey.
-
-    Args:
-        image: Any Pillow image.
-        config: Preprocessing of the model.
-
-    Raises:
-        ConfigError: If images cannot have that many channels.
-    """
-    modes = {1: "L", 3: "RGB"}
-    if config.channels not in modes:
-        raise ConfigError(
-            f"The model takes {config.channels} channels and images have 1 or 3; "
-            "normalise yourself and call model(tensor)."
-        )
-    mode = modes[config.channels]
-    pixels: np.ndarray[Any, Any] = np.array(image if image.mode == mode else image.convert(mode))
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], config.channels)).permute(2, 0, 1)
 
 
 def _resized(image: Image.Image, config: DataConfig, image_size: tuple[int, int]) -> Sample:

@@ -178,6 +178,7 @@ def preprocessor_settings(config: DataConfig) -> dict[str, Any]:
         "channel_order": config.channel_order,
         "do_pad": True,
         "size_divisor": config.size_divisor,
+        **({"band_ranges": [list(pair) for pair in config.band_ranges]} if config.band_ranges else {}),
     }
 
 

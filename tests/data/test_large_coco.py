@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*it is read in parts")
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LD_HUB_CACHE", str(tmp_path / "cache"))
-    for name, value in {"json_lists._BLOCK": 40, "large_coco._ROWS": 3, "parts.PART": 4, "coco.LARGE": 0}.items():
+    for name, value in {"json_lists._BLOCK": 40, "large_coco._ROWS": 3, "box_parts.PART": 4, "coco.LARGE": 0}.items():
         monkeypatch.setattr(f"ld_hub.data.{name}", value)
 
 
@@ -90,7 +90,7 @@ def test_data_are_the_same_read_either_way(tmp_path: Path, monkeypatch: pytest.M
     with pytest.warns(UserWarning, match="boxes cannot be trained on"):
         large = load_data(tmp_path)
     monkeypatch.setattr("ld_hub.data.coco.LARGE", 1 << 40)
-    monkeypatch.setattr("ld_hub.data.parts.PART", 1 << 40)
+    monkeypatch.setattr("ld_hub.data.box_parts.PART", 1 << 40)
     with pytest.warns(UserWarning, match="boxes cannot be trained on"):
         whole = load_data(tmp_path)
     assert large.rows[:] == whole.rows[:] and large.dropped == whole.dropped and sum(large.dropped.values()) > 3
@@ -104,12 +104,12 @@ def test_problems_are_the_same_read_either_way(tmp_path: Path, monkeypatch: pyte
     file = tmp_path / "boxes.json"
     file.write_text(json.dumps(words))
     large = find_problems(read_large(file), tmp_path, check_files=False)
-    monkeypatch.setattr("ld_hub.data.parts.PART", 1 << 40)
+    monkeypatch.setattr("ld_hub.data.box_parts.PART", 1 << 40)
     assert large == find_problems(read_coco(file), tmp_path, check_files=False) and len(large) == 5
     for row in rows:
         row |= {"bbox": [40, 10, 50, 30], "image_id": words["images"][0]["id"], "category_id": 2}
     file.write_text(json.dumps(words))
-    monkeypatch.setattr("ld_hub.data.parts.PART", 4)
+    monkeypatch.setattr("ld_hub.data.box_parts.PART", 4)
     problems = find_problems(read_large(file), tmp_path, check_files=False)
     assert f"{len(rows)} of {len(rows)} boxes reach out of their image" in problems[-1].message
 
