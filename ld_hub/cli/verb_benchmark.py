@@ -143,14 +143,7 @@ def _check(args: argparse.Namespace) -> None:
         fitting = not (args.table or args.model or args.eval == args.answers)
     if not fitting:
         raise ConfigError("Give one model name; or --table and any number of names; or --eval or --answers and none.")
-    exported = [name for name in args.model if is_exported(name)]
-    if exported and (args.table or args.teacher or args.recipe or args.cache_teacher or args.mode == "training"):
-        raise ConfigError(
-            f"'{exported[0]}' is an exported detector: it has no training step, and stands in no --table."
-        )
-    for name in [*args.model, *filter(None, [args.teacher])]:
-        if name not in exported:
-            require_model(name)
+    _check_names(args)
     if args.recipe is not None:
         require_recipe(args.recipe)
     if args.cache_teacher and (alone or args.table or args.mode == "inference"):

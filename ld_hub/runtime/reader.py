@@ -177,7 +177,9 @@ def _openvino(exported: Exported, threads: int | None) -> Program:
 
 
 def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    """What an error says, without the C++ signatures that stand before it."""
+    text = " ".join(str(error).split())
+    return (text.rpartition(") ")[2] or text).rstrip(".")[:300]
 
 
 PROGRAMS: dict[str, Callable[[Exported, int | None], Program]] = {"onnx": _onnx, "openvino": _openvino}
