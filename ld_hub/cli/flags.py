@@ -104,6 +104,16 @@ def tiling_of(args: argparse.Namespace) -> Tiling | None:
     return None if args.tile is None else Tiling(args.tile, args.overlap)
 
 
+def refuse_tiles(args: argparse.Namespace) -> None:
+    """Say that an exported detector looks at whole images.
+
+    Raises:
+        ConfigError: If tiles were asked for.
+    """
+    if args.tile is not None:
+        raise ConfigError(f"--tile {args.tile}: an exported detector looks at whole images; give the model itself.")
+
+
 def require_data(args: argparse.Namespace) -> None:
     """Refuse data flags that lead nowhere, before anything heavy is imported.
 

@@ -26,6 +26,7 @@ from ld_hub.hub import atomic_write
 from ld_hub.launch.recipe_files import find_recipe, require_recipe
 from ld_hub.models.names import require_model
 from ld_hub.registry import MODELS
+from ld_hub.runtime.exported_files import is_exported
 
 _DESCRIPTION = """\
 Measure images/s and peak memory of inference and of a training step.
@@ -74,7 +75,12 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add, default = parser.add_argument, "(default: %(default)s)"
-    add("model", metavar="NAME", nargs="*", help="a model name; a distilled name brings its teacher and recipe")
+    add(
+        "model",
+        metavar="NAME",
+        nargs="*",
+        help="a model name; a distilled name brings its teacher and recipe; or an exported detector",
+    )
     add("--table", action="store_true", help="size and speed of several names, with and without bins")
     add("--eval", action="store_true", help="time the scorers of an evaluation")
     add("--answers", action="store_true", help="time what ld-hub answers without importing torch")
@@ -129,7 +135,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{work.batch_size} images of {height}x{width} px, {work.boxes} boxes each, {args.num_classes} classes, "
               f"{'float32' if args.precision == 'no' else args.precision}")  # fmt: skip
-        if args.table:
+        if args.model and is_exported(args.model[0]):
+            figures = replace(figures, model=args.model[0], inference=_program(args, work))
+        elif args.table:
             figures = replace(figures, table=speed_table(args.model, work, device, args.num_classes))
         elif args.model:
             figures = _measure(figures, args, work, device)
@@ -143,8 +151,7 @@ def _check(args: argparse.Namespace) -> None:
     _check_sizes(args)
     alone = args.eval or args.answers
     _check_kind(args, alone)
-    for name in [*args.model, *filter(None, [args.teacher])]:
-        require_model(name)
+    _check_names(args)
     if args.recipe is not None:
         require_recipe(args.recipe)
     if args.cache_teacher and (alone or args.table or args.mode == "inference"):
@@ -188,6 +195,16 @@ def _rates(args: argparse.Namespace, work: Workload, figures: Figures) -> tuple[
     step = None if figures.training is None else figures.training.images_per_second
     wanted = dict.fromkeys([PRESETS["flip"], augmentation_of(args)])
     return data_table(load_data(args.data, args.split), list(wanted), work, args.workers, step)
+
+
+def _check_names(args: argparse.Namespace) -> None:
+    """Models are known, and what was exported is only asked for inference."""
+    exported = [name for name in args.model if is_exported(name)]
+    if exported and (args.table or args.teacher or args.recipe or args.cache_teacher or args.mode == "training"):
+        raise ConfigError(f"'{exported[0]}' is an export: it has no training step, and stands in no --table.")
+    for name in [*args.model, *filter(None, [args.teacher])]:
+        if name not in exported:
+            require_model(name)
 
 
 def _teacher_of(args: argparse.Namespace) -> str | None:
@@ -237,6 +254,17 @@ def _inference(model: DenseDetector, work: Workload) -> InferenceSpeed:
     _print_parts("inference", speed, work.batch_size)
     print(f"  outside the network, data included: {cost.outside_network:.2%} of the time")
     print(f"  scores of an image above the threshold: {cost.pairs:.0f}; detections: {cost.detections:.0f}")
+    return speed
+
+
+def _program(args: argparse.Namespace, work: Workload) -> InferenceSpeed:
+    """Time of an exported detector; printed."""
+    from ld_hub.benchmark.figures import InferenceSpeed
+    from ld_hub.benchmark.programs import time_program
+
+    cost = time_program(args.model[0], work, args.threads)
+    speed = InferenceSpeed.found(cost, work.batch_size)
+    _print_parts("inference of the exported program, its choice of boxes included", speed, work.batch_size)
     return speed
 
 

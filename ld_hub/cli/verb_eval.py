@@ -15,12 +15,14 @@ from ld_hub.cli.flags import (
     add_inference_flags,
     add_tile_flags,
     reading_of,
+    refuse_tiles,
     require_data,
     tiling_of,
 )
 from ld_hub.cli.places import check_directory
 from ld_hub.errors import ConfigError
 from ld_hub.models.names import require_weights
+from ld_hub.runtime.exported_files import is_exported
 
 _DESCRIPTION = """\
 Detect objects on every image of a data set and score them.
@@ -64,7 +66,11 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a name that has weights (see `ld-hub list`), or a model directory")
+    add(
+        "model",
+        metavar="MODEL",
+        help="a name that has weights (see `ld-hub list`), a model directory, or an export",
+    )
     add_data_flags(parser)
     add_inference_flags(parser)
     add_tile_flags(parser)
@@ -81,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
     check_directory(args.out)
     require_data(args)
+    if is_exported(args.model):
+        return _evaluate_exported(args)
     require_weights(args.model)
 
     from ld_hub.data import load_data
@@ -118,6 +126,41 @@ def run(args: argparse.Namespace) -> int:
         metrics,
         name=args.model,
         weights=directory / WEIGHTS_NAME,
+        dataset=dataset,
+        data=data_name(args),
+        split=args.split,
+        detections=evaluator.save_detections(out / "detections.json"),
+        how=how,
+    )
+    write_json(out / "metrics.json", evidence.to_dict())
+    print(metrics.table())
+    print(f"\nmetrics.json and detections.json are in {out}")
+    return 0
+
+
+def _evaluate_exported(args: argparse.Namespace) -> int:
+    """The same of a directory that `ld-hub export` wrote, on the CPU."""
+    from ld_hub.data import load_data
+    from ld_hub.evaluation.artefact import Circumstances
+    from ld_hub.evaluation.backends import choose_backend
+    from ld_hub.export.exported_model import ExportedModel
+    from ld_hub.hub import write_json
+
+    choose_backend(args.backend)
+    refuse_tiles(args)
+    model = ExportedModel(args.model)
+    dataset = load_data(
+        args.data, args.split, images=args.images, annotations=args.annotations, **asdict(reading_of(args))
+    )
+    check_classes(args.model, model.label_names, dataset.source, dataset.label_names)
+    protocol = None if args.protocol == "auto" else args.protocol
+    metrics, evaluator = model.evaluate(dataset, batch_size=args.batch_size, protocol=protocol, backend=args.backend)
+    exported, out = model.detector.exported, Path(args.out)
+    device = f"cpu ({exported.to})"
+    how = Circumstances(_command(args), device, exported.precision, args.batch_size, evaluator.backend)
+    evidence = model.describe(
+        metrics,
+        name=args.model,
         dataset=dataset,
         data=data_name(args),
         split=args.split,

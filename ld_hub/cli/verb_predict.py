@@ -6,16 +6,21 @@ import argparse
 import glob
 import json
 import os
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
-from ld_hub.cli.flags import add_device_flag, add_tile_flags, tiling_of
+from ld_hub.cli.flags import add_device_flag, add_tile_flags, refuse_tiles, tiling_of
 from ld_hub.cli.places import check_directory
 from ld_hub.errors import ConfigError, MissingFileError
 from ld_hub.models.names import require_weights
+from ld_hub.runtime.exported_files import is_exported
 
 if TYPE_CHECKING:
+    from ld_hub.export.exported_model import ExportedModel
+    from ld_hub.models.detector import DenseDetector
     from ld_hub.structures import Detections, ImageFileRow, PipelineRow, ResultRow
 
     class _Seen(ImageFileRow):
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
     class _Found(ResultRow):
         id: int
 
+
+Detect: TypeAlias = "Callable[..., Iterator[Detections]]"
 
 _DESCRIPTION = """\
 Detect objects on pictures with a model of this library.
@@ -65,7 +72,10 @@ def add_parser(subparsers: Any) -> None:
     add("images", nargs="+", metavar="IMG", help="image files, URLs, directories of image files, or quoted patterns")
     add("--recursive", action="store_true", help="also take the images in subdirectories of directories")
     add(
-        "--model", required=True, metavar="NAME|DIR", help="a name that has weights (see `ld-hub list`), or a directory"
+        "--model",
+        required=True,
+        metavar="NAME|DIR",
+        help="a name that has weights (see `ld-hub list`), a directory, or an export",
     )
     add("--out", default="predictions", metavar="DIR", help=f"where pictures and JSON go {default}")
     add("--threshold", type=float, default=0.3, metavar="P", help=f"take objects with a score above this {default}")
@@ -82,22 +92,21 @@ def run(args: argparse.Namespace) -> int:
             f"--batch_size {args.batch_size} --threshold {args.threshold:g}: expected at least 1 and 0 to below 1."
         )
     _require_images(args.images)
-    require_weights(args.model)
+    exported = is_exported(args.model)
+    if exported:
+        refuse_tiles(args)
+    else:
+        require_weights(args.model)
     sources = _expand(args.images, args.recursive)
 
     from rich.console import Console
     from rich.progress import track
 
     from ld_hub.hub.files import atomic_write
-    from ld_hub.models.factory import create_model
-    from ld_hub.models.inference import iter_predict
-    from ld_hub.ops.hardware import resolve_device
 
-    device = resolve_device(args.device)
-    model = create_model(args.model, pretrained=True).to(device)
+    model, detect = _exported(args.model) if exported else _model(args)
     out, names = Path(args.out), _picture_names(sources)
-    tiling = tiling_of(args)
-    found = iter_predict(model, sources, threshold=args.threshold, batch_size=args.batch_size, tiling=tiling)
+    found = detect(sources, threshold=args.threshold, batch_size=args.batch_size)
     images: list[_Seen] = []
     annotations: list[_Found] = []
     console = Console(stderr=True)
@@ -121,6 +130,24 @@ def run(args: argparse.Namespace) -> int:
     atomic_write(out / "detections.json", json.dumps(content, indent=1, ensure_ascii=False))
     print(f"{len(annotations)} objects on {len(images)} images; pictures and detections.json are in {out}")
     return 0
+
+
+def _model(args: argparse.Namespace) -> tuple[DenseDetector, Detect]:
+    """A model of the library, and what it detects with."""
+    from ld_hub.models.factory import create_model
+    from ld_hub.models.inference import iter_predict
+    from ld_hub.ops.hardware import resolve_device
+
+    model = create_model(args.model, pretrained=True).to(resolve_device(args.device))
+    return model, partial(iter_predict, model, tiling=tiling_of(args))
+
+
+def _exported(directory: str) -> tuple[ExportedModel, Detect]:
+    """The same of a directory that `ld-hub export` wrote."""
+    from ld_hub.export.exported_model import ExportedModel
+
+    model = ExportedModel(directory)
+    return model, model.iter_predict
 
 
 def _require_images(given: list[str]) -> None:

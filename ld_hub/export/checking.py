@@ -16,7 +16,7 @@ from PIL import Image
 
 from ld_hub.export.program import DetectorRows
 from ld_hub.layers.postprocess import PostprocessConfig
-from ld_hub.models.inference import predict
+from ld_hub.models.inference import iter_predict
 from ld_hub.ops.boxes import pairwise_iou
 from ld_hub.preprocessing import Preprocessor, collate
 from ld_hub.runtime import Detector, Found
@@ -177,7 +177,7 @@ def compare_detections(
     config = rows.model.postprocess_config
     for number, image in enumerate(images):
         expected = _expected(rows, exported, image)
-        (found,) = exported.predict([image])
+        (found,) = exported.predict_all([image])
         mine = as_detections(found)
         agreement.images += 1
         agreement.detections += len(expected)
@@ -196,8 +196,7 @@ def compare_detections(
 def _expected(rows: DetectorRows, exported: Detector, image: Image.Image) -> Detections:
     """What the model finds; padded as the exported one pads, where that is another size than the model's own."""
     if exported.exported.size is None:
-        (found,) = predict(rows.model, [image], keep_images=False)
-        return found
+        return next(iter_predict(rows.model, [image], keep_images=False))
     pixels = read_pixels(image, rows.model.data_config.channels)
     batch = prepare([pixels], exported.exported.preparation, exported.exported.size)
     sizes, factors = torch.from_numpy(batch.image_sizes), torch.from_numpy(batch.factors[:, :2])
@@ -207,8 +206,8 @@ def _expected(rows: DetectorRows, exported: Detector, image: Image.Image) -> Det
 
 def as_detections(found: Found, image: Image.Image | None = None) -> Detections:
     """What an exported detector found, as a model gives it."""
-    arrays = (torch.from_numpy(each) for each in (found.boxes, found.scores, found.labels))
-    return Detections(*arrays, label_names=found.label_names, category_ids=found.category_ids, image=image)
+    boxes, scores, labels = (torch.from_numpy(each) for each in (found.boxes, found.scores, found.labels))
+    return Detections(boxes, scores, labels, found.label_names, found.category_ids, image)
 
 
 def _match(agreement: Agreement, found: Detections, expected: Detections, limits: Tolerance) -> list[tuple[str, int]]:

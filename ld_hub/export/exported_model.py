@@ -13,7 +13,10 @@ from ld_hub.data import DetectionSet
 from ld_hub.engine.evaluate import evaluator_of
 from ld_hub.errors import CheckpointError
 from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
+from ld_hub.evaluation.artefact import Circumstances, artefact
 from ld_hub.export.checking import as_detections
+from ld_hub.hub.evidence import Evidence, JudgedModel
+from ld_hub.hub.files import sha256_of
 from ld_hub.preprocessing import ImageSource, load_image
 from ld_hub.runtime import Detector, ExportedError
 from ld_hub.structures import Detections
@@ -38,7 +41,7 @@ class ExportedModel:
     def predict(self, images: Sequence[Image.Image], threshold: float | None = None) -> list[Detections]:
         """Detect on RGB images; each result keeps its own."""
         with _as_ours():
-            found = self.detector.predict(images, threshold=threshold, batch_size=len(images) or 1)
+            found = self.detector.predict_all(images, threshold=threshold, batch_size=len(images) or 1)
         return [as_detections(each, image) for each, image in zip(found, images, strict=True)]
 
     def iter_predict(
@@ -75,6 +78,42 @@ class ExportedModel:
             found = self.predict([records.load(row) for row in rows])
             evaluator.update([int(records.image_ids[row]) for row in rows], found)
         return evaluator.compute(), evaluator
+
+    def describe(
+        self,
+        metrics: DetectionMetrics,
+        *,
+        name: str,
+        dataset: DetectionSet,
+        data: str,
+        split: str,
+        detections: Path,
+        how: Circumstances,
+    ) -> Evidence:
+        """The artefact of an evaluation that was just made; its weights are the program's file.
+
+        Args:
+            metrics: What was measured.
+            name: What the user calls the exported detector.
+            dataset: The images.
+            data: What the data set is called.
+            split: Its part.
+            detections: The detections that were written.
+            how: The circumstances.
+        """
+        exported = self.detector.exported
+        judged = JudgedModel(name, exported.architecture, exported.family, exported.config)
+        return artefact(
+            metrics,
+            model=judged,
+            weights=exported.file,
+            tensors=sha256_of(exported.file),
+            data=data,
+            split=split,
+            annotations=dataset.annotation_file,
+            detections=detections,
+            how=how,
+        )
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ld_hub.errors import ConfigError, unknown_name
+from ld_hub.runtime.exported_files import is_exported
 
 if TYPE_CHECKING:
     from ld_hub.export.program import DetectorRows, Size
@@ -80,3 +81,16 @@ def find_format(name: str) -> Format:
             f"installed: pip install 'ld_hub[{found.extra}]'."
         )
     return found
+
+
+def check_place(directory: str | Path) -> None:
+    """Refuse a place that holds anything but an earlier export.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    place = Path(directory).expanduser()
+    if place.is_dir() and any(place.iterdir()) and not is_exported(place):
+        raise ConfigError(
+            f"'{directory}' holds other files; expected a new directory, an empty one, or an earlier export."
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ld_hub.engine.evaluate import evaluate
 from ld_hub.errors import ConfigError, ExportError
 from ld_hub.export.checking import Agreement, Tolerance, compare_detections, compare_rows, random_images
 from ld_hub.export.exported_model import ExportedModel
-from ld_hub.export.formats import ExportPlan, FormatFile, find_format
+from ld_hub.export.formats import ExportPlan, FormatFile, check_place, find_format
 from ld_hub.export.program import DetectorRows, whole_square
 from ld_hub.export.readme import readme
 from ld_hub.hub import atomic_directory, new_directory, write_json
@@ -49,7 +49,9 @@ def export_model(
     directory: str | Path,
     *,
     to: str = "onnx",
-    plan: ExportPlan | None = None,
+    no_nms: bool = False,
+    with_preprocessing: bool = False,
+    size: tuple[int, int] | None = None,
     images: Sequence[ImageSource] = (),
     dataset: DetectionSet | None = None,
     keep: bool = False,
@@ -60,7 +62,9 @@ def export_model(
         model: Stays as it is; a float32 copy on the CPU, batch norms folded, is exported.
         directory: Where to: a new or empty directory, or one that an export has written before.
         to: Format; see `ld_hub.export.formats.FORMATS`.
-        plan: What stands around the network.
+        no_nms: Leave out the choice of boxes; the program gives rows then.
+        with_preprocessing: Take uint8 pixels and prepare them inside; boxes are in px of these pixels.
+        size: Height and width in px that all images are padded to; None for any multiples of ``size_divisor``.
         images: Real images to compare on, beside random ones.
         dataset: Also compare the AP on it, and detections on its first images.
         keep: Write it even where it differs from the model by more than `Tolerance`.
@@ -72,7 +76,7 @@ def export_model(
         ConfigError: If the format, its packages or the place are not to be had, or the model cannot be exported.
         ExportError: If the exported detector differs from the model; nothing is written then.
     """
-    plan = plan or ExportPlan()
+    plan = ExportPlan(no_nms, with_preprocessing, size)
     file = find_format(to).load()
     check_place(directory)
     own = copy.deepcopy(model).cpu().float().eval()
@@ -83,8 +87,8 @@ def export_model(
         pictures += [dataset.records.load(row) for row in range(min(CHECKED, len(dataset)))]
     written = atomic_directory if is_exported(directory) else new_directory
     with written(directory) as draft:
-        _write(file, network, rows, replace(plan, no_nms=True, with_preprocessing=False), draft / "rows", to)
-        _write(file, network, rows, plan, draft, to)
+        write_export(file, network, rows, replace(plan, no_nms=True, with_preprocessing=False), draft / "rows", to)
+        write_export(file, network, rows, plan, draft, to)
         agreement = _compare(DetectorRows(own), draft, pictures, dataset)
         if agreement.fault and not keep:
             raise ExportError(
@@ -92,19 +96,6 @@ def export_model(
                 "keep it all the same with --keep (keep=True)."
             )
     return ExportReport(Path(directory), plan, agreement, remark)
-
-
-def check_place(directory: str | Path) -> None:
-    """Refuse a place that holds anything but an earlier export.
-
-    Raises:
-        ConfigError: If it does.
-    """
-    place = Path(directory).expanduser()
-    if place.is_dir() and any(place.iterdir()) and not is_exported(place):
-        raise ConfigError(
-            f"'{directory}' holds other files; expected a new directory, an empty one, or an earlier export."
-        )
 
 
 def _convert(file: FormatFile, rows: DetectorRows, plan: ExportPlan) -> tuple[Any, ExportPlan, str]:
@@ -126,7 +117,9 @@ def _convert(file: FormatFile, rows: DetectorRows, plan: ExportPlan) -> tuple[An
         return network, replace(plan, size=size), remark
 
 
-def _write(file: FormatFile, network: Any, rows: DetectorRows, plan: ExportPlan, directory: Path, to: str) -> None:
+def write_export(
+    file: FormatFile, network: Any, rows: DetectorRows, plan: ExportPlan, directory: Path, to: str
+) -> None:
     """Program, config.json, README.md and sums."""
     directory.mkdir(exist_ok=True)
     model = rows.model
@@ -136,6 +129,7 @@ def _write(file: FormatFile, network: Any, rows: DetectorRows, plan: ExportPlan,
         "ld_hub_version": __version__,
         "architecture": model.name,
         "family": model.family,
+        "config": asdict(model.config),
         "to": to,
         "program": file.write(network, rows, plan, directory),
         "precision": "float32",

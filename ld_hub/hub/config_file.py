@@ -9,6 +9,7 @@ from typing import Any
 
 from ld_hub.errors import CheckpointError, MissingFileError
 from ld_hub.hub.files import atomic_write, describe_bytes
+from ld_hub.runtime.exported_files import MODEL_TYPE as EXPORTED_TYPE
 
 CONFIG_NAME = "config.json"
 MODEL_TYPE = "ld_hub"
@@ -107,6 +108,11 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _whose(config: Mapping[str, Any]) -> str:
     """Name the library a foreign configuration seems to belong to."""
     model_type = config.get("model_type")
+    if model_type == EXPORTED_TYPE:
+        return (
+            "it is an exported detector's, which `ld-hub predict`, `eval` and `benchmark` take; everything else needs "
+            "the model that it was exported from"
+        )
     if isinstance(model_type, str):
         return f'its model_type is "{model_type[:100]}", not "{MODEL_TYPE}"; load it with the library that made it'
     if "pretrained_cfg" in config or "num_features" in config:

@@ -355,7 +355,7 @@ class DenseDetector(TimmMethods):
 
         Args:
             directory: Where to; new, empty, or an earlier export.
-            **options: ``to``, ``plan``, ``images``, ``dataset``, ``keep``.
+            **options: ``to``, ``no_nms``, ``with_preprocessing``, ``size``, ``images``, ``dataset``, ``keep``.
 
         Returns:
             How what was written compares with the model.

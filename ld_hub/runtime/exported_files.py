@@ -51,6 +51,8 @@ class Exported:
     Attributes:
         directory: Where it lies.
         architecture: Name of the model it was made of.
+        family: Its family.
+        config: Its structure, by field.
         to: Format of the program, e.g. ``"onnx"``.
         program: File name of the program.
         label_names: C names.
@@ -65,6 +67,8 @@ class Exported:
 
     directory: Path
     architecture: str
+    family: str
+    config: Mapping[str, str | int | float | bool]
     to: str
     program: str
     label_names: tuple[str, ...]
@@ -154,6 +158,8 @@ def _parse(directory: Path, content: Mapping[str, Any]) -> Exported:
     return Exported(
         directory=directory,
         architecture=str(content["architecture"]),
+        family=str(content["family"]),
+        config=dict(content["config"]),
         to=str(content["to"]),
         program=program,
         label_names=names,

@@ -128,8 +128,8 @@ def prepare(images: Sequence[Pixels], preparation: Preparation, size: tuple[int,
         ordered = small[:, :, ::-1] if preparation.channel_order == "bgr" else small
         corner[:, :height, :width] = (ordered * scale + shift).transpose(2, 0, 1)
     new = np.array(sizes, np.int64)
-    old = np.array([image.shape[:2] for image in images])
-    ratios = new.astype(np.float32) / old.astype(np.float32)
+    old = np.array([image.shape[:2] for image in images], np.int64)
+    ratios: NDArray[np.float32] = new.astype(np.float32) / old.astype(np.float32)
     return Batch(batch, new, ratios[:, [1, 0, 1, 0]])
 
 
@@ -145,8 +145,9 @@ def _along(pixels: Pixels, count: int, axis: int) -> Pixels:
     largest = max(float(weight.max()) for weight in weights)
     bits = sum(int(0.5 + largest * 2 ** (bit + 1)) < 2**15 for bit in range(22))
     shape = [-1 if each == axis else 1 for each in range(3)]
-    total = np.int32(2 ** (bits - 1))
+    total: NDArray[np.int32] = np.full(1, 2 ** (bits - 1), np.int32)
     for at, weight in zip((low, np.minimum(low + 1, old - 1)), weights, strict=True):
         codes = np.floor(0.5 + weight * 2**bits).astype(np.int32).reshape(shape)
         total = total + pixels.take(at.astype(np.int64), axis).astype(np.int32) * codes
-    return (total >> bits).astype(np.uint8)
+    grey: Pixels = (total >> bits).astype(np.uint8)
+    return grey

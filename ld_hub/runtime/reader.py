@@ -69,15 +69,20 @@ class Detector:
         Raises:
             ExportedError: If an image cannot be read.
         """
-        single = isinstance(images, (str, Path, Image.Image, np.ndarray))
-        sources = [images] if single else list(images)  # type: ignore[arg-type,list-item]  # told apart above
-        pixels = [read_pixels(source, len(self.exported.preparation.mean)) for source in sources]
-        found: list[Found | None] = [None] * len(pixels)
+        if isinstance(images, (str, Path, Image.Image, np.ndarray)):
+            return self.predict_all([images], threshold=threshold, batch_size=batch_size)[0]
+        return self.predict_all(list(images), threshold=threshold, batch_size=batch_size)
+
+    def predict_all(
+        self, images: Sequence[Source], *, threshold: float | None = None, batch_size: int = 8
+    ) -> list[Found]:
+        """As `predict`, of several images."""
+        pixels = [read_pixels(source, len(self.exported.preparation.mean)) for source in images]
+        found: dict[int, Found] = {}
         for group in self._groups(pixels, batch_size):
-            for index, each in zip(group, self.detect([pixels[index] for index in group]), strict=True):
-                found[index] = each if threshold is None else each.filter(threshold)
-        every = [each for each in found if each is not None]
-        return every[0] if single else every
+            found.update(zip(group, self.detect([pixels[index] for index in group]), strict=True))
+        every = [found[index] for index in range(len(pixels))]
+        return every if threshold is None else [each.filter(threshold) for each in every]
 
     def detect(self, images: Sequence[Pixels]) -> list[Found]:
         """Detect on images ``(h, w, K)`` of one padded size (with preprocessing inside: of one size), in one run."""
@@ -97,8 +102,8 @@ class Detector:
             real = scores > 0
             boxes, scores, labels = boxes[real], scores[real], labels[real]
         else:
-            rows = (each[index] for each in outputs[:3])
-            boxes, scores, labels = choose(*rows, outputs[3], self.exported.choice)
+            boxes, scores, quality = (each[index] for each in outputs[:3])
+            boxes, scores, labels = choose(boxes, scores, quality, outputs[3], self.exported.choice)
         return Found(boxes / factors, scores, labels.astype(np.int64), self.label_names, self.category_ids)
 
     def _groups(self, pixels: Sequence[Pixels], batch_size: int) -> Iterable[list[int]]:
@@ -141,7 +146,12 @@ def _onnx(exported: Exported, threads: int | None) -> Program:
             f"'{exported.file}' detects {classes or 'an unknown number of'} classes, and config.json names "
             f"{len(exported.label_names)}. Put the files of one export together, or export again."
         )
-    return lambda inputs: session.run(None, inputs)  # type: ignore[no-any-return]  # onnxruntime is untyped
+
+    def run(inputs: dict[str, NDArray[Any]]) -> Arrays:
+        found: Arrays = session.run(None, inputs)
+        return found
+
+    return run
 
 
 def _openvino(exported: Exported, threads: int | None) -> Program:
@@ -149,8 +159,9 @@ def _openvino(exported: Exported, threads: int | None) -> Program:
         import openvino
     except ImportError:
         raise ExportedError("Running an OpenVINO program takes openvino: pip install openvino.") from None
-    settings = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
-    settings["INFERENCE_PRECISION_HINT"] = "f32"
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads is not None:
+        settings["INFERENCE_NUM_THREADS"] = threads
     try:
         compiled = openvino.Core().compile_model(str(exported.file), "CPU", settings)
     except RuntimeError as error:
@@ -166,7 +177,9 @@ def _openvino(exported: Exported, threads: int | None) -> Program:
 
 
 def _brief(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+    """What an error says, without the C++ signatures that stand before it."""
+    text = " ".join(str(error).split())
+    return (text.rpartition(") ")[2] or text).rstrip(".")[:300]
 
 
 PROGRAMS: dict[str, Callable[[Exported, int | None], Program]] = {"onnx": _onnx, "openvino": _openvino}

@@ -1,0 +1,94 @@
+"""`ld-hub export`: a model becomes a directory that runs without torch."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ld_hub.cli.flags import DEFAULT, add_data_flags, require_data
+from ld_hub.errors import ConfigError
+from ld_hub.export.formats import FORMATS, check_place, find_format
+from ld_hub.models.names import require_model
+
+_DESCRIPTION = """\
+Write a model as a program for other machines: a directory with the program,
+config.json (class names, preprocessing, settings), a README.md with code that
+needs no torch, and SHA256SUMS. `ld_hub.runtime.Detector(DIR)` runs it with
+NumPy, Pillow and onnxruntime alone; `ld-hub predict`, `eval` and `benchmark`
+take it as they take a model.
+
+The choice of boxes (filter, NMS per class, cap) is part of the program, with
+the model's own settings; batch, height and width are free. Before anything is
+kept the program is compared with the model: rows and detections on random
+images and, with --data, on the first of the data, and the AP on all of them. If
+they differ nothing is written, and the message names what differs first."""
+
+_EPILOG = """\
+examples:
+  ld-hub export runs/student/model --out exported
+  ld-hub export runs/student/model --out exported --data mine --with_preprocessing
+  ld-hub eval exported --data mine
+
+in Python:
+  model.export("exported", to="onnx")
+  from ld_hub.runtime import Detector  # imports no torch
+  print(list(Detector("exported").predict("photo.jpg", threshold=0.3)))"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the parser of `ld-hub`."""
+    parser = subparsers.add_parser(
+        "export",
+        help="write a model as a program that runs without torch",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a name that has weights (see `ld-hub list`), or a model directory")
+    add("--to", default="onnx", metavar="FORMAT", help=f"{', '.join(FORMATS)} {DEFAULT}")
+    add("--out", required=True, metavar="DIR", help="a new directory, or an earlier export")
+    add("--no_nms", action="store_true", help="leave out the choice of boxes: the program gives rows")
+    pixels = "take uint8 pixels (N, height, width, 3) in RGB order, resize and normalise inside"
+    add("--with_preprocessing", action="store_true", help=pixels)
+    add("--size", type=int, nargs=2, metavar=("H", "W"), help="px that all images are padded to (default: any)")
+    add("--keep", action="store_true", help="write it even where it differs from the model")
+    add_data_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and print the comparison; returns the exit code."""
+    if args.size is not None and min(args.size) < 1:
+        raise ConfigError(f"--size {args.size[0]} {args.size[1]}: expected a height and a width in px.")
+    find_format(args.to)
+    check_place(args.out)
+    has_data = bool(args.data or args.annotations or args.images)
+    if has_data:
+        require_data(args)
+    require_model(args.model)
+
+    from ld_hub.data import load_data
+    from ld_hub.export.writing import export_model
+    from ld_hub.models.factory import create_model
+
+    model = create_model(args.model, pretrained=True)
+    dataset = None
+    if has_data:
+        dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
+    report = export_model(
+        model,
+        args.out,
+        to=args.to,
+        no_nms=args.no_nms,
+        with_preprocessing=args.with_preprocessing,
+        size=None if args.size is None else (args.size[0], args.size[1]),
+        dataset=dataset,
+        keep=args.keep,
+    )
+    if report.remark:
+        print(report.remark)
+    print(report.agreement)
+    if report.agreement.fault:
+        print(f"kept although it differs: {report.agreement.fault}")
+    print(f"written to {report.directory}: `ld-hub predict IMG --model {report.directory}`, or its README.md")
+    return 0
