@@ -19,10 +19,10 @@ from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.hub import CONFIG_NAME
 from ld_hub.launch.arguments import DataArguments, ModelArguments, UnlabeledArguments
-from ld_hub.models.checkpoints.class_rows import ClassRows, take_class_rows
 from ld_hub.models.checkpoints.convert import load_checkpoint
 from ld_hub.models.checkpoints.differences import LoadReport, compare
 from ld_hub.models.checkpoints.pretrained import load_matched
+from ld_hub.models.class_rows import ClassRows, take_class_rows
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
 from ld_hub.structures import DetectorSpec

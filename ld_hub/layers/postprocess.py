@@ -142,12 +142,17 @@ def postprocess(
         score = scores[location, label]
         if output.quality is not None:
             score = score * output.quality[n, index].sigmoid()[location]
-        results.append(_suppress(RawDetections(box[location], score, label), config))
+        results.append(suppress(RawDetections(box[location], score, label), config))
     return results
 
 
-def _suppress(found: RawDetections, config: PostprocessConfig) -> RawDetections:
-    """The NMS that the settings name, on one image; best score first."""
+def suppress(found: RawDetections, config: PostprocessConfig) -> RawDetections:
+    """The NMS that the settings name, on one image; best score first.
+
+    Args:
+        found: Candidates.
+        config: Settings.
+    """
     boxes, scores, labels = found.boxes, found.scores, found.labels
     iou, most = config.nms_iou, config.max_detections
     match config.nms:

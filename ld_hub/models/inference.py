@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from numbers import Integral, Real
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ld_hub.errors import ConfigError
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig
-from ld_hub.models.tiling import Tiling, merge_views
+from ld_hub.models.tiling import Tiling, candidates, merge_views
 from ld_hub.preprocessing import DataConfig, ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
 from ld_hub.preprocessing.loading import find_images, is_directory, is_pattern, match_images
 from ld_hub.structures import DenseOutput, Detections
@@ -78,7 +78,7 @@ def predict(
         nms: Kind of suppression, see `ld_hub.layers.postprocess.PostprocessConfig`; by default the model's own.
         batch_size: Most images in one forward pass. Does not change the result.
         keep_images: Whether each result keeps its image, so that ``.draw()`` needs no argument.
-        tiling: Look at images that are larger than a tile piece by piece; ``max_detections`` counts in each piece then.
+        tiling: Look at images larger than a tile piece by piece; ``max_detections`` then counts for each piece.
 
     Returns:
         `Detections` (on the CPU, px of the upright original image) of the single image, or a list of them.
@@ -142,31 +142,36 @@ def iter_predict(
     rest = iter(sources)
     ahead = READ_AHEAD * batch_size if tiling is None else 1  # a large image has batches of its own
     while window := [load_image(source) for source in islice(rest, ahead)]:
-        views = [[(0, 0, *image.size)] if tiling is None else tiling.views(*image.size) for image in window]
-        crops = [
-            image if view == (0, 0, *image.size) else image.crop(view)
-            for image, own in zip(window, views, strict=True)
-            for view in own
-        ]
-        found = iter(_detect_all(model, crops, config, batch_size, threshold))
-        for image, own in zip(window, views, strict=True):
-            merged = merge_views(list(islice(found, len(own))), own, config.nms_iou)
-            yield replace(merged, image=image if keep_images else None)
+        if tiling is None:
+            found = _detect_all(model, window, config, batch_size)
+        else:
+            found = [_detect_in_views(model, image, tiling, config, batch_size) for image in window]
+        for image, each in zip(window, found, strict=True):
+            kept = each if threshold is None else each.filter(threshold)
+            yield replace(kept, image=image if keep_images else None)
 
 
 def _detect_all(
-    model: Predictor, images: list[Image.Image], config: PostprocessConfig, batch_size: int, threshold: float | None
+    model: Predictor, images: Sequence[Image.Image], config: PostprocessConfig, batch_size: int
 ) -> list[Detections]:
     """The detections of each image, in as few forward passes as their padded sizes allow."""
     preprocess = Preprocessor(model.data_config)
     samples = [preprocess(image) for image in images]
     found: dict[int, Detections] = {}
     for group in _groups(samples, batch_size):
-        detections = _detect(model, [samples[k] for k in group], config)
-        if threshold is not None:
-            detections = [some.filter(threshold) for some in detections]
-        found.update(zip(group, detections, strict=True))
+        found.update(zip(group, _detect(model, [samples[k] for k in group], config), strict=True))
     return [found[k] for k in range(len(samples))]
+
+
+def _detect_in_views(
+    model: Predictor, image: Image.Image, tiling: Tiling, config: PostprocessConfig, batch_size: int
+) -> Detections:
+    """The detections of a large image from those of its tiles."""
+    views = tiling.views(*image.size)
+    if len(views) == 1:
+        return _detect_all(model, [image], config, batch_size)[0]
+    crops = [image.crop(view) for view in views]
+    return merge_views(_detect_all(model, crops, candidates(config), batch_size), views, config)
 
 
 def _sources(images: Any) -> tuple[Iterable[Any], bool]:

@@ -17,8 +17,9 @@ from torch import Tensor
 from ld_hub.data import load_data
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.errors import ConfigError
+from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.models.inference import predict
-from ld_hub.models.tiling import Tiling, merge_views
+from ld_hub.models.tiling import Tiling, candidates, merge_views
 from ld_hub.structures import Detections
 from tests.engine.runs import detector, write_data
 
@@ -52,20 +53,20 @@ def test_tiles_cover_the_image_and_hold_small_objects_whole(width, height, size,
 
 
 def seen(objects: np.ndarray, view: tuple[int, int, int, int], random: np.random.Generator) -> Detections:
-    """A perfect detector: the part of each object that is in the view, with any score."""
+    """A perfect detector: the part of each object that is in the view, with a score that does not tell it."""
     rows = []
     for x1, y1, x2, y2, label in objects.tolist():
         part = [max(x1, view[0]), max(y1, view[1]), min(x2, view[2]), min(y2, view[3])]
         if part[0] < part[2] and part[1] < part[3]:
             corner = (view[0], view[1], view[0], view[1])
-            rows.append((*(p - c for p, c in zip(part, corner, strict=True)), float(random.uniform(0.1, 1)), label))
+            rows.append((*(p - c for p, c in zip(part, corner, strict=True)), float(random.uniform(0.55, 1)), label))
     return detections(sorted(rows, key=lambda row: -row[4]))
 
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), width=st.integers(60, 900), height=st.integers(60, 900))
 def test_a_perfect_detector_stays_perfect(seed, width, height):
-    """Objects far apart and no larger than the overlap: each comes back once and whole, whatever the scores."""
+    """Objects far apart, no larger than the overlap: each comes back once and whole, in any order of scores."""
     random = np.random.default_rng(seed)
     tiling = Tiling(200, 0.3, whole=False)
     cells = [(x, y) for x in range(0, width - 59, 60) for y in range(0, height - 59, 60)]
@@ -76,7 +77,7 @@ def test_a_perfect_detector_stays_perfect(seed, width, height):
         rows.append((x1, y1, x1 + w, y1 + h, random.integers(0, 2)))
     objects = np.array(rows)
     views = tiling.views(width, height)
-    merged = merge_views([seen(objects, view, random) for view in views], views, 0.6)
+    merged = merge_views([seen(objects, view, random) for view in views], views, PostprocessConfig())
     found = sorted(map(tuple, torch.cat([merged.boxes, merged.labels[:, None]], dim=1).int().tolist()))
     assert found == sorted(map(tuple, objects.tolist()))
     assert (merged.scores.diff() <= 0).all()
@@ -86,12 +87,14 @@ def test_a_part_gives_way_to_the_whole_of_its_class_only():
     views = Tiling(100, 0.4, whole=False).views(160, 100)
     assert views == [(0, 0, 100, 100), (60, 0, 160, 100)]
     left = detections([(70, 10, 100, 40, 0.9, 0), (10, 10, 40, 40, 0.8, 1)])  # cut at 100; whole
-    right = detections([(10, 10, 50, 40, 0.2, 0), (12, 12, 40, 40, 0.7, 1)])  # whole, at x 70 to 110
-    merged = merge_views([left, right], views, 0.6)
+    right = detections([(10, 10, 50, 40, 0.5, 0), (12, 12, 40, 40, 0.7, 1)])  # whole, at x 70 to 110
+    merged = merge_views([left, right], views, PostprocessConfig())
     assert merged.boxes.tolist() == [[10, 10, 40, 40], [72, 12, 100, 40], [70, 10, 110, 40]]
     assert merged.labels.tolist() == [1, 1, 0]
+    doubtful = replace(right, scores=torch.tensor([0.4, 0.7]))  # less than half as sure as the part
+    assert len(merge_views([left, doubtful], views, PostprocessConfig())) == 4 - 1
     at_image_border = detections([(0, 0, 100, 30, 0.5, 0)])  # ends at the left border of the image, and is cut at 100
-    alone = merge_views([at_image_border, detections([])], views, 0.6)
+    alone = merge_views([at_image_border, detections([])], views, PostprocessConfig())
     assert alone.boxes.tolist() == [[0, 0, 100, 30]]  # nothing else has seen it: a part is better than nothing
 
 
@@ -111,8 +114,11 @@ def test_predict_is_the_merging_of_what_each_crop_gives():
     tiling = Tiling(64, 0.25)
     views = tiling.views(150, 100)
     assert len(views) == 3 * 2 + 1
+    settings = model.postprocess_config
+    model.postprocess_config = candidates(settings)
     crops = [model.predict(Image.fromarray(pixels[y1:y2, x1:x2])) for x1, y1, x2, y2 in views]
-    expected = merge_views(crops, views, model.postprocess_config.nms_iou)
+    expected = merge_views(crops, views, settings)
+    model.postprocess_config = settings
     for batch_size in (1, 8):
         found = model.predict(image, tile=64, overlap=0.25, batch_size=batch_size)
         assert torch.allclose(found.boxes, expected.boxes, atol=1e-3)
