@@ -17,12 +17,12 @@ from ld_hub.data import DetectionSet, train_loader
 from ld_hub.engine.asking import Said, Teacher, ask
 from ld_hub.engine.detection_task import DetectionTask, step_counts, total_loss
 from ld_hub.engine.distillation_task import DistillationTask
-from ld_hub.engine.losses import LossWatch
 from ld_hub.engine.optimizer import make_optimizer, set_lr
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
+from ld_hub.optim.losses import LossWatch
 from ld_hub.preprocessing import train_transform
 from ld_hub.structures import ImageBatch
 

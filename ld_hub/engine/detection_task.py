@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ld_hub.engine.losses import NOTES
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import reduce_counts
+from ld_hub.optim.losses import NOTES
 from ld_hub.structures import Assignment, DenseOutput, ImageBatch, StepCounts, Targets
 
 

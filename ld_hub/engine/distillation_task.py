@@ -12,16 +12,16 @@ from torch import Tensor
 from ld_hub.data import DetectionSet
 from ld_hub.distillation import Committee, Distiller, MapInputs, Recipe, TermInputs, make_teaching
 from ld_hub.engine.asking import Memory, Said, Teacher, ask, head_of, maps_of
-from ld_hub.engine.balance import SHARE, GradientBalance
 from ld_hub.engine.detection_task import full_precision, targets_of
 from ld_hub.engine.identity import weights_digest
 from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import DenseLooker, Lesson, choose_thresholds, default_thresholds
-from ld_hub.engine.losses import gradient_shares
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.feature_teacher import FeatureTeacher
+from ld_hub.optim.balance import SHARE, GradientBalance
+from ld_hub.optim.losses import gradient_shares
 from ld_hub.structures import (
     Assignment,
     Balance,
@@ -52,7 +52,7 @@ class DistillationTask(LessonTask):
         distiller: The terms; for several teachers a `Committee` of the same names. Set up here for the detectors.
         individual_ld: Leave loss_bbox and loss_dfl to the teachers (LD paper, supplement, Table 1).
         balance: ``"gradient"``: each term is scaled to its share of the detection loss's gradient
-            (`ld_hub.engine.balance`); the training loop has to call `after_step` then.
+            (`ld_hub.optim.balance`); the training loop has to call `after_step` then.
         unlabeled: How images without labels take part, if there are any.
 
     Attributes:

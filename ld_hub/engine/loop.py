@@ -20,7 +20,6 @@ from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.identity import Identity
 from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import Lesson
-from ld_hub.engine.losses import NOTES, LossWatch
 from ld_hub.engine.optimizer import gradient_norm, make_optimizer, set_lr
 from ld_hub.engine.records import Best
 from ld_hub.engine.reporter import Clock, Reporter
@@ -30,6 +29,7 @@ from ld_hub.engine.showing import log_pictures
 from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.ops.dist import from_first_rank
 from ld_hub.optim.averaging import Average, average_buffers
+from ld_hub.optim.losses import NOTES, LossWatch
 from ld_hub.optim.time_budget import FORWARD, Pace, budget_seconds
 from ld_hub.preprocessing import train_transform
 from ld_hub.structures import ImageBatch

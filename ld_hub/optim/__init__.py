@@ -1,1 +1,1 @@
-"""What decides the steps of a training, beside its loop: groups of parameters, averages, length, end and batch."""
+"""What decides an optimizer's steps, beside the loop that makes them: groups of parameters, averages, balance, length."""

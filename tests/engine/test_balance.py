@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ld_hub.distillation import Distiller, Recipe, get_recipe
-from ld_hub.engine.balance import DECAY, SHARE, GradientBalance
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
 from ld_hub.engine.detection_task import step_counts, total_loss
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError
+from ld_hub.optim.balance import DECAY, SHARE, GradientBalance
 from ld_hub.structures import DenseOutput, ImageBatch
 from tests.engine.runs import detector, distance, distil, equal, records, weights
 from tests.engine.test_accumulation import images, part

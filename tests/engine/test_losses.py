@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ld_hub.engine.losses import LossWatch, gradient_shares
 from ld_hub.errors import NonFiniteLossError
+from ld_hub.optim.losses import LossWatch, gradient_shares
 from ld_hub.structures import DenseOutput
 
 

@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from ld_hub.engine.losses import squared_pulls
 from ld_hub.errors import ConfigError
 from ld_hub.ops.dist import mean_over_ranks
+from ld_hub.optim.losses import squared_pulls
 from ld_hub.structures import DenseOutput
 
 # Share of a term without its own: about what box-edge LD has with its published weight on small data (0.3 to 0.5), and
