@@ -1,1 +1,1 @@
-"""What decides an optimizer's steps, beside the loop that makes them: groups of parameters, averages, balance, length."""
+"""What decides an optimizer's steps, beside the loop that makes them: groups, averages, balance, length, batch."""
