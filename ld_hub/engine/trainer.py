@@ -177,6 +177,7 @@ class Trainer:
                     f"{trained} of {len(self.model.label_names)} classes, {evaluated}, "
                     f"{size[0]} px (longest side {size[1]} px)",
                 ),
+                ("augment", config.describe_augmentation(plan.steps)),
                 ("batch", f"{config.batch_size} images x {config.accumulation} micro-steps x {processes} processes"),
                 ("schedule", plan.describe()),
                 *describe_classes(self.config),

@@ -186,6 +186,16 @@ class AugmentationFlags:
         closed = round(steps * self.close_mosaic) if self.close_mosaic < 1 else int(self.close_mosaic)
         return max(0, steps - closed)
 
+    def describe_augmentation(self, steps: int) -> str:
+        """What is done in a run, for the user.
+
+        Args:
+            steps: Of the whole run.
+        """
+        augmentation = self.augmentation
+        end = f"; mosaic and mixup until step {self.mixed_steps(steps)}" if augmentation.mixes else ""
+        return f"{self.augment}: {augmentation.describe()}{end}"
+
 
 def _listed(parts: Mapping[str, float | tuple[float, float]]) -> str:
     """``"crop 0.5, scale_jitter 0.5 1.5"``."""

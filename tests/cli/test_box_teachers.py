@@ -107,6 +107,10 @@ def test_predictions_without_any_label(data, tmp_path, pool):  # noqa: F811
         ("--teacher none.json --unlabeled {pool}", "--teacher: no results file 'none.json'"),
         ("--teacher torchvision:ssd --unlabeled {pool}", "Unknown detector of torchvision 'ssd'"),
         ("--teacher hf:detr --unlabeled {pool}", "expected hf:ORG/NAME or hf:ORG/NAME@REVISION"),
+        (
+            "--teacher {boxes} --unlabeled {pool} --augment strong",
+            "cannot follow crop 0.25, scale_jitter 0.5 1.5, mosaic",
+        ),
         ("--teacher {boxes} --unlabeled {data}/train", "knows none of the 12 images without labels"),
     ],
 )
@@ -125,6 +129,13 @@ def test_wrong_names_are_refused_without_torch(tmp_path: Path) -> None:
         "print([name for name in ('torch', 'torchvision', 'transformers') if name in sys.modules])"
     )
     start = ["gfocal_r18", "--data", str(tmp_path), "--unlabeled", str(tmp_path), "--teacher"]
-    for name, words in (("torchvision:resnet", "Unknown detector of torchvision"), ("x/boxes.json", "no results file")):
-        done = subprocess.run([sys.executable, "-c", code, *start, name], capture_output=True, text=True, check=True)
+    said = {
+        "torchvision:resnet": "Unknown detector of torchvision",
+        "x/boxes.json": "no results file",
+        "gfocal_r50 --cache_teacher auto --mosaic 0.5": "cache_teacher keeps a teacher's answers",
+    }
+    for name, words in said.items():
+        done = subprocess.run(
+            [sys.executable, "-c", code, *start, *name.split()], capture_output=True, text=True, check=True
+        )
         assert words in done.stdout and done.stdout.endswith("[]\n"), done.stdout

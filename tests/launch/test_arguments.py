@@ -12,6 +12,7 @@ from ld_hub.launch.arguments import DataArguments, ModelArguments
 from ld_hub.launch.commands import DISTILL, TRAIN
 from ld_hub.launch.flag_parser import make_parser, parse
 from ld_hub.launch.recipe_files import recipe_flags
+from ld_hub.preprocessing.augmentation import PRESETS
 from tests.support.commands import distillation
 
 
@@ -69,6 +70,19 @@ def test_what_a_run_writes_is_a_configuration(tmp_path):
     third, changed, _ = distillation(["--config", str(tmp_path / "run.yaml"), "--steps", "8", "--terms.kd.weight", "1"])
     assert third.values == {**first.values, "steps": 8}
     assert (changed.terms["ld"].weight, changed.terms["kd"].weight) == (3.0, 1.0)
+
+
+def test_augmentation_comes_from_flags_and_from_files(tmp_path):
+    words = ["gfocal_tiny", "--data", "d", "--augment", "strong", "--mixup", "0", "--scale_jitter", "0.1", "2"]
+    first = parse(TRAIN, words)
+    (tmp_path / "run.yaml").write_text(first.yaml)
+    second = parse(TRAIN, ["--config", str(tmp_path / "run.yaml"), "--close_mosaic", "20"]).of(TrainConfig)
+    strong = PRESETS["strong"]
+    assert second.augmentation == dataclasses.replace(strong, mixup=0.0, scale_jitter=(0.1, 2.0)) != strong
+    assert second.describe_augmentation(100) == (
+        "strong: flip 0.5, crop 0.25, scale_jitter 0.1 2, color 0.8, mosaic 0.5; mosaic and mixup until step 80"
+    )
+    assert TrainConfig().describe_augmentation(100) == "flip: flip 0.5"
 
 
 def test_the_name_says_recipe_and_teacher_and_flags_win():
