@@ -131,7 +131,7 @@ def _part(opened: _Opened, split: str) -> str:
         raise MissingFileError(
             f"{opened.where} has no part '{split}' (looked for {', '.join(wanted)}). It has {', '.join(opened.parts)}."
         )
-    return found
+    return str(found)
 
 
 def _parquet_files(root: Path) -> dict[str, list[Path]]:
