@@ -61,6 +61,7 @@ class Format:
 
 FORMATS = {
     "onnx": Format("ld_hub.export.onnx_format", ("onnx", "onnxscript", "onnxruntime"), "export"),
+    "openvino": Format("ld_hub.export.openvino_format", ("onnx", "onnxscript", "openvino"), "openvino"),
 }
 
 

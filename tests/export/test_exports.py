@@ -62,8 +62,11 @@ def copy(exported: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("plan", [ExportPlan(), ExportPlan(with_preprocessing=True), ExportPlan(no_nms=True)])
-def test_any_size_and_batch(gfocal: Converted, plan: ExportPlan, batch: int, tmp_path: Path) -> None:
-    runs = Detector(gfocal.write(tmp_path / "e", plan))
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_any_size_and_batch(gfocal: Converted, to: str, plan: ExportPlan, batch: int, tmp_path: Path) -> None:
+    if to == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed (extra `openvino`)")
+    runs = Detector(gfocal.write(tmp_path / "e", plan, to))
     for size in SIZES:
         images = pictures([size] * batch)
         expected = gfocal.model.predict(images, batch_size=batch)
@@ -202,7 +205,7 @@ def damage(directory: Path, what: str) -> str:
         message = "3 label_names and 1 category_ids"
     elif what == "format":
         content["to"] = "abacus"
-        message = "a program of the kind 'abacus'; ld_hub.runtime runs onnx"
+        message = "a program of the kind 'abacus'; ld_hub.runtime runs onnx and openvino"
     elif what == "version":
         content["format_version"] = 99
         message = "format_version 99"
