@@ -61,8 +61,15 @@ def copy(exported: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("plan", [ExportPlan(), ExportPlan(with_preprocessing=True), ExportPlan(no_nms=True)])
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
+@pytest.mark.parametrize(
+    ("to", "plan"),
+    [
+        ("onnx", ExportPlan()),
+        ("onnx", ExportPlan(with_preprocessing=True)),
+        ("onnx", ExportPlan(no_nms=True)),
+        ("openvino", ExportPlan()),
+    ],
+)
 def test_any_size_and_batch(gfocal: Converted, to: str, plan: ExportPlan, batch: int, tmp_path: Path) -> None:
     if to == "openvino":
         pytest.importorskip("openvino", reason="openvino is not installed (extra `openvino`)")
@@ -325,6 +332,12 @@ def test_another_choice_of_boxes_is_found_out(
     monkeypatch.setattr(onnx_format, "choice_graph", other)
     with pytest.raises(ExportError, match="preprocessing or choice of boxes: on image 0 only the model finds"):
         gfocal.model.export(tmp_path / "e")
+
+
+def test_openvino_takes_no_pixels(gfocal: Converted, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed (extra `openvino`)")
+    with pytest.raises(ConfigError, match="to the last grey level.*without --with_preprocessing"):
+        gfocal.write(tmp_path / "e", ExportPlan(with_preprocessing=True), "openvino")
 
 
 def test_wrong_arguments(saved: Path, gfocal: Converted, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
