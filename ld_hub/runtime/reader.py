@@ -154,7 +154,7 @@ def _openvino(exported: Exported, threads: int | None) -> Program:
         import openvino
     except ImportError:
         raise ExportedError("Running an OpenVINO program takes openvino: pip install openvino.") from None
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    settings: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:

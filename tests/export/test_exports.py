@@ -336,7 +336,7 @@ def test_another_choice_of_boxes_is_found_out(
 
 def test_openvino_takes_no_pixels(gfocal: Converted, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed (extra `openvino`)")
-    with pytest.raises(ConfigError, match="to the last grey level.*without --with_preprocessing"):
+    with pytest.raises(ConfigError, match=r"to the last grey level.*without --with_preprocessing"):
         gfocal.write(tmp_path / "e", ExportPlan(with_preprocessing=True), "openvino")
 
 
