@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ld_hub.errors import ConfigError
 from ld_hub.export import onnx_format
 from ld_hub.export.formats import ExportPlan
 from ld_hub.export.program import DetectorRows, Size
@@ -22,19 +21,8 @@ def convert(rows: DetectorRows, size: Size | None) -> onnx.ModelProto:
 
 
 def write(network: onnx.ModelProto, rows: DetectorRows, plan: ExportPlan, directory: Path) -> str:
-    """As `ld_hub.export.onnx_format.write`, translated.
-
-    Raises:
-        ConfigError: If preprocessing is asked for: OpenVINO computes its float64 in float32, which moves single pixels
-            of the resized image by a grey level.
-    """
+    """As `ld_hub.export.onnx_format.write`, translated."""
     import openvino
-
-    if plan.with_preprocessing:
-        raise ConfigError(
-            "OpenVINO does not resize images to the last grey level as the model was trained; export to openvino "
-            "without --with_preprocessing (ld_hub.runtime prepares images), or to onnx with it."
-        )
 
     source = directory / onnx_format.write(network, rows, plan, directory)
     model = openvino.convert_model(str(source))
@@ -42,3 +30,7 @@ def write(network: onnx.ModelProto, rows: DetectorRows, plan: ExportPlan, direct
     openvino.save_model(model, str(directory / PROGRAM), compress_to_fp16=False)
     source.unlink()
     return PROGRAM
+
+
+def opened(directory: Path) -> None:
+    """`ld_hub.runtime` runs it."""

@@ -25,6 +25,7 @@ class Detector:
     Args:
         directory: Of the export.
         threads: CPU threads of the program; None for the runtime's own choice.
+        program: What runs the program, instead of onnxruntime or openvino.
 
     Attributes:
         exported: What its config.json says.
@@ -34,8 +35,11 @@ class Detector:
         ExportedError: If a file is missing or changed, or the runtime does not know the program.
     """
 
-    def __init__(self, directory: str | Path, *, threads: int | None = None) -> None:
+    def __init__(self, directory: str | Path, *, threads: int | None = None, program: Program | None = None) -> None:
         self.exported = read_exported(directory)
+        if program is not None:
+            self.run = program
+            return
         if self.exported.to not in PROGRAMS:
             raise ExportedError(
                 f"'{directory}' holds a program of the kind '{self.exported.to}'; ld_hub.runtime runs "

@@ -334,10 +334,25 @@ def test_another_choice_of_boxes_is_found_out(
         gfocal.model.export(tmp_path / "e")
 
 
-def test_openvino_takes_no_pixels(gfocal: Converted, tmp_path: Path) -> None:
+def test_formats_refuse_what_they_cannot_hold(gfocal: Converted, tmp_path: Path) -> None:
     pytest.importorskip("openvino", reason="openvino is not installed (extra `openvino`)")
-    with pytest.raises(ConfigError, match=r"to the last grey level.*without --with_preprocessing"):
-        gfocal.write(tmp_path / "e", ExportPlan(with_preprocessing=True), "openvino")
+    with pytest.raises(ConfigError, match=r"by a grey level: export without --with_preprocessing"):
+        gfocal.model.export(tmp_path / "e", to="openvino", with_preprocessing=True)
+    with pytest.raises(ConfigError, match=r"pt2 programs give rows: export with --no_nms"):
+        gfocal.model.export(tmp_path / "e", to="pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pt2_programs_give_rows(gfocal: Converted, tmp_path: Path) -> None:
+    report = gfocal.model.export(tmp_path / "e", to="pt2", no_nms=True, size=(128, 128))
+    assert report.agreement.detections == report.agreement.matched + report.agreement.undecided > 10
+    program = torch.export.load(tmp_path / "e/model.pt2").module()
+    images, sizes = torch.randn(3, 3, 128, 128), torch.tensor([[128, 128], [100, 90], [128, 64]])
+    with torch.no_grad():
+        for mine, theirs in zip(program(images, sizes), DetectorRows(gfocal.model)(images, sizes), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ExportedError, match=r"a program of the kind 'pt2'; ld_hub\.runtime runs onnx and openvino"):
+        Detector(tmp_path / "e")
 
 
 def test_wrong_arguments(saved: Path, gfocal: Converted, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
