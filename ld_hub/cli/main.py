@@ -49,7 +49,7 @@ VERBS: dict[str, Verb] = {
     "train": Verb("ld_hub.train", "train a detector", own_parser=True),
     "distill": Verb("ld_hub.distill", "train a student from a teacher", own_parser=True),
     "data": Verb("ld_hub.cli.verb_data", "look for problems in a data set, or write it as COCO, VOC or YOLO"),
-    "export": Verb("ld_hub.cli.verb_export", "write a model as a program that runs without torch, checked against it"),
+    "export": Verb("ld_hub.cli.verb_export", "write a model as a program that runs without torch, checked"),
     "convert": Verb("ld_hub.cli.verb_convert", "turn an OpenMMLab, LD or BCKD .pth file into a model directory"),
     "push": Verb("ld_hub.cli.verb_push", "publish a model with its card on the Hugging Face Hub"),
     "card": Verb("ld_hub.cli.verb_card", "write the card of a model, with the AP that eval measured"),

@@ -26,7 +26,8 @@ they differ nothing is written, and the message names what differs first."""
 _EPILOG = """\
 examples:
   ld-hub export runs/student/model --out exported
-  ld-hub export runs/student/model --out exported --data mine --with_preprocessing
+  ld-hub export runs/student/model --out exported --with_preprocessing
+  ld-hub export runs/student/model --out exported --data mine --to openvino
   ld-hub eval exported --data mine
 
 in Python:

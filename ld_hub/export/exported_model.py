@@ -19,6 +19,7 @@ from ld_hub.hub.evidence import Evidence, JudgedModel
 from ld_hub.hub.files import sha256_of
 from ld_hub.preprocessing import ImageSource, load_image
 from ld_hub.runtime import Detector, ExportedError
+from ld_hub.runtime.reader import Program
 from ld_hub.structures import Detections
 
 
@@ -28,14 +29,15 @@ class ExportedModel:
     Args:
         directory: Of the export.
         threads: CPU threads; None for the runtime's own choice.
+        program: What runs it, instead of the runtime.
 
     Raises:
         CheckpointError: If it is damaged, or the runtime does not know it.
     """
 
-    def __init__(self, directory: str | Path, *, threads: int | None = None) -> None:
+    def __init__(self, directory: str | Path, *, threads: int | None = None, program: Program | None = None) -> None:
         with _as_ours():
-            self.detector = Detector(directory, threads=threads)
+            self.detector = Detector(directory, threads=threads, program=program)
         self.label_names, self.category_ids = self.detector.label_names, self.detector.category_ids
 
     def predict(self, images: Sequence[Image.Image], threshold: float | None = None) -> list[Detections]:

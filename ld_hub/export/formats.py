@@ -13,6 +13,7 @@ from ld_hub.runtime.exported_files import is_exported
 
 if TYPE_CHECKING:
     from ld_hub.export.program import DetectorRows, Size
+    from ld_hub.runtime.reader import Program
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,9 @@ class FormatFile(Protocol):
     def write(self, network: Any, rows: DetectorRows, plan: ExportPlan, directory: Path) -> str:
         """Write it with what stands around it; returns the program's file name."""
 
+    def opened(self, directory: Path) -> Program | None:
+        """What runs a directory that was just written; None where `ld_hub.runtime` does."""
+
 
 @dataclass(frozen=True)
 class Format:
@@ -48,11 +52,26 @@ class Format:
         module: Its file.
         packages: What it takes beside this library's own dependencies.
         extra: The extra of this library that brings them.
+        no_pixels: Why its programs do not prepare images; empty where they can.
+        no_choice: Why they do not choose boxes.
     """
 
     module: str
     packages: tuple[str, ...]
     extra: str
+    no_pixels: str = ""
+    no_choice: str = ""
+
+    def require(self, plan: ExportPlan) -> None:
+        """Refuse what the format cannot hold.
+
+        Raises:
+            ConfigError: Saying why, and what to do.
+        """
+        if plan.with_preprocessing and self.no_pixels:
+            raise ConfigError(f"{self.no_pixels}: export without --with_preprocessing; ld_hub.runtime prepares images.")
+        if not plan.no_nms and self.no_choice:
+            raise ConfigError(f"{self.no_choice}: export with --no_nms (no_nms=True).")
 
     def load(self) -> FormatFile:
         """Its functions."""
@@ -61,6 +80,19 @@ class Format:
 
 FORMATS = {
     "onnx": Format("ld_hub.export.onnx_format", ("onnx", "onnxscript", "onnxruntime"), "export"),
+    "openvino": Format(
+        "ld_hub.export.openvino_format",
+        ("onnx", "onnxscript", "openvino"),
+        "openvino",
+        no_pixels="OpenVINO computes float64 in float32, which moves resized pixels by a grey level",
+    ),
+    "pt2": Format(
+        "ld_hub.export.pt2_format",
+        (),
+        "export",
+        no_pixels="pt2 programs take normalised images",
+        no_choice="pt2 programs give rows",
+    ),
 }
 
 

@@ -77,6 +77,10 @@ def write(network: onnx.ModelProto, rows: DetectorRows, plan: ExportPlan, direct
     return PROGRAM
 
 
+def opened(directory: Path) -> None:
+    """`ld_hub.runtime` runs it."""
+
+
 def _around(network: onnx.ModelProto, rows: DetectorRows, plan: ExportPlan) -> onnx.ModelProto:
     """A network with preprocessing before it and the choice of boxes behind it, checked."""
     import onnx

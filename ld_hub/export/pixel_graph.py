@@ -23,33 +23,10 @@ def pixel_graph(config: DataConfig, size: tuple[int, int] | None) -> str:
         config: Of the model.
         size: Height and width that everything is padded to; None for multiples of ``size_divisor``.
     """
-    scale, shift = (", ".join(map(repr, each)) for each in config.scale_and_shift)
-    order = ", ".join(map(str, range(config.channels)[:: -1 if config.channel_order == "bgr" else 1]))
-    short, long = config.image_size
-    largest = [long, long] if size is None else list(size)
     return f"""\
 prepare (uint8[N,h,w,{config.channels}] pixels)
     => (float[N,{config.channels},H,W] images, int64[N,2] image_sizes, float[4] factors) {{
-  size = Shape <start = 1, end = 3> (pixels)
-  sides = Cast <to = 11> (size)
-  short = Constant <value = double {{{float(short)!r}}}> ()
-  long = Constant <value = double {{{float(long)!r}}}> ()
-  largest = Constant <value = double[2] {{{float(largest[0])!r}, {float(largest[1])!r}}}> ()
-  zero = Constant <value = double {{0.0}}> ()
-  half = Constant <value = double {{0.5}}> ()
-  unity = Constant <value = double {{1.0}}> ()
-  shorter = ReduceMin <keepdims = 0> (sides)
-  longer = ReduceMax <keepdims = 0> (sides)
-  by_short = Div (short, shorter)
-  by_long = Div (long, longer)
-  room = Div (largest, sides)
-  by_room = ReduceMin <keepdims = 0> (room)
-  scale = Min (by_short, by_long, by_room)
-  scaled = Mul (sides, scale)
-  raised = Add (scaled, half)
-  rounded = Floor (raised)
-  new_sides = Max (rounded, unity)
-  new_size = Cast <to = 7> (new_sides)
+{_size(config, size)}
   powers = Constant <value = double[{BITS}] {{{", ".join(str(float(2 ** (bit + 1))) for bit in range(BITS))}}}> ()
   units = Constant <value = int32[{BITS + 1}] {{{", ".join(str(2**bit) for bit in range(BITS + 1))}}}> ()
   limit = Constant <value = double {{32768.0}}> ()
@@ -58,14 +35,7 @@ prepare (uint8[N,h,w,{config.channels}] pixels)
   by_one = Constant <value = int64 {{1}}> ()
 {_resize("x", 1, "pixels", "wide")}
 {_resize("y", 0, "wide", "resized")}
-  order = Constant <value = int64[{config.channels}] {{{order}}}> ()
-  ordered = Gather <axis = 3> (resized, order)
-  floats = Cast <to = 1> (ordered)
-  gain = Constant <value = float[{config.channels}] {{{scale}}}> ()
-  offset = Constant <value = float[{config.channels}] {{{shift}}}> ()
-  gained = Mul (floats, gain)
-  normal = Add (gained, offset)
-  planes = Transpose <perm = [0, 3, 1, 2]> (normal)
+{_normal(config)}
 {_padding(config.size_divisor, size)}
   missing = Sub (padded_size, new_size)
   nowhere = Constant <value = int64[6] {{0, 0, 0, 0, 0, 0}}> ()
@@ -89,6 +59,47 @@ def unscale_graph() -> str:
 unscale (float[N,A,4] row_boxes, float[4] factors) => (float[N,A,4] pixel_boxes) {
   pixel_boxes = Div (row_boxes, factors)
 }"""
+
+
+def _size(config: DataConfig, size: tuple[int, int] | None) -> str:
+    """Height and width before and after the resize, as whole numbers and as float64; see `resize_shape`."""
+    short, long = config.image_size
+    largest = (long, long) if size is None else size
+    return f"""\
+  size = Shape <start = 1, end = 3> (pixels)
+  sides = Cast <to = 11> (size)
+  bounds = Constant <value = double[2] {{{float(short)!r}, {float(long)!r}}}> ()
+  largest = Constant <value = double[2] {{{float(largest[0])!r}, {float(largest[1])!r}}}> ()
+  zero = Constant <value = double {{0.0}}> ()
+  half = Constant <value = double {{0.5}}> ()
+  unity = Constant <value = double {{1.0}}> ()
+  shorter = ReduceMin <keepdims = 1> (sides)
+  longer = ReduceMax <keepdims = 1> (sides)
+  by_length = Concat <axis = 0> (shorter, longer)
+  reach = Div (bounds, by_length)
+  room = Div (largest, sides)
+  limits = Concat <axis = 0> (reach, room)
+  scale = ReduceMin <keepdims = 0> (limits)
+  scaled = Mul (sides, scale)
+  raised = Add (scaled, half)
+  rounded = Floor (raised)
+  new_sides = Max (rounded, unity)
+  new_size = Cast <to = 7> (new_sides)"""
+
+
+def _normal(config: DataConfig) -> str:
+    """Resized pixels to normalised planes."""
+    scale, shift = (", ".join(map(repr, each)) for each in config.scale_and_shift)
+    order = ", ".join(map(str, range(config.channels)[:: -1 if config.channel_order == "bgr" else 1]))
+    return f"""\
+  order = Constant <value = int64[{config.channels}] {{{order}}}> ()
+  ordered = Gather <axis = 3> (resized, order)
+  floats = Cast <to = 1> (ordered)
+  gain = Constant <value = float[{config.channels}] {{{scale}}}> ()
+  offset = Constant <value = float[{config.channels}] {{{shift}}}> ()
+  gained = Mul (floats, gain)
+  normal = Add (gained, offset)
+  planes = Transpose <perm = [0, 3, 1, 2]> (normal)"""
 
 
 def _padding(divisor: int, size: tuple[int, int] | None) -> str:

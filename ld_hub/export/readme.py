@@ -6,6 +6,29 @@ from ld_hub.export.formats import ExportPlan
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import DataConfig
 
+_RUNTIME = """\
+## With `ld_hub.runtime` (NumPy, Pillow and {runs}; no torch)
+
+```python
+from ld_hub.runtime import Detector
+
+detector = Detector(".")
+for found in detector.predict("photo.jpg", threshold=0.3):
+    print(found.label, found.score, found.box)
+```
+"""
+
+_PT2 = """\
+## With torch
+
+```python
+import torch
+
+program = torch.export.load("{program}").module()
+boxes, scores, quality, level_sizes = program(images, image_sizes)
+```
+"""
+
 _PIXELS = """\
 import json
 
@@ -60,6 +83,7 @@ def readme(model: DenseDetector, to: str, plan: ExportPlan, program: str) -> str
     given = "uint8 pixels in RGB order" if plan.with_preprocessing else "normalised images"
     gives = "rows: boxes, class scores, quality, rows per level" if plan.no_nms else "boxes, scores and labels"
     size = "any size" if plan.size is None else f"{plan.size[0]} x {plan.size[1]} px, padding included"
+    runs = "openvino" if to == "openvino" else "onnxruntime"
     text = f"""\
 # {model.name}, exported to {to}
 
@@ -67,16 +91,7 @@ A {model.title or model.family} detector of {model.num_classes} classes: {progra
 {gives}. `config.json` holds the class names and settings, `SHA256SUMS` what every file has to be
 (`sha256sum -c SHA256SUMS`).
 
-## With `ld_hub.runtime` (NumPy, Pillow and {"openvino" if to == "openvino" else "onnxruntime"}; no torch)
-
-```python
-from ld_hub.runtime import Detector
-
-detector = Detector(".")
-for found in detector.predict("photo.jpg", threshold=0.3):
-    print(found.label, found.score, found.box)
-```
-"""
+{_PT2.format(program=program) if to == "pt2" else _RUNTIME.format(runs=runs)}"""
     if to != "onnx" or plan.no_nms or model.config.in_chans != 3:
         return text
     return f"{text}\n## With onnxruntime alone\n\n```python\n{_code(model.data_config, plan, program)}```\n"

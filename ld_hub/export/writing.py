@@ -77,7 +77,9 @@ def export_model(
         ExportError: If the exported detector differs from the model; nothing is written then.
     """
     plan = ExportPlan(no_nms, with_preprocessing, size)
-    file = find_format(to).load()
+    form = find_format(to)
+    form.require(plan)
+    file = form.load()
     check_place(directory)
     own = copy.deepcopy(model).cpu().float().eval()
     rows = DetectorRows(own.fuse() if not own.is_fused else own)
@@ -89,7 +91,7 @@ def export_model(
     with written(directory) as draft:
         write_export(file, network, rows, replace(plan, no_nms=True, with_preprocessing=False), draft / "rows", to)
         write_export(file, network, rows, plan, draft, to)
-        agreement = _compare(DetectorRows(own), draft, pictures, dataset)
+        agreement = _compare(file, DetectorRows(own), draft, pictures, dataset)
         if agreement.fault and not keep:
             raise ExportError(
                 f"'{own.name}' exported to {to} is not what the model is: {agreement.fault}. Nothing was written; "
@@ -147,15 +149,17 @@ def write_export(
 
 
 def _compare(
-    model: DetectorRows, draft: Path, pictures: Sequence[Image.Image], dataset: DetectionSet | None
+    file: FormatFile, model: DetectorRows, draft: Path, pictures: Sequence[Image.Image], dataset: DetectionSet | None
 ) -> Agreement:
     """The rows first, then what is found, then AP; removes the rows, which serve this alone."""
     limits, agreement = Tolerance(), Agreement()
-    compare_rows(agreement, model, ExportedModel(draft / "rows").detector, pictures, limits)
+    compare_rows(
+        agreement, model, ExportedModel(draft / "rows", program=file.opened(draft / "rows")).detector, pictures, limits
+    )
     for each in (draft / "rows").iterdir():
         each.unlink()
     (draft / "rows").rmdir()
-    exported = ExportedModel(draft)
+    exported = ExportedModel(draft, program=file.opened(draft))
     compare_detections(agreement, model, exported.detector, pictures, limits)
     if dataset is not None:
         theirs, _ = evaluate(model.model, dataset, workers=0)

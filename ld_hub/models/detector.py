@@ -314,10 +314,7 @@ class DenseDetector(TimmMethods):
         return predict(self, images, threshold=threshold, nms=nms, batch_size=batch_size, tiling=tiling)
 
     def fuse(self) -> DenseDetector:
-        """A copy for inference, its batch norms folded into the convolutions before them; detections stay the same.
-
-        The copy is no longer what was trained: it cannot be saved. Exports fold by themselves.
-        """
+        """A copy for inference, its batch norms folded into convolutions; it detects the same, and cannot be saved."""
         made = fused(self, "backbone.body", self.config.in_chans)
         made.is_fused = True
         return made
@@ -330,8 +327,7 @@ class DenseDetector(TimmMethods):
         """
         if self.is_fused:
             raise CheckpointError(
-                f"This '{self.name}' is a copy that model.fuse() made, without batch norms; it cannot be saved as a "
-                "model. Save the model itself, or write this one with model.export(DIR)."
+                f"This '{self.name}' is a copy that model.fuse() made; save the model itself, or use model.export(DIR)."
             )
         return save_pretrained(self, directory)
 
@@ -351,14 +347,11 @@ class DenseDetector(TimmMethods):
         return push_to_hub(self, repo_id, **options)
 
     def export(self, directory: str | Path, **options: Any) -> ExportReport:
-        """Write the detector as a program that runs without torch; see `ld_hub.export.writing.export_model`.
+        """Write a program that runs without torch, and say how it compares; see `ld_hub.export.writing.export_model`.
 
         Args:
             directory: Where to; new, empty, or an earlier export.
             **options: ``to``, ``no_nms``, ``with_preprocessing``, ``size``, ``images``, ``dataset``, ``keep``.
-
-        Returns:
-            How what was written compares with the model.
         """
         from ld_hub.export.writing import export_model  # the other door upwards: the room that exports
 

@@ -13,6 +13,7 @@ MODEL_TYPE = "ld_hub_exported"
 FORMAT_VERSION = 1
 CONFIG = "config.json"
 SUMS = "SHA256SUMS"
+README = "README.md"
 _LARGEST = 1_000_000  # bytes of config.json
 _HEX = set("0123456789abcdef")
 
@@ -191,6 +192,7 @@ def _check_sums(directory: Path, names: tuple[str, ...]) -> None:
     for name in names:
         if name not in sums:
             raise ExportedError(f"'{file}' does not list {name}. Export again.")
+    for name in (name for name in sums if name != README):  # a README is anyone's to write in
         if not (directory / name).is_file():
             raise ExportedError(f"'{directory / name}' is missing. Export again, or copy the whole directory.")
         if _sha256(directory / name) != sums[name]:

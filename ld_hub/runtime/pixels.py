@@ -118,7 +118,7 @@ def prepare(images: Sequence[Pixels], preparation: Preparation, size: tuple[int,
         preparation: Of the model.
         size: What everything is padded to, if that is fixed.
     """
-    sizes = [resized_size(*image.shape[:2], preparation, size) for image in images]
+    sizes = [resized_size(image.shape[0], image.shape[1], preparation, size) for image in images]
     shape = padded_size(*sizes[0], preparation, size)
     scale = np.array([1.0 / each for each in preparation.std], np.float32)
     shift = np.array([-m / s for m, s in zip(preparation.mean, preparation.std, strict=True)], np.float32)
@@ -129,7 +129,7 @@ def prepare(images: Sequence[Pixels], preparation: Preparation, size: tuple[int,
         corner[:, :height, :width] = (ordered * scale + shift).transpose(2, 0, 1)
     new = np.array(sizes, np.int64)
     old = np.array([image.shape[:2] for image in images], np.int64)
-    ratios: NDArray[np.float32] = new.astype(np.float32) / old.astype(np.float32)
+    ratios: NDArray[np.float32] = np.divide(new, old, dtype=np.float64).astype(np.float32)
     return Batch(batch, new, ratios[:, [1, 0, 1, 0]])
 
 

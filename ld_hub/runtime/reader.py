@@ -25,6 +25,7 @@ class Detector:
     Args:
         directory: Of the export.
         threads: CPU threads of the program; None for the runtime's own choice.
+        program: What runs the program, instead of onnxruntime or openvino.
 
     Attributes:
         exported: What its config.json says.
@@ -34,8 +35,11 @@ class Detector:
         ExportedError: If a file is missing or changed, or the runtime does not know the program.
     """
 
-    def __init__(self, directory: str | Path, *, threads: int | None = None) -> None:
+    def __init__(self, directory: str | Path, *, threads: int | None = None, program: Program | None = None) -> None:
         self.exported = read_exported(directory)
+        if program is not None:
+            self.run = program
+            return
         if self.exported.to not in PROGRAMS:
             raise ExportedError(
                 f"'{directory}' holds a program of the kind '{self.exported.to}'; ld_hub.runtime runs "
@@ -140,12 +144,7 @@ def _onnx(exported: Exported, threads: int | None) -> Program:
             f"'{exported.file}' cannot be run by onnxruntime {onnxruntime.__version__}: {_brief(error)}. Update "
             "onnxruntime, or export again."
         ) from error
-    classes = session.get_modelmeta().custom_metadata_map.get("num_classes", "")
-    if classes != str(len(exported.label_names)):
-        raise ExportedError(
-            f"'{exported.file}' detects {classes or 'an unknown number of'} classes, and config.json names "
-            f"{len(exported.label_names)}. Put the files of one export together, or export again."
-        )
+    _check_classes(exported, session.get_modelmeta().custom_metadata_map.get("num_classes", ""))
 
     def run(inputs: dict[str, NDArray[Any]]) -> Arrays:
         found: Arrays = session.run(None, inputs)
@@ -159,21 +158,35 @@ def _openvino(exported: Exported, threads: int | None) -> Program:
         import openvino
     except ImportError:
         raise ExportedError("Running an OpenVINO program takes openvino: pip install openvino.") from None
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+    settings: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        compiled = openvino.Core().compile_model(str(exported.file), "CPU", settings)
+        core = openvino.Core()
+        model = core.read_model(str(exported.file))
+        compiled = core.compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise ExportedError(
             f"'{exported.file}' cannot be run by openvino {openvino.__version__}: {_brief(error)}."
         ) from error
+
+    known = model.has_rt_info(["num_classes"])
+    _check_classes(exported, model.get_rt_info(["num_classes"]).astype(str) if known else "")
 
     def run(inputs: dict[str, NDArray[Any]]) -> Arrays:
         found = compiled(inputs)
         return [np.asarray(found[output]) for output in compiled.outputs]
 
     return run
+
+
+def _check_classes(exported: Exported, classes: str) -> None:
+    """Refuse a program of another number of classes than config.json names."""
+    if classes != str(len(exported.label_names)):
+        raise ExportedError(
+            f"'{exported.file}' detects {classes or 'an unknown number of'} classes, and config.json names "
+            f"{len(exported.label_names)}. Put the files of one export together, or export again."
+        )
 
 
 def _brief(error: BaseException) -> str:

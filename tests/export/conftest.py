@@ -42,12 +42,12 @@ class Converted:
     rows: DetectorRows
     network: Any
 
-    def write(self, directory: Path, plan: ExportPlan) -> Path:
+    def write(self, directory: Path, plan: ExportPlan, to: str = "onnx") -> Path:
         """Write it as an exported directory, without comparing it."""
-        from ld_hub.export import onnx_format
+        from ld_hub.export.formats import FORMATS
         from ld_hub.export.writing import write_export
 
-        write_export(onnx_format, self.network, self.rows, plan, directory, "onnx")
+        write_export(FORMATS[to].load(), self.network, self.rows, plan, directory, to)
         return directory
 
 

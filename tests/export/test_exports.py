@@ -60,15 +60,27 @@ def copy(exported: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(exported, tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("plan", [ExportPlan(), ExportPlan(with_preprocessing=True), ExportPlan(no_nms=True)])
-def test_any_size_and_batch(gfocal: Converted, plan: ExportPlan, batch: int, tmp_path: Path) -> None:
-    runs = Detector(gfocal.write(tmp_path / "e", plan))
-    for size in SIZES:
-        images = pictures([size] * batch)
-        expected = gfocal.model.predict(images, batch_size=batch)
-        for found, theirs in zip(runs.detect([np.asarray(image) for image in images]), expected, strict=True):
-            assert_same(found, theirs)
+@pytest.mark.parametrize(
+    ("to", "plan"),
+    [
+        ("onnx", ExportPlan()),
+        ("onnx", ExportPlan(with_preprocessing=True)),
+        ("onnx", ExportPlan(no_nms=True)),
+        ("openvino", ExportPlan()),
+    ],
+)
+def test_any_size_and_batch(gfocal: Converted, to: str, plan: ExportPlan, tmp_path: Path) -> None:
+    if to == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed (extra `openvino`)")
+    runs = Detector(gfocal.write(tmp_path / "e", plan, to))
+    for batch in (1, 3):
+        for size in SIZES:
+            images = pictures([size] * batch)
+            images[-1] = images[-1].transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            expected = gfocal.model.predict(images, batch_size=batch)
+            found = runs.detect([np.asarray(image) for image in images])
+            for mine, theirs in zip(found, expected, strict=True):
+                assert_same(mine, theirs)
 
 
 def test_images_of_many_sizes_come_back_in_their_order(gfocal: Converted, exported: Path, tmp_path: Path) -> None:
@@ -172,7 +184,10 @@ def test_readme_runs_without_torch(gfocal: Converted, pixels: bool, tmp_path: Pa
 
 def test_import_brings_no_torch() -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", "import ld_hub.runtime"], capture_output=True, text=True, check=True
+        [sys.executable, "-X", "importtime", "-c", "from ld_hub.runtime import Detector"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     names = {name.partition(".")[0] for name in re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE)}
     assert {"numpy", "PIL", "ld_hub"} <= names and not names & {"torch", "torchvision", "timm", "huggingface_hub"}
@@ -202,7 +217,7 @@ def damage(directory: Path, what: str) -> str:
         message = "3 label_names and 1 category_ids"
     elif what == "format":
         content["to"] = "abacus"
-        message = "a program of the kind 'abacus'; ld_hub.runtime runs onnx"
+        message = "a program of the kind 'abacus'; ld_hub.runtime runs onnx and openvino"
     elif what == "version":
         content["format_version"] = 99
         message = "format_version 99"
@@ -322,6 +337,27 @@ def test_another_choice_of_boxes_is_found_out(
     monkeypatch.setattr(onnx_format, "choice_graph", other)
     with pytest.raises(ExportError, match="preprocessing or choice of boxes: on image 0 only the model finds"):
         gfocal.model.export(tmp_path / "e")
+
+
+def test_formats_refuse_what_they_cannot_hold(gfocal: Converted, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="openvino is not installed (extra `openvino`)")
+    with pytest.raises(ConfigError, match=r"by a grey level: export without --with_preprocessing"):
+        gfocal.model.export(tmp_path / "e", to="openvino", with_preprocessing=True)
+    with pytest.raises(ConfigError, match=r"pt2 programs give rows: export with --no_nms"):
+        gfocal.model.export(tmp_path / "e", to="pt2")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pt2_programs_give_rows(gfocal: Converted, tmp_path: Path) -> None:
+    report = gfocal.model.export(tmp_path / "e", to="pt2", no_nms=True, size=(128, 128))
+    assert report.agreement.detections == report.agreement.matched + report.agreement.undecided > 10
+    program = torch.export.load(tmp_path / "e/model.pt2").module()
+    images, sizes = torch.randn(3, 3, 128, 128), torch.tensor([[128, 128], [100, 90], [128, 64]])
+    with torch.no_grad():
+        for mine, theirs in zip(program(images, sizes), DetectorRows(gfocal.model)(images, sizes), strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ExportedError, match=r"a program of the kind 'pt2'; ld_hub\.runtime runs onnx and openvino"):
+        Detector(tmp_path / "e")
 
 
 def test_wrong_arguments(saved: Path, gfocal: Converted, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
