@@ -105,6 +105,7 @@ class Records:
         labels: ``(K,)`` int64.
         crowd: ``(K,)``.
         file_hashes: I texts, an Arrow array; None where nobody asked.
+        crops: ``(I, 6)`` x1, y1, x2, y2 of a tile, width and height of its image, px; None where rows are whole images.
     """
 
     image_ids: Ints
@@ -115,28 +116,37 @@ class Records:
     labels: Ints
     crowd: Bools
     file_hashes: Any = None
+    crops: Ints | None = None
 
     def load(self, index: int) -> Image.Image:
-        """Read the image of a row, upright where the declared size says so.
+        """Read the image of a row, upright where the declared size says so, and cut its tile out if it is one.
 
         Raises:
             DataError: If the file is damaged or does not have the declared size.
             MissingFileError: If it is gone.
         """
         height, width = self.sizes[index].tolist()
-        return load_image(self.paths[index].as_py(), size=(width, height))
+        path = self.paths[index].as_py()
+        if self.crops is None:
+            return load_image(path, size=(width, height))
+        *tile, width, height = self.crops[index].tolist()
+        return load_image(path, size=(width, height)).crop(tile)
 
     def file_hash(self, index: int) -> str:
         """Hash of the file of a row as it is stored there; empty where nobody asked."""
         return "" if self.file_hashes is None else str(self.file_hashes[index].as_py())
 
     def find_file_hash(self, index: int) -> str:
-        """Hash of the content of the file of a row, and of the size it is declared to have, which may turn it.
+        """Hash of the content of the file of a row, of the size it is declared to have, and of the tile if it is one.
 
         Raises:
             MissingFileError: If it is gone.
         """
-        return file_content(self.paths[index].as_py(), *self.sizes[index].tolist())
+        path = self.paths[index].as_py()
+        if self.crops is None:
+            return file_content(path, *self.sizes[index].tolist())
+        *tile, width, height = self.crops[index].tolist()
+        return f"{file_content(path, height, width)}-{'-'.join(map(str, tile))}"
 
     @classmethod
     def from_table(cls, table: Any) -> Records:
@@ -157,6 +167,7 @@ class Records:
             labels=flat("labels").to_numpy(zero_copy_only=False).astype(np.int64),
             crowd=flat("crowd").to_numpy(zero_copy_only=False).astype(bool),
             file_hashes=table.column("file_hash").combine_chunks() if "file_hash" in table.column_names else None,
+            crops=flat("crop").to_numpy().reshape(-1, 6) if "crop" in table.column_names else None,
         )
 
 

@@ -301,6 +301,7 @@ class Loop(Saving):
             batch_size=self.config.eval_batch_size,
             workers=self.config.workers,
             accelerator=self.accelerator,
+            tiling=self.config.tiling,
         )
         stats = {name: value for name, value in self.metrics.stats.items() if value is not None}
         epoch = round(self.plan.epoch(self.step), 4)

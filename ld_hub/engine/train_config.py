@@ -11,6 +11,7 @@ from ld_hub.errors import ConfigError
 from ld_hub.optim.time_budget import budget_seconds
 from ld_hub.preprocessing.augmentation import AugmentationFlags
 from ld_hub.registry import MODELS
+from ld_hub.tiling import Tiling
 
 # Reference SPEC 7. VOC's 4 epochs are over a data set that is repeated three times.
 PRESET_EPOCHS = {"1x": 12.0, "2x": 24.0, "voc": 12.0}
@@ -78,6 +79,9 @@ class TrainConfig(AugmentationFlags):
         seed: Seed of the order of images, of augmentation and of every random number on the way.
         image_size: Length of the shorter side and limit of the longer side in px, for training and evaluation;
             becomes part of the model. The model's own where not given.
+        tile: Train and evaluate on square tiles of so many px of the original images, for large images with small
+            objects; what is scored is whole images. Whole ones are looked at where not given.
+        overlap: Share of a tile that neighbours have in common.
         filter_empty: Leave training images without objects out, as the published runs do; they train as background
             otherwise.
         workers: Processes that load images, per training process.
@@ -125,6 +129,8 @@ class TrainConfig(AugmentationFlags):
     ema_decay: float | None = None
     seed: int = 0
     image_size: tuple[int, int] | None = None
+    tile: int | None = None
+    overlap: float = 0.2
     filter_empty: bool = False
     workers: int = 2
     eval_every_steps: int | None = None
@@ -145,9 +151,15 @@ class TrainConfig(AugmentationFlags):
             object.__setattr__(self, "milestones", PRESET_MILESTONES[self.schedule])
         if self.time_budget is not None:
             budget_seconds(self.time_budget)
+        _ = self.tiling  # refuses values out of range
         _check_exclusive(self)
         _check_choices(self)
         _check_ranges(self)
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """How images are cut; None for whole ones."""
+        return None if self.tile is None else Tiling(self.tile, self.overlap)
 
     def for_family(self, family: str) -> TrainConfig:
         """The same settings, with the published ones of a family of detectors where none is given.

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from ld_hub.data import DetectionSet
+from ld_hub.data.tile_set import cut_into_tiles
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
 from ld_hub.engine.assembly import gather, make_task, settle, usual_recipe
@@ -77,6 +78,8 @@ class Trainer:
             require_same_classes(train_dataset, eval_dataset)
         if unlabeled_dataset is not None and eval_dataset is not None:
             refuse_leaks(unlabeled_dataset, eval_dataset)
+        if self.config.tile is not None and unlabeled_dataset is not None:
+            raise ConfigError("tile cuts images with labels alone; with images without labels leave it out.")
         if self.config.patience is not None and eval_dataset is None:
             raise ConfigError("patience counts evaluations, and there are no images to evaluate on: leave it out.")
 
@@ -84,6 +87,7 @@ class Trainer:
         """The images to train on, refused if there are none."""
         if dataset is None:
             return None
+        dataset = dataset if self.config.tiling is None else cut_into_tiles(dataset, self.config.tiling)
         kept = dataset.without_empty() if self.config.filter_empty else dataset
         if not len(kept):
             dropped = " with objects (filter_empty left the others out)" if len(dataset) else ""
@@ -168,7 +172,8 @@ class Trainer:
         """The table at the start of a run."""
         config, size = self.config, self.model.data_config.image_size
         evaluated = "not evaluated" if self.eval_dataset is None else f"{len(self.eval_dataset)} images to evaluate"
-        trained = "no labels" if self.train_dataset is None else f"{len(self.train_dataset)} images"
+        kind = "images" if config.tile is None else f"tiles of {config.tile} px"
+        trained = "no labels" if self.train_dataset is None else f"{len(self.train_dataset)} {kind}"
         return table(
             [
                 *self._networks(),

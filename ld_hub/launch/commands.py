@@ -381,21 +381,24 @@ def _finish(result: RunResult, parsed: Parsed, comparison: Comparison | None = N
 
         options = {"pictures": flags.hub_pictures, "private": flags.hub_private, "license": flags.hub_license}
         publish_run(result.model_dir.parent, flags.hub_model_id, say=_say, **options)
-    _say(next_commands(result.best_dir or result.model_dir, parsed.of(DataArguments)))
+    tile = parsed.values["tile"]
+    tiling = [] if tile is None else ["--tile", str(tile), "--overlap", str(parsed.values["overlap"])]
+    _say(next_commands(result.best_dir or result.model_dir, parsed.of(DataArguments), tiling))
     return 0
 
 
-def next_commands(model: Path, data: DataArguments) -> str:
+def next_commands(model: Path, data: DataArguments, tiling: Sequence[str] = ()) -> str:
     """What a user may type when a run has ended.
 
     Args:
         model: Directory of the model that came out.
         data: Flags of the run.
+        tiling: Flags of tiles, where it was trained on some.
     """
     place = shlex.quote(str(model))
-    lines = [f"ld-hub predict PHOTO.jpg --model {place}"]
+    lines = [" ".join(["ld-hub predict PHOTO.jpg --model", place, *tiling])]
     flags = {"data": data.data, "images": data.val_images, "annotations": data.val_annotations}
     given = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", value)]
     if data.data is not None or data.val_annotations is not None:
-        lines.append(f"ld-hub eval {place} {shlex.join(given)}")
+        lines.append(f"ld-hub eval {place} {shlex.join([*given, *tiling])}")
     return "next: " + "\n      ".join(lines)

@@ -20,6 +20,7 @@ from ld_hub.fields import field_texts
         ("flip", 1.1), ("short_sides", (800, 480)), ("image_size", (0, 10)), ("workers", -1), ("eval_batch_size", 0),
         ("eval_every_steps", 0), ("eval_every_epochs", 0.0), ("save_every", 0), ("log_every", 0),
         ("bias_lr_factor", 0.0), ("bias_weight_decay", -1.0),
+        ("layer_decay", 1.5), ("patience", 0), ("tile", 8), ("ema", "maybe"), ("time_budget", "soon"),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_refused_by_name(field, value):
@@ -29,7 +30,12 @@ def test_a_bad_value_is_refused_by_name(field, value):
 
 @pytest.mark.parametrize(
     "both",
-    [{"steps": 5, "epochs": 1.0}, {"steps": 5, "schedule": "1x"}, {"eval_every_steps": 1, "eval_every_epochs": 1.0}],
+    [
+        {"steps": 5, "time_budget": "1m"},
+        {"steps": 5, "epochs": 1.0},
+        {"steps": 5, "schedule": "1x"},
+        {"eval_every_steps": 1, "eval_every_epochs": 1.0},
+    ],
 )
 def test_contradictions_are_refused(both):
     with pytest.raises(ConfigError, match=f"{' and '.join(sorted(both, key=list(vars(TrainConfig())).index))} exclude"):
