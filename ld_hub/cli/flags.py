@@ -12,8 +12,7 @@ from ld_hub.errors import ConfigError
 from ld_hub.fields import config_fields
 from ld_hub.preprocessing.augmentation import Augmentation, AugmentationFlags
 
-if TYPE_CHECKING:
-    from ld_hub.models.tiling import Tiling
+from ld_hub.tiling import Tiling
 
 DEFAULT = "(default: %(default)s)"
 
@@ -99,8 +98,6 @@ def tiling_of(args: argparse.Namespace) -> Tiling | None:
     Raises:
         ConfigError: If they cannot be.
     """
-    from ld_hub.models.tiling import Tiling
-
     return None if args.tile is None else Tiling(args.tile, args.overlap)
 
 

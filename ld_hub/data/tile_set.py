@@ -32,7 +32,7 @@ def cut_into_tiles(dataset: DetectionSet, tiling: Tiling) -> DetectionSet:
     for image, (height, width) in enumerate(records.sizes.tolist()):
         rows = np.arange(records.offsets[image], records.offsets[image + 1])
         whole = records.boxes[rows]
-        for tile in tiling.tiles(height, width):
+        for tile in tiling.tiles(width, height):
             low, high = np.array(tile[:2] * 2), np.array(tile[2:] * 2)
             clipped = whole.clip(low, high)
             share = _area(clipped) / np.maximum(_area(whole), 1e-6)

@@ -18,7 +18,7 @@ from ld_hub.models.checkpoints.pretrained import load_pretrained, save_pretraine
 from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.models.fusing import fused
 from ld_hub.models.label_names import make_labels
-from ld_hub.models.tiling import Tiling
+from ld_hub.tiling import Tiling
 from ld_hub.models.timm_methods import TimmMethods
 from ld_hub.ops.grids import level_shapes
 from ld_hub.papers import Paper
@@ -303,7 +303,7 @@ class DenseDetector(TimmMethods):
             nms: ``"hard"``, ``"soft_linear"``, ``"soft_gaussian"`` or ``"score_voting"``; by default the model's own.
             batch_size: Most images in one forward pass; does not change the result.
             tile: Side in px of the tiles in which larger images are looked at; None looks at whole images only.
-            overlap: Share of a tile's side that neighbours have in common (`ld_hub.models.tiling.Tiling`).
+            overlap: Share of a tile's side that neighbours have in common (`ld_hub.tiling.Tiling`).
 
         Returns:
             `Detections` of a single image, a list of them otherwise.

@@ -1,70 +1,22 @@
-"""Large images in tiles that overlap: where they lie, and one set of detections out of those of all tiles."""
+"""One set of detections out of those of an image's tiles."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ld_hub.errors import ConfigError
 from ld_hub.layers.postprocess import PostprocessConfig, RawDetections, suppress
 from ld_hub.ops.boxes import CHUNK
 from ld_hub.structures import Detections
-
-View: TypeAlias = "tuple[int, int, int, int]"  # x1, y1, x2, y2 in px of the image
+from ld_hub.tiling import View
 
 EDGE = 0.01  # of a tile's side: how near to its border a box has to end to count as cut by it
 COVERED = 0.7  # share of a part that a whole box has to cover to be taken for the same object
 SURE = 0.5  # least score of the whole box, as a share of the part's
 MOST = 10_000  # candidates of a view
-
-
-@dataclass(frozen=True)
-class Tiling:
-    """How large images are looked at: tile by tile, and once as a whole for what is larger than a tile.
-
-    Attributes:
-        size: Side of a tile in px of the original image. Each tile is scaled as any image is (`DataConfig`).
-        overlap: Share of a tile's side that neighbours have in common at least, 0..0.9. What is no larger than that
-            lies whole in a tile.
-        whole: Also look at the whole image, scaled down.
-
-    Raises:
-        ConfigError: If a field has a value that cannot work.
-    """
-
-    size: int
-    overlap: float = 0.2
-    whole: bool = True
-
-    def __post_init__(self) -> None:
-        if self.size < 32:
-            raise ConfigError(f"A tile's side is {self.size} px; expected at least 32, such as 1024.")
-        if not 0 <= self.overlap <= 0.9:
-            raise ConfigError(
-                f"The overlap of tiles is {self.overlap!r}; expected a share of their side from 0 to 0.9."
-            )
-
-    def views(self, width: int, height: int) -> list[View]:
-        """What is looked at of an image of width x height px, the whole image last; only that where it is no larger."""
-        columns, rows = self._starts(width), self._starts(height)
-        whole: View = (0, 0, width, height)
-        if len(columns) == len(rows) == 1:
-            return [whole]
-        tiles = [(x, y, min(x + self.size, width), min(y + self.size, height)) for y in rows for x in columns]
-        return [*tiles, whole] if self.whole else tiles
-
-    def _starts(self, side: int) -> list[int]:
-        """Where tiles begin along a side of the image, evenly spread, so that the last ends where the image does."""
-        if side <= self.size:
-            return [0]
-        room = side - self.size
-        steps = math.ceil(room / max(1, math.floor(self.size * (1 - self.overlap))))
-        return [k * room // steps for k in range(steps + 1)]
 
 
 def candidates(config: PostprocessConfig) -> PostprocessConfig:
