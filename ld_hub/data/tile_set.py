@@ -28,7 +28,9 @@ def cut_into_tiles(dataset: DetectionSet, tiling: Tiling) -> DetectionSet:
         those of the images.
     """
     records = dataset.records
-    sources, crops, owner, boxes, chosen = [], [], [], [], []
+    sources: list[int] = []
+    crops: list[list[int]] = []
+    owner, boxes, chosen = [], [], []
     for image, (height, width) in enumerate(records.sizes.tolist()):
         rows = np.arange(records.offsets[image], records.offsets[image + 1])
         whole = records.boxes[rows]
