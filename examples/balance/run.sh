@@ -6,7 +6,7 @@
 set -euo pipefail
 out=$1
 fit="--data $out/demo/data --image_size 128 128 --batch_size 16 --optimizer adamw --lr 0.003 --scale_lr false
-  --lr_schedule cosine --clip_grad_norm 10 --precision bf16 --channels_last --workers 1 --log_every 10 --steps 200"
+  --lr_schedule cosine --clip_grad_norm 10 --precision bf16 --channels_last --ema off --workers 1 --log_every 10 --steps 200"
 student="gfocal_tiny --pretrained_backbone false"
 export OMP_NUM_THREADS=1
 

@@ -9,7 +9,7 @@ data=$1 backbone=$2 out=$3
 steps=200
 head="--fpn_channels 64 --head_width 64 --head_depth 2 --anchor_scale 4"
 fit="--data $data --image_size 256 342 --batch_size 8 --optimizer adamw --lr 0.002 --scale_lr false
-  --lr_schedule cosine --clip_grad_norm 10 --precision bf16 --channels_last --workers 1 --log_every 10"
+  --lr_schedule cosine --clip_grad_norm 10 --precision bf16 --channels_last --ema off --workers 1 --log_every 10"
 student="gfocal --backbone test_resnet --pretrained_backbone false $head"
 export OMP_NUM_THREADS=1
 

@@ -10,7 +10,7 @@ data=$1 teacher_weights=$2 student_weights=$3 out=$4
 here=$(dirname "$0")
 head="--fpn_channels 64 --head_width 64 --head_depth 2 --anchor_scale 4"
 fit="--image_size 160 214 --optimizer adamw --lr 0.002 --scale_lr false --lr_schedule cosine
-  --clip_grad_norm 10 --channels_last --workers 0 --log_every 10"
+  --clip_grad_norm 10 --channels_last --ema off --workers 0 --log_every 10"
 export OMP_NUM_THREADS=1
 
 [ -d "$out/few" ] || python "$here/split.py" "$data" 30 "$out/few"
