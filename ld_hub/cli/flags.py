@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from ld_hub.data.discovery import require_places
 from ld_hub.data.reading import Reading
 from ld_hub.errors import ConfigError
 from ld_hub.fields import config_fields
 from ld_hub.preprocessing.augmentation import Augmentation, AugmentationFlags
-
 from ld_hub.tiling import Tiling
 
 DEFAULT = "(default: %(default)s)"

@@ -34,9 +34,9 @@ def load_data(
     """Read a detection dataset, whatever its layout.
 
     COCO (`load_coco`) where there is a COCO file of the split, else PASCAL VOC (`load_voc`), YOLO (`load_yolo`), or
-    what labelling tools write (`ld_hub.data.labelled`); more by `ld_hub.data.readers.register_reader`. Directories that
-    are not COCO's become COCO content in the cache (``annotation_file``); image paths stay the user's. What is repaired
-    on reading is told in one warning a kind.
+    what labelling tools write (`ld_hub.data.labelled_files`); more by `ld_hub.data.readers.register_reader`.
+    Directories that are not COCO's become COCO content in the cache (``annotation_file``); image paths stay the user's.
+    What is repaired on reading is told in one warning a kind.
 
     Where there are no parts, a tenth of the images is held out to evaluate on; where there is a test part and none to
     evaluate on, it is taken for that.

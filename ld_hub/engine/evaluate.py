@@ -15,9 +15,9 @@ from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
 from ld_hub.evaluation.metrics import MOST_OF_IMAGE
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.inference import evaluating, iter_predict
-from ld_hub.tiling import Tiling
 from ld_hub.ops.dist import is_distributed, rank, world_size
 from ld_hub.structures import DenseOutput, Detections, ImageBatch
+from ld_hub.tiling import Tiling
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,6 @@ from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError, LdHubError
 from ld_hub.launch.arguments import (
     ComparisonArguments,
-    DataArguments,
     DistillArguments,
     HubArguments,
     ModelArguments,
@@ -25,6 +23,8 @@ from ld_hub.launch.arguments import (
     UnlabeledArguments,
 )
 from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
+from ld_hub.launch.closing import next_commands
+from ld_hub.launch.data_arguments import DataArguments
 from ld_hub.launch.early import require_files, require_layout, require_start, require_terms
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
 from ld_hub.launch.imports import import_attachments, import_changes
@@ -385,20 +385,3 @@ def _finish(result: RunResult, parsed: Parsed, comparison: Comparison | None = N
     tiling = [] if tile is None else ["--tile", str(tile), "--overlap", str(parsed.values["overlap"])]
     _say(next_commands(result.best_dir or result.model_dir, parsed.of(DataArguments), tiling))
     return 0
-
-
-def next_commands(model: Path, data: DataArguments, tiling: Sequence[str] = ()) -> str:
-    """What a user may type when a run has ended.
-
-    Args:
-        model: Directory of the model that came out.
-        data: Flags of the run.
-        tiling: Flags of tiles, where it was trained on some.
-    """
-    place = shlex.quote(str(model))
-    lines = [" ".join(["ld-hub predict PHOTO.jpg --model", place, *tiling])]
-    flags = {"data": data.data, "images": data.val_images, "annotations": data.val_annotations}
-    given = [word for flag, value in flags.items() if value is not None for word in (f"--{flag}", value)]
-    if data.data is not None or data.val_annotations is not None:
-        lines.append(f"ld-hub eval {place} {shlex.join([*given, *tiling])}")
-    return "next: " + "\n      ".join(lines)

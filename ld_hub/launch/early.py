@@ -10,7 +10,8 @@ from ld_hub.checked import Scalar
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import MissingFileError, unknown_name
-from ld_hub.launch.arguments import DataArguments, HubArguments, ModelArguments
+from ld_hub.launch.arguments import HubArguments, ModelArguments
+from ld_hub.launch.data_arguments import DataArguments
 from ld_hub.launch.flag_parser import Parsed
 from ld_hub.models.names import find, require_backbone, require_weights, split_tag
 

@@ -20,7 +20,6 @@ from ld_hub.errors import ConfigError
 from ld_hub.fields import ConfigField, config_fields
 from ld_hub.launch.arguments import (
     ComparisonArguments,
-    DataArguments,
     DistillArguments,
     HubArguments,
     ModelArguments,
@@ -28,6 +27,7 @@ from ld_hub.launch.arguments import (
     TrialArguments,
     UnlabeledArguments,
 )
+from ld_hub.launch.data_arguments import DataArguments
 from ld_hub.preprocessing.augmentation import AugmentationFlags
 
 Arguments = TypeVar("Arguments")

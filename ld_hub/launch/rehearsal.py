@@ -44,7 +44,7 @@ def rehearse(trainer: Trainer) -> str:
     Raises:
         LdHubError: Whatever the run's first step would raise.
     """
-    config = replace(trainer.config, batch_size=IMAGES, accumulation=1, workers=0, report_to=())
+    config = replace(trainer.config, batch_size=IMAGES, accumulation=1, workers=0, tracker=())
     labelled, unlabeled = trainer.train_dataset, trainer.unlabeled_dataset
     with tempfile.TemporaryDirectory() as place:
         run, accelerator = RunDirectory(place), make_accelerator(config, Path(place), find_unused=True)

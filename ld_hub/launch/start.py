@@ -18,7 +18,8 @@ from ld_hub.engine.labels import require_order
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.hub import CONFIG_NAME
-from ld_hub.launch.arguments import DataArguments, ModelArguments, UnlabeledArguments
+from ld_hub.launch.arguments import ModelArguments, UnlabeledArguments
+from ld_hub.launch.data_arguments import DataArguments
 from ld_hub.models.checkpoints.convert import load_checkpoint
 from ld_hub.models.checkpoints.differences import LoadReport, compare
 from ld_hub.models.checkpoints.pretrained import load_matched

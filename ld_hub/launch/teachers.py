@@ -14,7 +14,8 @@ from ld_hub.engine.train_config import TrainConfig
 from ld_hub.engine.trainer import DetectionTrainer
 from ld_hub.errors import CheckpointError, ConfigError, HubError
 from ld_hub.hub import CONFIG_NAME
-from ld_hub.launch.arguments import DataArguments, DistillArguments, ModelArguments, TeacherArguments
+from ld_hub.launch.arguments import DistillArguments, ModelArguments, TeacherArguments
+from ld_hub.launch.data_arguments import DataArguments
 from ld_hub.launch.start import Say, build_model, skeleton
 from ld_hub.models.checkpoints.convert import load_checkpoint
 from ld_hub.models.detector import DenseDetector

@@ -18,7 +18,6 @@ from ld_hub.models.checkpoints.pretrained import load_pretrained, save_pretraine
 from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.models.fusing import fused
 from ld_hub.models.label_names import make_labels
-from ld_hub.tiling import Tiling
 from ld_hub.models.timm_methods import TimmMethods
 from ld_hub.ops.grids import level_shapes
 from ld_hub.papers import Paper
@@ -38,6 +37,7 @@ from ld_hub.structures import (
     Teaching,
     Towers,
 )
+from ld_hub.tiling import Tiling
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo

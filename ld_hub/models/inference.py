@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from ld_hub.errors import ConfigError
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig
 from ld_hub.models.tiled import candidates, merge_views
-from ld_hub.tiling import Tiling
 from ld_hub.preprocessing import DataConfig, ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
 from ld_hub.preprocessing.loading import find_images, is_directory, is_pattern, match_images
 from ld_hub.structures import DenseOutput, Detections
+from ld_hub.tiling import Tiling
 
 Images: TypeAlias = "ImageSource | Iterable[ImageSource]"
 

@@ -30,13 +30,13 @@ from ld_hub.hub.evidence import TRAINING_DIRECTORY, Evidence, JudgedModel, find_
 from ld_hub.hub.upload import CARD_NAME
 from ld_hub.models.checkpoints.pretrained import load_pretrained
 from ld_hub.models.detector import DenseDetector
-from ld_hub.tiling import Tiling
 from ld_hub.ops.hardware import hardware
 from ld_hub.publishing.evaluations import Given, named, of_this_data, read_parts
 from ld_hub.publishing.gains import check_comparison
 from ld_hub.publishing.taught import teacher_differences
 from ld_hub.publishing.verdict import Report
 from ld_hub.structures import ResultRow
+from ld_hub.tiling import Tiling
 
 EXACT = 1e-6  # of numbers that the same scorer computes of the same detections
 

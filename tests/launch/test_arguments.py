@@ -8,8 +8,9 @@ from ld_hub.distillation import get_recipe
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError, UnknownNameError
 from ld_hub.fields import field_texts
-from ld_hub.launch.arguments import DataArguments, ModelArguments
+from ld_hub.launch.arguments import ModelArguments
 from ld_hub.launch.commands import DISTILL, TRAIN
+from ld_hub.launch.data_arguments import DataArguments
 from ld_hub.launch.flag_parser import make_parser, parse
 from ld_hub.launch.recipe_files import recipe_flags
 from ld_hub.preprocessing.augmentation import PRESETS

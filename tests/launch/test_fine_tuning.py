@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ld_hub.errors import ConfigError
-from ld_hub.launch.arguments import DataArguments, ModelArguments
-from ld_hub.launch.commands import next_commands
+from ld_hub.launch.arguments import ModelArguments
+from ld_hub.launch.closing import next_commands
+from ld_hub.launch.data_arguments import DataArguments
 from ld_hub.launch.start import load_start
 from ld_hub.models.factory import create_model
 

@@ -13,7 +13,8 @@ from ld_hub.distillation import Committee, Distiller
 from ld_hub.engine import TrainConfig
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.errors import ConfigError, HubError
-from ld_hub.launch.arguments import DataArguments, DistillArguments, ModelArguments, TeacherArguments
+from ld_hub.launch.arguments import DistillArguments, ModelArguments, TeacherArguments
+from ld_hub.launch.data_arguments import DataArguments
 from ld_hub.launch.teachers import TeacherWanted, _teacher_model, train_teacher
 from ld_hub.models.factory import create_model
 from tests.engine.runs import IDS, QUICK, SMALL, detector, distance, distil, records

@@ -20,8 +20,8 @@ from ld_hub.errors import ConfigError
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.models.inference import predict
 from ld_hub.models.tiled import candidates, merge_views
-from ld_hub.tiling import Tiling
 from ld_hub.structures import Detections
+from ld_hub.tiling import Tiling
 from tests.engine.runs import detector, write_data
 
 NAMES = ("a", "b")
