@@ -54,7 +54,6 @@ for seed in ${SEEDS:-0 1 2}; do
   rows "" "$seed"
   run targets.crossld "$seed" 200 "$few" ld_hub.distill $teach --recipe crossld $pool
   run auto.balanced "$seed" 200 "$few" ld_hub.distill $teach --recipe auto $pool --balance gradient
-  run auto.large "$seed" 200 "$few" ld_hub.distill $teach --recipe auto $pool --teacher_scale 1.5
   student="gfocal --backbone mobilenetv2_100 --backbone_checkpoint $student_weights $head"
   rows imagenet. "$seed"
 done

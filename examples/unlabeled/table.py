@@ -37,7 +37,6 @@ ROWS = {
     "crossld.x4": "`crossld` with box weights / 4",
     "auto.fade": "`auto`, terms fading over the last third",
     "auto.balanced": "`auto`, terms at 0.3 of the detection loss's gradient each",
-    "auto.large": "`auto`, teacher's images 1.5 times as large",
     "auto": "`auto`",
 }
 ENOUGH = "alone.twice"  # trained about as many seconds as `auto`, or more
