@@ -89,7 +89,10 @@ def _require_network(repo_id: str, endpoint: str | None) -> None:
         raise HubError(f"'{repo_id}' was not published: {forbidding} forbids the network. Unset it.")
     reason = unreachable(endpoint)
     if reason:
-        raise HubError(f"'{repo_id}' was not published: the Hub cannot be reached ({reason}). Check the network.")
+        raise HubError(
+            f"'{repo_id}': the connection to the Hub broke ({reason}). Check the network and HF_ENDPOINT. "
+            "Nothing was published."
+        )
 
 
 def _refuse_tokens(files: Mapping[str, str | Path], token: str | bool | None) -> None:
