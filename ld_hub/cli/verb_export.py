@@ -7,7 +7,7 @@ from typing import Any
 
 from ld_hub.cli.flags import DEFAULT, add_data_flags, require_data
 from ld_hub.errors import ConfigError
-from ld_hub.export.formats import FORMATS, check_place, find_format
+from ld_hub.export.formats import FORMATS, ExportPlan, check_place, find_format
 from ld_hub.models.names import require_model
 
 _DESCRIPTION = """\
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     """Export and print the comparison; returns the exit code."""
     if args.size is not None and min(args.size) < 1:
         raise ConfigError(f"--size {args.size[0]} {args.size[1]}: expected a height and a width in px.")
-    find_format(args.to)
+    find_format(args.to).require(ExportPlan(args.no_nms, args.with_preprocessing))
     check_place(args.out)
     has_data = bool(args.data or args.annotations or args.images)
     if has_data:

@@ -22,11 +22,7 @@ def choice_graph(config: PostprocessConfig, levels: int) -> str:
     Raises:
         ConfigError: If ONNX has no such NMS.
     """
-    if config.nms != "hard":
-        raise ConfigError(
-            f"nms is {config.nms!r}, for which exported graphs have no operator; expected 'hard'. Leave the choice of "
-            "boxes out (--no_nms, no_nms=True), or set the model's postprocess_config to nms='hard'."
-        )
+    require_hard(config)
     return f"""\
 choose (float[N,A,4] row_boxes, float[N,A,C] row_scores, float[N,A] row_quality, int64[{levels}] level_sizes)
     => (float[N,D,4] boxes, float[N,D] scores, int64[N,D] labels) {{
@@ -62,6 +58,19 @@ choose (float[N,A,4] row_boxes, float[N,A,C] row_scores, float[N,A] row_quality,
   row_at = Unsqueeze (row, last)
   boxes = GatherND <batch_dims = 1> (kept_boxes, row_at)
 }}"""
+
+
+def require_hard(config: PostprocessConfig) -> None:
+    """Refuse settings for which exported graphs have no operator.
+
+    Raises:
+        ConfigError: If the NMS is not the greedy one.
+    """
+    if config.nms != "hard":
+        raise ConfigError(
+            f"nms is {config.nms!r}, for which exported graphs have no operator; expected 'hard'. Leave the choice of "
+            "boxes out (--no_nms, no_nms=True), or set the model's postprocess_config to nms='hard'."
+        )
 
 
 def _filter(config: PostprocessConfig, levels: int) -> str:

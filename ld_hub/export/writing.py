@@ -14,6 +14,7 @@ from ld_hub.data import DetectionSet
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.errors import ConfigError, ExportError
 from ld_hub.export.checking import Agreement, Tolerance, compare_detections, compare_rows, random_images
+from ld_hub.export.choice_graph import require_hard
 from ld_hub.export.exported_model import ExportedModel
 from ld_hub.export.formats import ExportPlan, FormatFile, check_place, find_format
 from ld_hub.export.program import DetectorRows, whole_square
@@ -73,7 +74,8 @@ def export_model(
         The report.
 
     Raises:
-        ConfigError: If the format, its packages or the place are not to be had, or the model cannot be exported.
+        ConfigError: If the format, its packages or the place are not to be had, or the model cannot be exported: its
+            backbone cannot be traced, or its NMS is not the greedy one (then ``no_nms``).
         ExportError: If the exported detector differs from the model; nothing is written then.
     """
     plan = ExportPlan(no_nms, with_preprocessing, size)
@@ -81,6 +83,8 @@ def export_model(
     form.require(plan)
     file = form.load()
     check_place(directory)
+    if not no_nms:
+        require_hard(model.postprocess_config)
     own = copy.deepcopy(model).cpu().float().eval()
     rows = DetectorRows(own.fuse() if not own.is_fused else own)
     network, plan, remark = _convert(file, rows, plan)

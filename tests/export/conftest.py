@@ -18,8 +18,8 @@ from ld_hub.models.factory import create_model
 def detector(name: str = "gfocal", **config: Any) -> DenseDetector:
     """A small detector that finds something on any image; it fits images of 96 to 128 px."""
     torch.manual_seed(0)
-    small = {"backbone": "test_resnet", "fpn_channels": 16, "head_width": 16, "head_depth": 1}
-    model = create_model(name, label_names=["cat", "dog", "cow"], category_ids=[3, 8, 9], **small, **config).eval()
+    small: dict[str, Any] = {"backbone": "test_resnet", "fpn_channels": 16, "head_width": 16, "head_depth": 1}
+    model = create_model(name, label_names=["cat", "dog", "cow"], category_ids=[3, 8, 9], **{**small, **config}).eval()
     torch.nn.init.normal_(model.head.cls.weight, std=0.1)
     torch.nn.init.normal_(model.head.box.weight, std=0.1)
     torch.nn.init.constant_(model.head.cls.bias, -1.0)

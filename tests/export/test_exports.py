@@ -121,12 +121,16 @@ def test_all_families_at_any_size(name: str, config: dict[str, object], tmp_path
 
 
 @pytest.mark.slow
-def test_a_deformable_detector_and_a_body_of_patches(tmp_path: Path) -> None:
-    agree(detector("gfocal", backbone="test_convnext"), tmp_path / "patches", None)
+def test_a_body_of_patches(tmp_path: Path) -> None:
+    agree(detector("gfocal", backbone="test_convnext"), tmp_path, None)
+
+
+@pytest.mark.slow
+def test_a_deformable_detector(tmp_path: Path) -> None:
     model = create_model("gfocal_r101_dcn", num_classes=3)
     torch.nn.init.constant_(model.head.cls.bias, -1.0)
     model.data_config = replace(model.data_config, image_size=(96, 128))
-    agree(model.eval(), tmp_path / "dcn", (128, 128))
+    agree(model.eval(), tmp_path, (128, 128))
 
 
 def agree(model: DenseDetector, directory: Path, size: tuple[int, int] | None) -> None:
@@ -144,7 +148,7 @@ def agree(model: DenseDetector, directory: Path, size: tuple[int, int] | None) -
             found = runs.predict(images)
             assert isinstance(found, list)
             for mine, theirs in zip(found, model.predict(images), strict=True):
-                assert_same(mine, theirs)
+                assert_same(mine, theirs, least=1)
 
 
 BLOCKED = """

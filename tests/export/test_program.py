@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from ld_hub.export.program import DetectorRows
+from ld_hub.errors import ConfigError
+from ld_hub.export.formats import ExportPlan
+from ld_hub.export.program import DetectorRows, trace
+from ld_hub.export.writing import _convert
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
 
@@ -70,3 +75,39 @@ def test_rows_on_the_padding_of_a_batch_have_the_score_zero() -> None:
         valid = model(images).priors.valid(sizes)
     assert valid[0].all() and 0 < int(valid[1].sum()) < valid.shape[1]
     assert torch.equal((scores > 0).all(dim=2), valid)
+
+
+class FixedSizes:
+    """A format whose networks take one image size, as backbones that look at sizes have it."""
+
+    def __init__(self, works: bool) -> None:
+        self.works, self.asked = works, []
+
+    def convert(self, rows: DetectorRows, size: tuple[int, int] | None) -> str:
+        self.asked.append(size)
+        if size is None or not self.works:
+            raise ConfigError(f"cannot be exported for {size or 'any size'}")
+        return "network"
+
+
+def test_a_backbone_that_fixes_the_size_gets_a_square_that_holds_every_image() -> None:
+    model = create_model("gfocal_tiny", num_classes=3)
+    model.data_config = replace(model.data_config, image_size=(100, 170))
+    rows = DetectorRows(model)
+    network, plan, remark = _convert(FixedSizes(True), rows, ExportPlan())  # type: ignore[arg-type]
+    assert (network, plan.size) == ("network", (192, 192)) and "192 x 192 px" in remark
+    with pytest.raises(ConfigError, match="for any size"):
+        _convert(FixedSizes(False), rows, ExportPlan())  # type: ignore[arg-type]
+    given = FixedSizes(False)
+    with pytest.raises(ConfigError, match=r"for \(64, 96\)"):
+        _convert(given, rows, ExportPlan(size=(64, 96)))  # type: ignore[arg-type]
+    assert given.asked == [(64, 96)]
+
+
+def test_what_cannot_be_traced_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = create_model("gfocal_tiny", num_classes=3)
+    monkeypatch.setattr(DetectorRows, "forward", lambda self, images, image_sizes: images[int(images.sum()) :])
+    with pytest.raises(
+        ConfigError, match=r"'gfocal_tiny' \(backbone 'test_resnet'\) cannot be exported for.*64 x 96 px"
+    ):
+        trace(DetectorRows(model), (64, 96))
