@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ld_hub.errors import ConfigError
 from ld_hub.preprocessing.augmentation import Augmentation
 from ld_hub.preprocessing.bands import pixels_of
 from ld_hub.preprocessing.data_config import DataConfig
@@ -81,6 +82,10 @@ class AugmentedTransform(TrainTransform):
 
     def __init__(self, config: DataConfig, augmentation: Augmentation, seed: int = 0) -> None:
         super().__init__(config, augmentation.flip, augmentation.short_sides, seed)
+        if augmentation.color and config.channels not in (1, 3):
+            raise ConfigError(
+                f"The model takes {config.channels} bands, and color changes grey or RGB: --color 0 leaves it out."
+            )
         self.augmentation = augmentation
         mean = config.mean[::-1] if config.channel_order == "bgr" else config.mean
         self.fill = tuple(min(255, max(0, round(level))) for level in mean)  # as padding looks to the network

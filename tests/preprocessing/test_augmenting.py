@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ld_hub.errors import ConfigError
 from ld_hub.preprocessing import AugmentedTransform, DataConfig, TrainTransform, train_transform
 from ld_hub.preprocessing.augmentation import PRESETS, Augmentation
 from ld_hub.preprocessing.augmenting import labelled_image
@@ -193,3 +196,10 @@ def test_grey_and_bgr_models_get_their_own_fill():
     for k in range(6):
         assert grey(image, key=(0, k), others=[labelled_image(grey.config, image)]).image.shape[0] == 1
     assert AugmentedTransform(DataConfig((1.0, 2.0, 3.0), (1.0,) * 3, "bgr"), PRESETS["strong"]).fill == (3, 2, 1)
+
+
+def test_bands_have_no_light_to_change():
+    bands = DataConfig(mean=(0.0,) * 4, std=(1.0,) * 4)
+    with pytest.raises(ConfigError, match="4 bands.*--color 0"):
+        train_transform(bands, PRESETS["standard"])
+    assert train_transform(bands, replace(PRESETS["standard"], color=0.0)).augmentation.crop
