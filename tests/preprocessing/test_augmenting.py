@@ -200,6 +200,6 @@ def test_grey_and_bgr_models_get_their_own_fill():
 
 def test_bands_have_no_light_to_change():
     bands = DataConfig(mean=(0.0,) * 4, std=(1.0,) * 4)
-    with pytest.raises(ConfigError, match="4 bands.*--color 0"):
+    with pytest.raises(ConfigError, match=r"4 bands.*--color 0"):
         train_transform(bands, PRESETS["standard"])
     assert train_transform(bands, replace(PRESETS["standard"], color=0.0)).augmentation.crop
