@@ -18,9 +18,9 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from ld_hub.data.object_schema import ObjectSchema, find_form, find_schema, parse_columns
 from ld_hub.data.source import CocoRows, Source, canonical_source, group_faults, tracked
 from ld_hub.errors import ConfigError, DataError, HubError, LdHubError, MissingFileError
+from ld_hub.formats.object_schema import ObjectSchema, find_form, find_schema, parse_columns
 from ld_hub.formats.splits import SPLITS
 from ld_hub.hub import atomic_write, cache_root, disk_errors, offline
 from ld_hub.hub.reach import unreachable

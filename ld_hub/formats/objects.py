@@ -9,10 +9,7 @@ import numpy as np
 
 from ld_hub.errors import DataError
 from ld_hub.formats.labelled_image import Box
-
-BOXES = ("bbox", "bboxes", "box", "boxes")
-CLASSES = ("category", "categories", "category_id", "category_ids", "label", "labels", "class", "classes", "name")
-_GROUPS = ("objects", "annotations", "object", "faces")
+from ld_hub.formats.object_schema import NAMES
 
 
 def read_objects(row: Mapping[str, object], names: Sequence[str] = ()) -> list[Box]:
@@ -25,7 +22,7 @@ def read_objects(row: Mapping[str, object], names: Sequence[str] = ()) -> list[B
     Raises:
         DataError: If there are no boxes, or they are not as many as their classes.
     """
-    key = next((key for key in _GROUPS if key in row), None)
+    key = next((key for key in NAMES["objects"] if isinstance(row.get(key), (list, dict))), None)
     group = row if key is None else row[key]
     if not group:
         return []
@@ -33,7 +30,7 @@ def read_objects(row: Mapping[str, object], names: Sequence[str] = ()) -> list[B
         group = {name: [item.get(name) for item in group] for name in group[0]}
     if not isinstance(group, Mapping):
         raise DataError(f"'{key}' is a {type(group).__name__}, expected columns such as bbox and category")
-    boxes, labels = _column(group, BOXES), _column(group, CLASSES)
+    boxes, labels = _column(group, NAMES["bbox"]), _column(group, NAMES["category"])
     if len(boxes) != len(labels):
         raise DataError(f"there are {len(boxes)} boxes and {len(labels)} classes")
     crowds = group.get("iscrowd") or group.get("is_crowd") or [0] * len(boxes)

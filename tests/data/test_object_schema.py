@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ld_hub.data.object_schema import FORMS, ObjectSchema, find_form, find_schema, parse_columns
 from ld_hub.errors import ConfigError, DataError
+from ld_hub.formats.object_schema import FORMS, ObjectSchema, find_form, find_schema, parse_columns
 
 BOTH = {"bbox": [[1, 2, 3, 4], [5, 6, 7, 8]], "category": [1, 0]}
 

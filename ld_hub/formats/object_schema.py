@@ -13,9 +13,9 @@ from ld_hub.errors import ConfigError, DataError
 FORMS = {"coco": "x, y, width, height", "xyxy": "x1, y1, x2, y2"}
 
 # What each part is called; the first name that is there counts.
-_NAMES = {
+NAMES = {
     "image": ("image", "img", "photo", "picture"),
-    "objects": ("objects", "annotations", "object", "detections", "labels"),
+    "objects": ("objects", "annotations", "object", "detections", "labels", "faces"),
     "bbox": ("bbox", "bboxes", "boxes", "box", "bounding_box"),
     "category": ("category", "categories", "category_id", "label", "labels", "class", "classes", "name"),
     "crowd": ("iscrowd", "is_crowd", "crowd"),
@@ -86,7 +86,7 @@ def parse_columns(text: str | None) -> dict[str, str]:
     """
     pairs = [entry.partition("=") for entry in (text or "").split(",") if entry.strip()]
     found = {part.strip(): name.strip() for part, _, name in pairs}
-    parts = (*_NAMES, "form")
+    parts = (*NAMES, "form")
     wrong = [part for part, name in found.items() if part not in parts or not name]
     if wrong or found.get("form", "coco") not in FORMS:
         raise ConfigError(
@@ -109,7 +109,7 @@ def find_schema(columns: Mapping[str, Collection[str]], given: Mapping[str, str]
     """
 
     def pick(part: str, known: Collection[str]) -> str:
-        wanted = (given[part],) if part in given else _NAMES[part]
+        wanted = (given[part],) if part in given else NAMES[part]
         found = next((name for name in wanted if name in known), "")
         if not found and (part not in _OPTIONAL or part in given):
             raise DataError(
@@ -119,7 +119,7 @@ def find_schema(columns: Mapping[str, Collection[str]], given: Mapping[str, str]
         return found
 
     image, image_id = pick("image", columns), pick("image_id", columns)
-    holders = [name for name in _NAMES["objects"] if columns.get(name)]
+    holders = [name for name in NAMES["objects"] if columns.get(name)]
     objects = pick("objects", columns) if "objects" in given else holders[0] if holders else ""
     inside = columns[objects] if objects else columns
     return ObjectSchema(image, objects, pick("bbox", inside), pick("category", inside), pick("crowd", inside), image_id)
