@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
-from ld_hub.cli.flags import add_augmentation_flags, augmentation_of, require_data
+from ld_hub.cli.flags import add_augmentation_flags, add_reading_flags, augmentation_of, reading_of, require_data
 from ld_hub.cli.places import check_file
 from ld_hub.drawing import picture_format, save_picture
 from ld_hub.errors import ConfigError
@@ -48,6 +49,7 @@ def add_show(actions: Any) -> None:
     add("--seed", type=int, default=0, metavar="N", help=f"of the training {default}")
     size = "size of the training, as in ld-hub train (default: 800 1333)"
     add("--image_size", type=int, nargs=2, default=(800, 1333), metavar=("SHORT", "LONG"), help=size)
+    add_reading_flags(show)
     add_augmentation_flags(show.add_argument_group("augmentation"))
 
 
@@ -64,7 +66,9 @@ def run_show(args: argparse.Namespace) -> int:
     from ld_hub.data.training_sheet import training_sheet
     from ld_hub.preprocessing import DataConfig
 
-    dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
+    dataset = load_data(
+        args.data, args.split, images=args.images, annotations=args.annotations, **asdict(reading_of(args))
+    )
     config = DataConfig(image_size=(args.image_size[0], args.image_size[1]))
     sheet = training_sheet(dataset, config, augmentation, images=args.number, columns=args.per_row, seed=args.seed)
     save_picture(sheet, args.out)

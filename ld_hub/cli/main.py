@@ -70,8 +70,8 @@ examples:
   accelerate launch -m ld_hub.distill gfocal_r18_ld_r101 --data coco/
 
 `ld-hub VERB --help` explains a verb. Before all else, every verb imports what
---import FILE.py|MODULE names: methods, detectors, backbones of your own. With LD_HUB_DEBUG=1 errors show where they
-arose."""
+--import FILE.py|MODULE names: methods, detectors, backbones of your own. With
+LD_HUB_DEBUG=1 errors show where they arose."""
 
 
 class OneLineParser(argparse.ArgumentParser):

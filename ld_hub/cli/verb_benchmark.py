@@ -49,8 +49,9 @@ and images/s, as Table 3 of the LD paper; without names, its four. --eval times
 the scorers of an evaluation on random detections, --answers the commands that
 only look something up: names, helps, refusals.
 
---data DIR times the loader of training on your images, at --size, with --augment
-and its parts, beside the mirror alone; with a name also against its step."""
+--data DIR times the loader of training on your images, at --size, with
+--augment and its parts, beside the mirror alone; with a name also against its
+step."""
 
 _EPILOG = """\
 examples:

@@ -58,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="a name that has weights (see `ld-hub list`), or a model directory")
-    add("--nms", nargs="+", default=[], choices=NMS, metavar="KIND", help="kinds of NMS, see below")
+    add("--nms", nargs="+", default=[], metavar="KIND", help="kinds of NMS, see below")
     add("--nms_iou", nargs="+", type=float, default=[], metavar="IOU", help="IoU thresholds of NMS")
     add("--score_threshold", nargs="+", type=float, default=[], metavar="P", help="score thresholds before NMS")
     add_data_flags(parser)
@@ -70,6 +70,9 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate all settings and print them; returns the exit code."""
     if args.batch_size < 1 or args.workers < 0:
         raise ConfigError(f"--batch_size {args.batch_size} --workers {args.workers}: at least 1 and 0 are needed.")
+    for kind in args.nms:
+        if kind not in NMS:
+            raise ConfigError(f"--nms is {kind!r}; expected {', '.join(NMS)}.")
     for flag in ("nms_iou", "score_threshold"):
         if not all(0 <= value <= 1 for value in getattr(args, flag)):
             raise ConfigError(f"--{flag} {' '.join(map(str, getattr(args, flag)))}: expected numbers from 0 to 1.")

@@ -49,7 +49,7 @@ def known_readers() -> list[Reader]:
     Every module of this room that registers one is imported, so that a format is known by its file and nothing else has
     to name it. The other modules stay: some bring torch, and what a directory holds is asked before that.
     """
-    for file in Path(ld_hub.data.__file__).parent.glob("*.py"):
+    for file in (file for place in ld_hub.data.__path__ for file in Path(place).glob("*.py")):
         if file.stem != "readers" and "register_reader(" in file.read_text(encoding="utf-8"):
             importlib.import_module(f"ld_hub.data.{file.stem}")
     return [READERS[name] for name in READERS]

@@ -90,9 +90,10 @@ def pixels_of(image: Image.Image, config: DataConfig) -> Tensor:
     modes = {1: "L", 3: "RGB"}
     if bands is not None and bands.dtype != np.uint8 and bands.shape[2] in (3, 4):
         image = Image.fromarray(wide_to_u8(bands[:, :, :3]))
+    having = "images have 1 or 3" if bands is None else f"{_name(image)} has {_channels(image)}"
     if config.channels not in modes or (bands is not None and bands.shape[2] not in (1, 3, 4)):
         raise ConfigError(
-            f"The model takes {config.channels} channels and {_name(image)} has {_channels(image)}. "
+            f"The model takes {config.channels} channels and {having}. "
             "`ld_hub.train --in_chans K` trains a detector of K bands, whose ranges it finds on the images; or "
             "normalise yourself and call model(tensor)."
         )

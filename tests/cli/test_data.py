@@ -42,7 +42,7 @@ def test_show_draws_what_training_sees(demo, tmp_path, capsys):
     from PIL import Image
 
     out = tmp_path / "p.png"
-    flags = ["--augment", "strong", "--mixup", "0", "--image_size", "64", "64", "--number", "6", "--columns", "3"]
+    flags = ["--augment", "strong", "--mixup", "0", "--image_size", "64", "64", "--number", "6", "--per_row", "3"]
     assert main(["data", "show", str(demo), *flags, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "6 images of" in said and "mosaic 0.5" in said and "mixup" not in said

@@ -79,7 +79,8 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path, monkeypatch,
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    place = "ld_hub.hub.files" if moment == "_move_into_place" else "ld_hub.engine.checkpoint"
+    places = {"save_safetensors": "ld_hub.hub", "atomic_write": "ld_hub.engine.checkpoint"}
+    place = places.get(moment, "ld_hub.hub.files")
     with monkeypatch.context() as patch:
         patch.setattr("ld_hub.hub.files.shutil.rmtree", lambda *_, **__: None)  # no cleaning up after SIGKILL
         patch.setattr(f"{place}.{moment}", killed)

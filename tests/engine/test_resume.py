@@ -85,7 +85,7 @@ def _stop_before_step(monkeypatch, step):
 
 def _die_while_saving(data, out, settings) -> None:
     """Dies at once, as by SIGKILL, while it writes the weights of step 4."""
-    import ld_hub.engine.checkpoint as room
+    import ld_hub.hub as room
 
     save = room.save_safetensors
 

@@ -48,7 +48,7 @@ def test_a_tile_shows_what_its_image_has_there(aerial):
     whole = load_coco(aerial, "train")
     tiles, before = cut_into_tiles(whole, TILING).records, whole.records
     places = [(image, tile) for image, (height, width) in enumerate(before.sizes.tolist())
-              for tile in TILING.tiles(height, width)]  # fmt: skip
+              for tile in TILING.tiles(width, height)]  # fmt: skip
     assert len(places) == len(tiles.image_ids) == 6 + 1 + 3
     for row, (image, (x1, y1, x2, y2)) in enumerate(places):
         pixels = np.asarray(before.load(image))[y1:y2, x1:x2]
@@ -106,7 +106,7 @@ def test_a_run_on_tiles_is_evaluated_on_whole_images_and_resumed(aerial, tmp_pat
     assert distance(dict(again.model.state_dict()), dict(one.model.state_dict())) == 0
     with pytest.raises(ConfigError, match=r"overlap: 0\.25 there, 0\.5 now"):
         run("third", overlap=0.5, resume=str(tmp_path / "run/checkpoints/step_00000002"))
-    with pytest.raises(ConfigError, match="tile is 8 px"):
+    with pytest.raises(ConfigError, match="side is 8 px"):
         TrainConfig(tile=8)
 
 

@@ -127,7 +127,7 @@ def test_images_of_other_bands_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has 5 bands \(uint16\); the model was trained on 2 bands of more than 8"):
         Preprocessor(ranged)(five)
     with pytest.raises(ConfigError, match=r"has 3 of 8 bits \(RGB\); the model was trained on 2 bands.*ld_hub\[tiff\]"):
-        Preprocessor(ranged)(five.crop((0, 0, 5, 5)))
+        Preprocessor(ranged)(five.resize((5, 5)))
     with pytest.raises(ConfigError, match=r"the image has 2 bands \(uint8\)"):
         Preprocessor(ranged)(BandImage(ramp(2).astype("uint8")))
     file = write_tiff(tmp_path / "grey.tif", ramp(1))
