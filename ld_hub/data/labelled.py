@@ -213,6 +213,7 @@ def _reader(layout: Layout) -> Reader:
         finds=lambda root, split: bool(layout.files(root, split)[0]),
         read=lambda root, split: read_layout(layout, root, split),
         looked_for=lambda root, split: layout.looked_for,
+        tool=True,
     )
 
 
