@@ -5,6 +5,7 @@ What they have in common is done here: images are found, sizes read, classes cou
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ld_hub.formats.layout import Layout, known_layouts
 from ld_hub.formats.objects import are_corners
 from ld_hub.formats.splits import WHOLE
 from ld_hub.formats.text import CLASSES_FILE, read_classes
+from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
 
 _OTHERS = ("train", "val", "test", WHOLE)
 _DIGITS = 6  # of a pixel: more than any tool writes, fewer than adding and taking away again leaves
@@ -47,6 +49,8 @@ def read_layout(layout: Layout, root: Path, split: str) -> Source:
     names = _label_names(root, [*found, *(item.image for item in others)])
     corners = _are_corners(root, measured, others)
     rows, told = _rows(measured, names, corners, faults)
+    if len(files) > 1 and (undescribed := _undescribed(root, placed)):  # a file per image
+        told["images that no file describes, left out"] = undescribed
     parts = ", ".join(_below(file, root) for file in files[:1])
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     problems: list[Problem] = group_faults(root, faults)
@@ -109,6 +113,14 @@ def _placed(
     text = f"{root}: {len(moved)} file names do not lead to the images as they stand, which were found all the same"
     repairs = [Repair("file names", len(moved), f"{text} ({name_some(moved, 1)}).")] if moved else []
     return list(placed.values()), repairs
+
+
+def _undescribed(root: Path, placed: Sequence[_Placed]) -> int:
+    """Number of images beside those that are described."""
+    known = {item.path for item in placed}
+    folders = {(root / path).parent for path in known}
+    beside = [file for folder in folders for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES]
+    return sum(Path(os.path.relpath(file, root)).as_posix() not in known for file in beside if file.name[0] != ".")
 
 
 def _sizes(root: Path, placed: Sequence[_Placed], faults: list[Fault]) -> list[tuple[int, int] | None]:
@@ -213,6 +225,7 @@ def _reader(layout: Layout) -> Reader:
         finds=lambda root, split: bool(layout.files(root, split)[0]),
         read=lambda root, split: read_layout(layout, root, split),
         looked_for=lambda root, split: layout.looked_for,
+        tool=True,
     )
 
 

@@ -189,7 +189,8 @@ def _way_out(place: Path, split: str) -> str:
 
 def _looked_for(readers: list[Reader], root: Path, split: str) -> str:
     """What all readers look for, each once."""
-    return "; ".join(dict.fromkeys(reader.looked_for(root, split) for reader in readers))
+    named = sorted(readers, key=lambda reader: reader.tool)
+    return "; ".join(dict.fromkeys(reader.looked_for(root, split) for reader in named))
 
 
 def _loose_xml(root: Path, split: str) -> str:

@@ -22,12 +22,14 @@ class Reader:
             files, which it hands over as `Source.problems`.
         looked_for: What `finds` looks for, in words for the message that there is no such data.
         suffixes: Of files that a user may name instead of a directory.
+        tool: Whether it is a labelling tool's; messages name these last.
     """
 
     finds: Callable[[Path, str], bool]
     read: Callable[[Path, str], Source]
     looked_for: Callable[[Path, str], str]
     suffixes: tuple[str, ...] = ()
+    tool: bool = False
 
 
 READERS: Registry[Reader] = Registry("format")

@@ -494,6 +494,13 @@ def test_one_part_tells_what_the_boxes_of_another_are(tmp_path):
     assert found.rows[0]["boxes"] == [[3, 4, 9, 12]] and "read as x, y, width, height: 1." in said[0]
 
 
+def test_images_that_nobody_has_labelled_are_said(tmp_path):
+    labelme(tmp_path, "train")
+    picture(tmp_path / "train/new.jpg"), picture(tmp_path / "train/.hidden.jpg")
+    found, said = quiet_load(tmp_path, "train")
+    assert len(found) == 3 and [t.partition(": ")[2] for t in said] == ["images that no file describes, left out: 1."]
+
+
 def test_upper_case_suffixes(tmp_path):
     for split in ("train", "val"):
         voc_beside(tmp_path, split, split, split)
