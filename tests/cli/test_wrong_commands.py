@@ -71,7 +71,7 @@ WRONG = {
     "curves": "Name at least one run directory",
     "curves empty": "'empty' is not the directory of a training run",
     "analyze gfocal_r50 --data empty --out report": "No annotations of the split 'val' in empty",
-    "sweep gfocal_r50 --data good --nms hardd": "invalid choice: 'hardd'",
+    "sweep gfocal_r50 --data good --nms hardd": "nms is 'hardd'",
     "sweep gfocal_r50 --data good --nms_iou 3": "--nms_iou 3.0: expected numbers from 0 to 1",
     "benchmark gfl_r18": "Did you mean 'gfocal_r18'?",
     "benchmark gfocal_r18 --size 0 0": "--size 0 0: expected height and width in px",
