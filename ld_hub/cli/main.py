@@ -106,6 +106,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda: _dispatch(arguments))
 
 
+def _said_once(program: str) -> Callable[..., str]:
+    """What stands for `warnings.formatwarning`: one line, and nothing where the same has been said."""
+    said: set[str] = set()
+
+    def line(message: Warning | str, *_: object, **__: object) -> str:
+        text = f"{program}: warning: {message}\n"
+        new = text not in said
+        said.add(text)
+        return text if new else ""
+
+    return line
+
+
 def guarded(call: Callable[[], int | None], program: str = "ld-hub") -> int:
     """Call something and turn what a user can cause into one line on stderr.
 
@@ -119,7 +132,7 @@ def guarded(call: Callable[[], int | None], program: str = "ld-hub") -> int:
     """
     debug = os.environ.get("LD_HUB_DEBUG", "") not in ("", "0")
     plain = warnings.formatwarning
-    warnings.formatwarning = lambda message, *_, **__: f"{program}: warning: {message}\n"
+    warnings.formatwarning = _said_once(program)
     try:
         code = call() or 0
         sys.stdout.flush()  # here, not at interpreter exit, where a broken pipe would print a traceback

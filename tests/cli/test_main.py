@@ -111,6 +111,18 @@ def test_warnings_have_no_source_line(verb, capsys, recwarn):
     assert warnings.formatwarning is before
 
 
+def test_the_same_warning_is_said_once(verb, capsys):
+    def said(args):
+        for line, text in ((3, "held out"), (9, "held out"), (9, "repaired")):
+            print(warnings.formatwarning(UserWarning(text), UserWarning, "f.py", line), end="")
+
+    import warnings
+
+    verb(said)
+    assert main(["demo"]) == 0
+    assert capsys.readouterr().out == "ld-hub: warning: held out\nld-hub: warning: repaired\n"
+
+
 def test_every_module_of_the_table_is_named_after_its_verb():
     for name, entry in VERBS.items():
         assert entry.module in (f"ld_hub.cli.verb_{name}", f"ld_hub.{name}")
