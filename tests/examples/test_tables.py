@@ -8,6 +8,7 @@ from pathlib import Path
 from examples.balance import table as balance
 from examples.demo import table as demo
 from examples.lmo import table as lmo
+from examples.lmo.augment import table as augment
 from examples.temperature import table as temperature
 from examples.unlabeled import table as unlabeled
 
@@ -27,6 +28,11 @@ def test_demo() -> None:
 def test_lmo() -> None:
     found = json.loads((lmo.HERE / "results.json").read_text())
     assert shown("examples/lmo/README.md", "table") == lmo.tables(found)
+
+
+def test_augment() -> None:
+    found = json.loads((augment.HERE / "results.json").read_text())
+    assert shown("examples/lmo/augment/README.md", "table") == augment.table(found)
 
 
 def test_balance() -> None:
