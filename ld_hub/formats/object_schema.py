@@ -17,7 +17,17 @@ NAMES = {
     "image": ("image", "img", "photo", "picture"),
     "objects": ("objects", "annotations", "object", "detections", "labels", "faces"),
     "bbox": ("bbox", "bboxes", "boxes", "box", "bounding_box"),
-    "category": ("category", "categories", "category_id", "label", "labels", "class", "classes", "name"),
+    "category": (
+        "category",
+        "categories",
+        "category_id",
+        "category_ids",
+        "label",
+        "labels",
+        "class",
+        "classes",
+        "name",
+    ),
     "crowd": ("iscrowd", "is_crowd", "crowd"),
     "image_id": ("image_id", "id"),
 }

@@ -11,37 +11,38 @@ from ld_hub.errors import DataError
 from ld_hub.formats.labelled_image import Box
 from ld_hub.formats.object_schema import NAMES
 
+# Columns of classes alone are called `labels`, too; here they are beside their boxes, in no group.
+_GROUPS = tuple(name for name in NAMES["objects"] if name not in NAMES["category"])
 
-def read_objects(row: Mapping[str, object], names: Sequence[str] = ()) -> list[Box]:
+
+def read_objects(row: Mapping[str, object]) -> list[Box]:
     """The objects of a row, boxes as written.
 
     Args:
         row: With ``objects``: a mapping of columns, or a list of mappings; or with the columns themselves.
-        names: Of classes that are numbers; the numbers are the names where there are none.
 
     Raises:
         DataError: If there are no boxes, or they are not as many as their classes.
     """
-    key = next((key for key in NAMES["objects"] if isinstance(row.get(key), (list, dict))), None)
+    key = next((key for key in _GROUPS if key in row), None)
     group = row if key is None else row[key]
     if not group:
         return []
-    if isinstance(group, list):
+    if isinstance(group, list) and all(isinstance(item, Mapping) for item in group):
         group = {name: [item.get(name) for item in group] for name in group[0]}
     if not isinstance(group, Mapping):
         raise DataError(f"'{key}' is a {type(group).__name__}, expected columns such as bbox and category")
     boxes, labels = _column(group, NAMES["bbox"]), _column(group, NAMES["category"])
     if len(boxes) != len(labels):
         raise DataError(f"there are {len(boxes)} boxes and {len(labels)} classes")
-    crowds = group.get("iscrowd") or group.get("is_crowd") or [0] * len(boxes)
+    crowds = next((group[name] for name in NAMES["crowd"] if group.get(name)), [0] * len(boxes))
     found = []
     for box, label, crowd in zip(boxes, labels, crowds, strict=True):
         try:
             a, b, c, d = (float(side) for side in box)
         except (TypeError, ValueError):
             raise DataError(f"the box {box!r} is not four numbers") from None
-        name = names[label] if isinstance(label, int) and 0 <= label < len(names) else str(label)
-        found.append(Box(name, (a, b, c, d), crowd=bool(crowd)))
+        found.append(Box(str(label), (a, b, c, d), crowd=bool(crowd)))
     return found
 
 

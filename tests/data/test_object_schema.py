@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ld_hub.errors import ConfigError, DataError
+from ld_hub.formats.labelled_image import Box
 from ld_hub.formats.object_schema import FORMS, ObjectSchema, find_form, find_schema, parse_columns
+from ld_hub.formats.objects import read_objects
 
 BOTH = {"bbox": [[1, 2, 3, 4], [5, 6, 7, 8]], "category": [1, 0]}
 
@@ -86,3 +88,23 @@ def test_boxes_that_fit_both_forms_are_cocos_and_those_of_none_are_refused():
     assert find_form([], "here") == "coco"
     with pytest.raises(DataError, match=r"of 2 boxes 2 lie off their images as x, y, width.*form=coco or form=xyxy"):
         find_form([([[40, 40, 90, 90], [45, 45, 80, 80]], 50, 50)], "here")
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"bbox": [[1, 2, 3, 4]], "labels": ["cat"]}, [Box("cat", (1, 2, 3, 4))]),
+        ({"objects": {"boxes": [[1, 2, 3, 4]], "labels": ["cat"], "crowd": [1]}}, [Box("cat", (1, 2, 3, 4), True)]),
+        ({"detections": [{"bbox": [1, 2, 3, 4], "category_ids": 7}]}, [Box("7", (1, 2, 3, 4))]),
+        ({"objects": None}, []),
+        ({"objects": {}}, []),
+    ],
+)
+def test_objects_of_a_row(row, expected):
+    assert read_objects(row) == expected
+
+
+@pytest.mark.parametrize("group", [3, "cat", [[1, 2, 3, 4]]])
+def test_objects_that_are_no_columns(group):
+    with pytest.raises(DataError, match=f"'objects' is a {type(group).__name__}, expected columns"):
+        read_objects({"objects": group})
