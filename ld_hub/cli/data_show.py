@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from typing import Any
 
-from ld_hub.cli.flags import add_augmentation_flags, add_reading_flags, augmentation_of, reading_of, require_data
+from ld_hub.cli.flags import add_augmentation_flags, add_reading_flags, augmentation_of, read_data, require_data
 from ld_hub.cli.places import check_file
 from ld_hub.drawing import picture_format, save_picture
 from ld_hub.errors import ConfigError
@@ -62,13 +61,10 @@ def run_show(args: argparse.Namespace) -> int:
     picture_format(args.out)
     require_data(args)
 
-    from ld_hub.data import load_data
     from ld_hub.data.training_sheet import training_sheet
     from ld_hub.preprocessing import DataConfig
 
-    dataset = load_data(
-        args.data, args.split, images=args.images, annotations=args.annotations, **asdict(reading_of(args))
-    )
+    dataset = read_data(args)
     config = DataConfig(image_size=(args.image_size[0], args.image_size[1]))
     sheet = training_sheet(dataset, config, augmentation, images=args.number, columns=args.per_row, seed=args.seed)
     save_picture(sheet, args.out)

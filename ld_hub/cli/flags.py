@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import Any, Literal, get_args, get_origin
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 from ld_hub.data.discovery import require_places
 from ld_hub.data.reading import Reading
@@ -12,6 +13,9 @@ from ld_hub.errors import ConfigError
 from ld_hub.fields import config_fields
 from ld_hub.preprocessing.augmentation import Augmentation, AugmentationFlags
 from ld_hub.tiling import Tiling
+
+if TYPE_CHECKING:
+    from ld_hub.data import DetectionSet
 
 DEFAULT = "(default: %(default)s)"
 
@@ -122,6 +126,14 @@ def require_data(args: argparse.Namespace) -> None:
         from ld_hub.data.layouts import require_split
 
         require_split(args.data, args.split, images=args.images, annotations=args.annotations, reading=reading_of(args))
+
+
+def read_data(args: argparse.Namespace) -> DetectionSet:
+    """The part of the data that the flags of `add_data_flags` name; errors of `ld_hub.data.load_data`."""
+    from ld_hub.data import load_data
+
+    places = {"images": args.images, "annotations": args.annotations}
+    return load_data(args.data, args.split, **places, **asdict(reading_of(args)))
 
 
 def add_augmentation_flags(parser: Any) -> None:

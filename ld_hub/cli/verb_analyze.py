@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, reading_of, require_data
+from ld_hub.cli.flags import DEFAULT, add_data_flags, add_inference_flags, read_data, require_data
 from ld_hub.cli.places import check_directory
 from ld_hub.cli.verb_eval import check_classes, data_name
 from ld_hub.errors import ConfigError
@@ -74,14 +73,11 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.analysis.choice import spread
     from ld_hub.analysis.plots import require_matplotlib
     from ld_hub.cli.stages import Stages
-    from ld_hub.data import load_data
     from ld_hub.ops.hardware import resolve_device
 
     require_matplotlib()
     device = resolve_device(args.device)
-    dataset = load_data(
-        args.data, args.split, images=args.images, annotations=args.annotations, **asdict(reading_of(args))
-    )
+    dataset = read_data(args)
     if args.limit is not None:
         dataset = dataset.select(spread(len(dataset), args.limit))
     subjects, teacher = load_subjects(args.models, args.teacher, args.names, dataset, device)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ld_hub.cli.flags import (
     DEFAULT,
     add_data_flags,
     add_inference_flags,
     add_tile_flags,
-    reading_of,
+    read_data,
     refuse_tiles,
     require_data,
     tiling_of,
@@ -24,6 +23,10 @@ from ld_hub.errors import ConfigError
 from ld_hub.models.names import require_weights
 from ld_hub.runtime.exported_files import is_exported
 
+if TYPE_CHECKING:
+    from ld_hub.evaluation import DetectionMetrics
+    from ld_hub.hub.evidence import Evidence
+
 _DESCRIPTION = """\
 Detect objects on every image of a data set and score them.
 
@@ -31,10 +34,10 @@ Prints the 12 COCO numbers and the AP of each class, times 100. Data of PASCAL
 VOC are scored by VOC's rules: AP50, AP55, ..., AP95 and their mean AP; LVIS'
 files, which say what was looked for on each image, by LVIS' rules: AP also over
 rare, common and frequent classes (APr, APc, APf). --protocol chooses another.
---out gets metrics.json (the same
-numbers as fractions, with hashes of weights, annotations and detections: what
-`ld-hub card` takes AP from and `ld-hub verify` checks) and detections.json (a
-COCO results file). The numbers do not depend on the batch size."""
+--out gets metrics.json (the same numbers as fractions, with hashes of weights,
+annotations and detections: what `ld-hub card` takes AP from and `ld-hub verify`
+checks) and detections.json (a COCO results file). The numbers do not depend on
+the batch size."""
 
 _EPILOG = """\
 a data set is a directory such as
@@ -91,10 +94,9 @@ def run(args: argparse.Namespace) -> int:
         return _evaluate_exported(args)
     require_weights(args.model)
 
-    from ld_hub.data import load_data
     from ld_hub.engine.evaluate import evaluate
     from ld_hub.evaluation.backends import choose_backend
-    from ld_hub.hub import WEIGHTS_NAME, write_json
+    from ld_hub.hub import WEIGHTS_NAME
     from ld_hub.models.checkpoints.pretrained import load_pretrained
     from ld_hub.models.factory import find_weights
     from ld_hub.ops.hardware import resolve_device
@@ -102,9 +104,7 @@ def run(args: argparse.Namespace) -> int:
 
     choose_backend(args.backend)  # fails before the work, not after it
     device, tiling = resolve_device(args.device), tiling_of(args)
-    dataset = load_data(
-        args.data, args.split, images=args.images, annotations=args.annotations, **asdict(reading_of(args))
-    )
+    dataset = read_data(args)
     directory = find_weights(args.model)
     model = load_pretrained(directory)
     check_classes(args.model, model.label_names, dataset.source, dataset.label_names)
@@ -132,26 +132,19 @@ def run(args: argparse.Namespace) -> int:
         detections=evaluator.save_detections(out / "detections.json"),
         how=how,
     )
-    write_json(out / "metrics.json", evidence.to_dict())
-    print(metrics.table())
-    print(f"\nmetrics.json and detections.json are in {out}")
-    return 0
+    return _finish(metrics, evidence, out)
 
 
 def _evaluate_exported(args: argparse.Namespace) -> int:
     """The same of a directory that `ld-hub export` wrote, on the CPU."""
-    from ld_hub.data import load_data
     from ld_hub.evaluation.artefact import Circumstances
     from ld_hub.evaluation.backends import choose_backend
     from ld_hub.export.exported_model import ExportedModel
-    from ld_hub.hub import write_json
 
     choose_backend(args.backend)
     refuse_tiles(args)
     model = ExportedModel(args.model)
-    dataset = load_data(
-        args.data, args.split, images=args.images, annotations=args.annotations, **asdict(reading_of(args))
-    )
+    dataset = read_data(args)
     check_classes(args.model, model.label_names, dataset.source, dataset.label_names)
     protocol = None if args.protocol == "auto" else args.protocol
     metrics, evaluator = model.evaluate(dataset, batch_size=args.batch_size, protocol=protocol, backend=args.backend)
@@ -167,6 +160,13 @@ def _evaluate_exported(args: argparse.Namespace) -> int:
         detections=evaluator.save_detections(out / "detections.json"),
         how=how,
     )
+    return _finish(metrics, evidence, out)
+
+
+def _finish(metrics: DetectionMetrics, evidence: Evidence, out: Path) -> int:
+    """Write metrics.json beside the detections and print the numbers; returns the exit code."""
+    from ld_hub.hub import write_json
+
     write_json(out / "metrics.json", evidence.to_dict())
     print(metrics.table())
     print(f"\nmetrics.json and detections.json are in {out}")

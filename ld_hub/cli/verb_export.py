@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ld_hub.cli.flags import DEFAULT, add_data_flags, require_data
+from ld_hub.cli.flags import DEFAULT, add_data_flags, read_data, require_data
 from ld_hub.errors import ConfigError
 from ld_hub.export.formats import FORMATS, ExportPlan, check_place, find_format
 from ld_hub.models.names import require_model
@@ -68,14 +68,11 @@ def run(args: argparse.Namespace) -> int:
         require_data(args)
     require_model(args.model)
 
-    from ld_hub.data import load_data
     from ld_hub.export.writing import export_model
     from ld_hub.models.factory import create_model
 
     model = create_model(args.model, pretrained=True)
-    dataset = None
-    if has_data:
-        dataset = load_data(args.data, args.split, images=args.images, annotations=args.annotations)
+    dataset = read_data(args) if has_data else None
     report = export_model(
         model,
         args.out,

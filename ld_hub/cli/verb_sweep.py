@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ld_hub.cli.flags import add_data_flags, add_inference_flags, reading_of, require_data
+from ld_hub.cli.flags import add_data_flags, add_inference_flags, read_data, require_data
 from ld_hub.cli.places import check_file
 from ld_hub.errors import ConfigError
 from ld_hub.models.names import require_weights
@@ -83,16 +82,13 @@ def run(args: argparse.Namespace) -> int:
 
     from ld_hub.analysis.sweep import grid, sweep
     from ld_hub.cli.verb_eval import check_classes
-    from ld_hub.data import load_data
     from ld_hub.hub import write_json
     from ld_hub.hub.evidence import TITLES
     from ld_hub.models.factory import create_model
     from ld_hub.ops.hardware import hardware, resolve_device
 
     device = resolve_device(args.device)
-    dataset = load_data(
-        args.data, args.split, images=args.images, annotations=args.annotations, **asdict(reading_of(args))
-    )
+    dataset = read_data(args)
     model = create_model(args.model, pretrained=True).to(device)
     check_classes(args.model, model.label_names, dataset.source, dataset.label_names)
     settings = grid(model.postprocess_config, nms=args.nms, nms_iou=args.nms_iou, score_threshold=args.score_threshold)

@@ -75,7 +75,8 @@ def export_model(
 
     Raises:
         ConfigError: If the format, its packages or the place are not to be had, or the model cannot be exported: its
-            backbone cannot be traced, or its NMS is not the greedy one (then ``no_nms``).
+            backbone cannot be traced, its images are no pictures of 8 bits, or its NMS is not the greedy one (then
+            ``no_nms``).
         ExportError: If the exported detector differs from the model; nothing is written then.
     """
     plan = ExportPlan(no_nms, with_preprocessing, size)
@@ -83,6 +84,7 @@ def export_model(
     form.require(plan)
     file = form.load()
     check_place(directory)
+    _require_pictures(model)
     if not no_nms:
         require_hard(model.postprocess_config)
     own = copy.deepcopy(model).cpu().float().eval()
@@ -102,6 +104,21 @@ def export_model(
                 "keep it all the same with --keep (keep=True)."
             )
     return ExportReport(Path(directory), plan, agreement, remark)
+
+
+def _require_pictures(model: DenseDetector) -> None:
+    """Refuse models that take other bands than those of pictures.
+
+    Raises:
+        ConfigError: If this is one.
+    """
+    config = model.data_config
+    if config.band_ranges or config.channels not in (1, 3):
+        deep = " of more than 8 bits" if config.band_ranges else ""
+        raise ConfigError(
+            f"'{model.name}' takes {config.channels} band{'s' if config.channels > 1 else ''}{deep}, and exported "
+            "detectors take pictures of 8 bits, grey or RGB: run the model itself."
+        )
 
 
 def _convert(file: FormatFile, rows: DetectorRows, plan: ExportPlan) -> tuple[Any, ExportPlan, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ld_hub.analysis.curve_plots import MISSING, plot_curves
 from ld_hub.analysis.curves import course, panels
 from ld_hub.data import load_data
+from ld_hub.data.reading import Reading
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.records import read_records
 from ld_hub.errors import CheckpointError, HubError, LdHubError, MissingFileError
@@ -156,9 +158,7 @@ def _evaluation_images(run: Path) -> list[Path]:
         images=values.get("val_images"),
         annotations=annotations,
         on_bad_box=values.get("on_bad_box", "drop"),
-        val_fraction=values.get("val_fraction"),
-        keep_root_category=values.get("keep_root_category", False),
-        merge_categories=values.get("merge_categories", False),
+        **{field.name: values[field.name] for field in fields(Reading) if field.name in values},
     )
     rows = dataset.rows.select(range(min(10 * LOOKED_AT, len(dataset))))
     return [Path(row["path"]) for row in rows if len(row["boxes"])][:LOOKED_AT]

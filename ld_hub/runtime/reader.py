@@ -15,6 +15,7 @@ from ld_hub.runtime.exported_files import Exported, ExportedError, read_exported
 from ld_hub.runtime.pixels import Pixels, Source, padded_size, prepare, read_pixels, resized_size
 from ld_hub.runtime.results import Found
 
+READ_AHEAD = 2  # batches of images read at once, to find some of one shape among them
 Arrays = Sequence[NDArray[Any]]
 Program = Callable[[dict[str, NDArray[Any]]], Arrays]
 
@@ -80,12 +81,18 @@ class Detector:
     def predict_all(
         self, images: Sequence[Source], *, threshold: float | None = None, batch_size: int = 8
     ) -> list[Found]:
-        """As `predict`, of several images."""
-        pixels = [read_pixels(source, len(self.exported.preparation.mean)) for source in images]
+        """As `predict`, of several images, of which a few at a time are in memory."""
+        if batch_size < 1:
+            raise ExportedError(f"batch_size is {batch_size}; expected at least 1.")
         found: dict[int, Found] = {}
-        for group in self._groups(pixels, batch_size):
-            found.update(zip(group, self.detect([pixels[index] for index in group]), strict=True))
-        every = [found[index] for index in range(len(pixels))]
+        ahead = READ_AHEAD * batch_size
+        for start in range(0, len(images), ahead):
+            window = images[start : start + ahead]
+            pixels = [read_pixels(source, len(self.exported.preparation.mean)) for source in window]
+            for group in self._groups(pixels, batch_size):
+                each = self.detect([pixels[index] for index in group])
+                found.update(zip((start + index for index in group), each, strict=True))
+        every = [found[index] for index in range(len(images))]
         return every if threshold is None else [each.filter(threshold) for each in every]
 
     def detect(self, images: Sequence[Pixels]) -> list[Found]:
@@ -112,8 +119,6 @@ class Detector:
 
     def _groups(self, pixels: Sequence[Pixels], batch_size: int) -> Iterable[list[int]]:
         """Indices of images that may share a run, at most `batch_size` at a time."""
-        if batch_size < 1:
-            raise ExportedError(f"batch_size is {batch_size}; expected at least 1.")
         exported = self.exported
         by_shape: dict[tuple[int, int], list[int]] = {}
         for index, image in enumerate(pixels):

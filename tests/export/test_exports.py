@@ -22,7 +22,7 @@ from ld_hub.export.formats import ExportPlan
 from ld_hub.export.program import DetectorRows
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.factory import create_model
-from ld_hub.runtime import Detector, ExportedError, Found
+from ld_hub.runtime import Detector, ExportedError, Found, reader
 from ld_hub.runtime.exported_files import write_sums
 from ld_hub.structures import Detections
 from tests.export.conftest import Converted, detector
@@ -96,6 +96,33 @@ def test_images_of_many_sizes_come_back_in_their_order(gfocal: Converted, export
     assert_same(runs.predict(images[0], threshold=threshold), expected[0].filter(threshold), least=2)
     first = next(iter(found[0]))
     assert (first.label, first.score) == (expected[0][0].label, pytest.approx(expected[0][0].score, abs=1e-4))
+
+
+def test_few_images_are_in_memory_at_once(gfocal: Converted, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, events = Detector(exported), []
+    run, read = runs.run, reader.read_pixels
+    monkeypatch.setattr(runs, "run", lambda inputs: (events.append("run"), run(inputs))[1])
+    monkeypatch.setattr(reader, "read_pixels", lambda *given: (events.append("read"), read(*given))[1])
+    images = pictures() + pictures(SIZES[:1])
+    found = runs.predict_all(images, batch_size=1)
+    assert events == ["read", "read", "run", "run"] * 2 + ["read", "run"]
+    for mine, theirs in zip(found, gfocal.model.predict(images, batch_size=1), strict=True):
+        assert_same(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("channels", "ranges", "words"),
+    [(1, ((0, 1000),), "1 band of more than 8 bits"), (4, (), "4 bands, and"), (3, ((0, 9),) * 3, "3 bands of more")],
+)
+def test_models_of_bands_are_refused(
+    channels: int, ranges: tuple[tuple[float, float], ...], words: str, tmp_path: Path
+) -> None:
+    model = detector("gfocal", in_chans=channels)
+    plain = {"mean": (0.0,) * channels, "std": (1.0,) * channels, "band_ranges": ranges}
+    model.data_config = replace(model.data_config, **plain)
+    with pytest.raises(ConfigError, match=f"takes {words}.*exported detectors take pictures of 8 bits"):
+        model.export(tmp_path / "e", to="pt2", no_nms=True)
+    assert not (tmp_path / "e").exists()
 
 
 OTHERS: list[tuple[str, dict[str, object]]] = [("fcos", {}), ("retinanet", {})]
@@ -373,6 +400,14 @@ def test_wrong_arguments(saved: Path, gfocal: Converted, tmp_path: Path, capsys:
     assert "holds other files" in capsys.readouterr().err
     assert main(["export", str(saved), "--out", str(tmp_path / "x"), "--to", "onxx"]) == 2
     assert "Unknown format 'onxx'. Close matches: onnx" in capsys.readouterr().err
+    data = coco(gfocal.model, tmp_path / "coco")
+    file = data / "annotations/instances_val.json"
+    content = json.loads(file.read_text())
+    for row in content["images"]:
+        del row["width"], row["height"]
+    file.write_text(json.dumps(content))
+    assert main(["export", str(saved), "--out", str(tmp_path / "x"), "--data", str(data), "--strict"]) == 2
+    assert "Strict reading (--strict) repairs nothing" in capsys.readouterr().err and not (tmp_path / "x").exists()
     gfocal.model.export(tmp_path / "again")
     gfocal.model.export(tmp_path / "again", with_preprocessing=True)  # an earlier export is replaced
     assert json.loads((tmp_path / "again/config.json").read_text())["takes_pixels"] is True

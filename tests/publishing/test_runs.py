@@ -157,6 +157,22 @@ def test_pictures_that_cannot_be_made_are_left_out_with_a_line(hub, copied, caps
         assert len(said) == 1 and reason in said[0], said
 
 
+def test_images_are_read_as_the_run_read_them(copied, monkeypatch):
+    given = {}
+
+    def load(*places, **options):
+        given.update(options)
+        raise MissingFileError("enough")
+
+    monkeypatch.setattr("ld_hub.publishing.runs.load_data", load)
+    settings = copied / "arguments.yaml"
+    wanted = {"strict": True, "val_fraction": 0.25, "columns": "bbox=b", "merge_categories": True}
+    kept = [line for line in settings.read_text().splitlines() if line.partition(":")[0] not in wanted]
+    settings.write_text("\n".join([*kept, *(f"{name}: {json.dumps(value)}" for name, value in wanted.items())]))
+    assert example_image(create_model(copied / "model"), copied, lambda said: None) is None
+    assert wanted.items() <= given.items()
+
+
 def test_nothing_found_is_no_picture(finished):
     said = []
     assert example_image(create_model(finished / "run/model"), finished / "run", said.append) is None
