@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 _Self = TypeVar("_Self", bound="WeightedClasses")
@@ -33,4 +35,11 @@ class WeightedClasses:
 
     def class_factors(self, logits: Tensor) -> Tensor | None:
         """``(C,)`` weights where the logits lie; None where all are 1."""
-        return logits.new_tensor(self.class_weights) if self.class_weights else None
+        return _factors(self.class_weights, logits.dtype, logits.device) if self.class_weights else None
+
+
+@lru_cache(maxsize=8)
+def _factors(weights: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Kept: a copy to the device in every step would make the host wait."""
+    with torch.inference_mode(False):
+        return torch.tensor(weights, dtype=dtype, device=device)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ld_hub.losses import focal_loss_sum, quality_focal_loss_sum
+from ld_hub.losses import WeightedClasses, focal_loss_sum, quality_focal_loss_sum
 from ld_hub.losses.negatives import _BLOCK
 
 WEIGHTS = (2.0, 0.5, 1.0)
@@ -93,3 +93,15 @@ def test_a_criterion_weighs_its_class_loss_alone(family):
     }
     model.criterion = model.criterion.weighing({"b": 5.0}, model.label_names)
     assert model.criterion == replace(model.criterion, class_weights=(1.0, 5.0, 1.0))
+
+
+def test_weights_are_made_once_wherever_they_are_asked_for_first():
+    criterion = WeightedClasses(class_weights=(1.0, 2.5))
+    logits = torch.zeros(3, 2, requires_grad=True)
+    with torch.inference_mode():
+        first = criterion.class_factors(logits)
+    again = criterion.class_factors(logits)
+    assert again is first and again.tolist() == [1.0, 2.5]
+    (logits * again).sum().backward()
+    assert logits.grad.tolist() == [[1.0, 2.5]] * 3
+    assert criterion.class_factors(logits.double()).dtype == torch.float64
