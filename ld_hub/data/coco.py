@@ -32,7 +32,7 @@ def load_coco(
     clipped to the image.
 
     Args:
-        data_dir: Directory in one of the layouts of `find_split`.
+        data_dir: Directory in one of the layouts of `find_places`.
         split: ``"train"``, ``"val"`` or another name, below `data_dir`.
         images: Image directory; overrides what `data_dir` gives.
         annotations: Annotation file; overrides what `data_dir` gives.

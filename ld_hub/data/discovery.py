@@ -15,7 +15,7 @@ OR_NAME_BOTH = (
 )
 
 
-def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
+def find_places(data_dir: str | Path, split: str) -> tuple[tuple[Path, ...], Path]:
     """Find a split below a directory in one of the usual layouts.
 
     * ``train2017/`` + ``annotations/instances_train2017.json`` (COCO; also 2014 and without a year)
@@ -29,18 +29,12 @@ def find_split(data_dir: str | Path, split: str) -> tuple[Path, Path]:
         split: ``"train"``, ``"val"`` (also found as ``valid`` or ``validation``), or another name such as ``"test"``.
 
     Returns:
-        Image directory and annotation file.
+        The directories in which the images may be, best first, and the annotation file.
 
     Raises:
         MissingFileError: If there is no such directory or no such layout (`NoSplitError`); says what was looked for
             and what is there.
     """
-    folders, file = find_places(data_dir, split)
-    return find_images(folders, file), file
-
-
-def find_places(data_dir: str | Path, split: str) -> tuple[tuple[Path, ...], Path]:
-    """As `find_split`, with all directories in which the images may be, best first."""
     root = data_root(data_dir, split)
     for file, folders in _layouts(root, split):
         if file.is_file() and not _is_another(file):
@@ -125,13 +119,13 @@ def data_root(data_dir: str | Path, split: str) -> Path:
 
 
 def has_split(root: Path, split: str) -> bool:
-    """Whether there is a COCO file of a split where `find_split` looks."""
+    """Whether there is a COCO file of a split where `find_places` looks."""
     named = (file for file, _ in _layouts(root, split) if file.is_file())
     return any(not _is_another(file) for file in named) or bool(_other_files(root, split))
 
 
 def looked_for(root: Path, split: str) -> str:
-    """Where `find_split` looks for the file of a split, below the directory, for a message."""
+    """Where `find_places` looks for the file of a split, below the directory, for a message."""
     name, *others = SPLITS.get(split, (split,))
     files = ", ".join(_relative(file, root) for file, _ in _layouts(root, name, (name,)))
     return files + (f", and the same with {' or '.join(others)}" if others else "")

@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from ld_hub.data.annotations import Bools, CocoFile, Floats
+from ld_hub.data.box_parts import COLUMNS
 from ld_hub.data.checks import image_rows
 from ld_hub.data.repairs import repaired_source
 from ld_hub.data.source import Source
@@ -75,12 +76,6 @@ def _only(coco: CocoFile, images: Bools) -> CocoFile:
         image_ids=coco.image_ids[images],
         file_names=[coco.file_names[k] for k in chosen],
         sizes=coco.sizes[images],
-        ids=coco.ids[kept],
-        image_of=coco.image_of[kept],
-        category_of=coco.category_of[kept],
-        boxes=coco.boxes[kept],
-        areas=coco.areas[kept],
-        crowd=coco.crowd[kept],
-        ignore=coco.ignore[kept],
         origins=tuple(coco.origins[k] for k in chosen) if coco.origins else (),
+        **{name: getattr(coco, name)[kept] for name in COLUMNS},
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,39 +152,40 @@ def _no_split(place: Path, split: str) -> str:
 
 def _part_to_train_on(place: Path, fraction: float) -> Source | None:
     """The images to train on where some of them are to be held out; None where there are others to evaluate on."""
-    if any(_has_part(place, other) for other in ("val", "test")) or not _has_part(place, "train"):
+    if _first_part(place, ("val", "test")) is not None:
         return None
-    return held_out(read_part(place, "train"), fraction, others=True)
+    found = _first_part(place, ("train",))
+    return None if found is None else held_out(found, fraction, others=True)
 
 
 def _instead(place: Path, split: str, fraction: float | None) -> Source | None:
     """What is taken for a split that is not there: test for val, or a part of the images."""
     if split not in SPLITS:
         return None
-    if split == "val" and _has_part(place, "test"):
-        source = read_part(place, "test")
-        remark = f"{source.parts}: there is no part '{split}'; 'test' is taken for it."
-        return replace(source, remarks=(*source.remarks, remark))
-    whole = WHOLE
-    if any(_has_part(place, other) for other in ("train", "val", "test")):  # then the whole would hold these images
-        if split != "val" or not fraction:
-            return None
-        whole = "train"
-    if not _has_part(place, whole):
+    test = _first_part(place, ("test",)) if split == "val" else None
+    if test is not None:
+        remark = f"{test.parts}: there is no part '{split}'; 'test' is taken for it."
+        return replace(test, remarks=(*test.remarks, remark))
+    found = _first_part(place, [other for other in ("train", "val", "test") if other != split])
+    if found is not None and (split != "val" or not fraction):  # the whole would hold these images
         return None
-    return held_out(read_part(place, whole), HELD_OUT if fraction is None else fraction, others=split == "train")
+    if found is None:
+        found = _first_part(place, (WHOLE,))
+    if found is None:
+        return None
+    return held_out(found, HELD_OUT if fraction is None else fraction, others=split == "train")
 
 
-def _has_part(place: Path, split: str) -> bool:
-    try:
-        read_part(place, split)
-    except NoSplitError:
-        return False
-    return True
+def _first_part(place: Path, splits: Sequence[str]) -> Source | None:
+    """The first of some splits that is there."""
+    for split in splits:
+        with contextlib.suppress(NoSplitError):
+            return read_part(place, split)
+    return None
 
 
 def _way_out(place: Path, split: str) -> str:
-    if split != "val" or not _has_part(place, "train"):
+    if split != "val" or _first_part(place, ("train",)) is None:
         return ""
     return " val_fraction=0.1 (--val_fraction 0.1) holds out a tenth of the images to train on."
 

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
 from ld_hub.formats.outlines import Corners, around_points
-from ld_hub.formats.split_files import annotation_files, has_marks, image_folders
+from ld_hub.formats.split_files import has_marks, split_file
 from ld_hub.formats.voc_xml import UnreadableXMLError, parse_xml
 
 _OUTLINES = "shapes that are no rectangles, of which the boxes around them are used"
@@ -44,7 +44,7 @@ def read_cvat(file: Path, name: str) -> Iterator[Labelled | Fault]:
             boxes.append(Box(label, corners))
         width, height = image.get("width") or "", image.get("height") or ""
         size = (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
-        yield Labelled((image.get("name") or "",), name, tuple(boxes), size, told={w: n for w, n in told.items() if n})
+        yield Labelled((image.get("name") or "",), name, tuple(boxes), size, told=+told)
 
 
 def _around(shape: ElementTree.Element) -> Corners | None:
@@ -68,8 +68,7 @@ def _around(shape: ElementTree.Element) -> Corners | None:
 
 
 def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
-    files = annotation_files(root, split, (".xml",), lambda file: has_marks(file, b"<annotations", b"<image "))[:1]
-    return files, image_folders(root, split, files[0]) if files else []
+    return split_file(root, split, (".xml",), lambda file: has_marks(file, b"<annotations", b"<image "))
 
 
 register_layout("cvat", Layout("CVAT", _files, read_cvat, "CVAT's annotations.xml"))

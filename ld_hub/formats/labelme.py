@@ -47,7 +47,7 @@ def read_labelme(file: Path, name: str) -> Iterator[Labelled | Fault]:
     width, height = content.get("imageWidth"), content.get("imageHeight")
     size = (width, height) if isinstance(width, int) and isinstance(height, int) and width and height else None
     names = [str(content.get("imagePath") or ""), file.stem]
-    yield Labelled(tuple(filter(None, names)), name, tuple(boxes), size, told={w: n for w, n in told.items() if n})
+    yield Labelled(tuple(filter(None, names)), name, tuple(boxes), size, told=+told)
 
 
 def _around(shape: dict[str, object], kind: str) -> Corners | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ld_hub.formats.splits import SPLITS, WHOLE
+from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
 
 # Folders that hold annotation files of all splits, and folders of images.
 _SHARED = ("", "annotations", "Annotations", "labels", "vott-json-export", "vott-csv-export")
@@ -46,6 +47,14 @@ def annotation_files(root: Path, split: str, suffixes: tuple[str, ...], holds: C
             if not words & _SPLIT_WORDS if split == WHOLE else words & set(split_names(split)):
                 found.append(file)
     return [file for file in _once(found) if holds(file)]
+
+
+def split_file(
+    root: Path, split: str, suffixes: tuple[str, ...], holds: Callable[[Path], bool]
+) -> tuple[list[Path], list[Path]]:
+    """The first of `annotation_files`, alone in its list, and `image_folders` of it; nothing where there is none."""
+    files = annotation_files(root, split, suffixes, holds)[:1]
+    return files, image_folders(root, split, files[0]) if files else []
 
 
 def label_files(root: Path, split: str, suffix: str, holds: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
@@ -105,8 +114,6 @@ def has_images(folder: Path) -> bool:
     Args:
         folder: It may be missing.
     """
-    from ld_hub.preprocessing.loading import IMAGE_SUFFIXES  # which brings torch
-
     if not folder.is_dir():
         return False
     with os.scandir(folder) as entries:

@@ -9,7 +9,7 @@ from pathlib import Path
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
 from ld_hub.formats.outlines import Corners, around_points
-from ld_hub.formats.split_files import annotation_files, has_marks, image_folders
+from ld_hub.formats.split_files import has_marks, split_file
 from ld_hub.formats.text import read_json_file
 
 _OUTLINES = "regions that are no rectangles, of which the boxes around them are used"
@@ -51,7 +51,7 @@ def read_via(file: Path, name: str) -> Iterator[Labelled | Fault]:
                 continue
             told[_OUTLINES] += kind != "rect"
             boxes.append(Box(label, corners))
-        yield Labelled((str(row["filename"]),), name, tuple(boxes), told={w: n for w, n in told.items() if n})
+        yield Labelled((str(row["filename"]),), name, tuple(boxes), told=+told)
 
 
 def _around(shape: Mapping[str, object], kind: str) -> Corners | None:
@@ -90,10 +90,7 @@ def _label(attributes: object) -> str | None:
 
 
 def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
-    files = annotation_files(
-        root, split, (".json",), lambda file: has_marks(file, b'"regions"', b'"filename"', opening=b"{")
-    )[:1]
-    return files, image_folders(root, split, files[0]) if files else []
+    return split_file(root, split, (".json",), lambda file: has_marks(file, b'"regions"', b'"filename"', opening=b"{"))
 
 
 register_layout("via", Layout("VIA", _files, read_via, "VIA's via_region_data.json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
 from ld_hub.formats.split_files import has_marks, label_files
 from ld_hub.formats.voc_xml import named_image, read_annotation
+
+_FROM_ZERO = "boxes begin at pixel 0, but VOC counts from 1 (do these files count from 0?)"
 
 
 def read_xml(file: Path, name: str) -> Iterator[Labelled | Fault]:
@@ -26,10 +29,9 @@ def read_xml(file: Path, name: str) -> Iterator[Labelled | Fault]:
     for item in found.objects:
         xmin, ymin, xmax, ymax = item.box  # pixels counted from 1, corners inside
         boxes.append(Box(item.name, (xmin - 1, ymin - 1, xmax, ymax), ignore=item.difficult))
-    told = {"boxes begin at pixel 0, but VOC counts from 1 (do these files count from 0?)": 0}
-    told = {words: sum(min(item.box[:2]) < 1 for item in found.objects) for words in told}
+    told = Counter({_FROM_ZERO: sum(min(item.box[:2]) < 1 for item in found.objects)})
     names = tuple(filter(None, (found.image, file.stem)))
-    yield Labelled(names, name, tuple(boxes), found.size, told={words: n for words, n in told.items() if n})
+    yield Labelled(names, name, tuple(boxes), found.size, told=+told)
 
 
 def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:

@@ -2,10 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from ld_hub.data.discovery import find_split
+from ld_hub.data.discovery import find_images, find_places
 from ld_hub.errors import ConfigError, MissingFileError
 
 INSTANCES = "annotations/instances"
+
+
+def find_split(root, split):
+    """The image directory and the annotation file of a split."""
+    folders, file = find_places(root, split)
+    return find_images(folders, file), file
 
 
 def make(root, *paths):
