@@ -9,7 +9,7 @@ from typing import Any
 
 from ld_hub.errors import DataError
 from ld_hub.formats.text import CLASSES_FILE, read_classes, read_json_file, read_lines
-from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
+from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 # Of Label Studio and labelImg, of Roboflow's Darknet export, of CVAT, of others.
 NAME_FILES = (CLASSES_FILE, "_darknet.labels", "obj.names", "classes.names", "labels.txt")

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
+from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 _SUFFIXES = (*IMAGE_SUFFIXES, *(suffix.upper() for suffix in IMAGE_SUFFIXES))
 

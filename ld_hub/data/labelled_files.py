@@ -23,7 +23,7 @@ from ld_hub.formats.layout import Layout, known_layouts
 from ld_hub.formats.objects import are_corners
 from ld_hub.formats.splits import WHOLE
 from ld_hub.formats.text import CLASSES_FILE, read_classes
-from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
+from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 _OTHERS = ("train", "val", "test", WHOLE)
 _DIGITS = 6  # of a pixel: more than any tool writes, fewer than adding and taking away again leaves

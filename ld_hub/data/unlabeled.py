@@ -22,7 +22,7 @@ from ld_hub.data.source import make_dataset, read_sizes
 from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
 from ld_hub.formats.text import read_lines
 from ld_hub.hub.files import sha256_of
-from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
+from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 
 def load_unlabeled(place: str | Path, *, skip_broken: bool = False) -> DetectionSet:

@@ -20,7 +20,8 @@ from ld_hub.errors import DataError, MissingFileError
 from ld_hub.formats.splits import SPLITS, NoSplitError
 from ld_hub.formats.text import CLASSES_FILE, read_classes, read_lines
 from ld_hub.formats.voc_xml import Annotated, Fault, VocObject, class_names, read_annotation
-from ld_hub.preprocessing.loading import IMAGE_SUFFIXES, read_size
+from ld_hub.preprocessing.loading import read_size
+from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 from ld_hub.structures.class_names import VOC_LABELS
 
 _PUBLISHED = ("VOC2007", "VOC2012")  # the later one holds the images of 2008 to 2011 too

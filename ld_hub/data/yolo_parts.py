@@ -14,7 +14,7 @@ from ld_hub.data.darknet import is_list, labels_beside, listed_names, read_darkn
 from ld_hub.errors import DataError, MissingFileError
 from ld_hub.formats.splits import SPLITS, WHOLE, NoSplitError
 from ld_hub.formats.text import CLASSES_FILE, read_lines
-from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
+from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ld_hub.formats.splits import SPLITS, WHOLE
-from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
+from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 # Folders that hold annotation files of all splits, and folders of images.
 _SHARED = ("", "annotations", "Annotations", "labels", "vott-json-export", "vott-csv-export")

@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ld_hub.errors import DataError, MissingFileError
 from ld_hub.preprocessing.bands import BandImage, is_tiff, read_tiff, stored_bands, turned, wide_to_u8
+from ld_hub.preprocessing.suffixes import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 ImageSource: TypeAlias = "str | Path | bytes | io.BytesIO | Image.Image | np.ndarray[Any, Any] | Tensor"
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # of files that data sets hold
-PICTURE_SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".gif")))  # of files that are looked at
 MAX_DOWNLOAD = 128 * 2**20  # bytes; no photograph is larger
 _ORIENTATION = 0x0112
 _NO_IMAGE = "not an image, or of a kind that Pillow cannot read"

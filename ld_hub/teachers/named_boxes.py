@@ -141,7 +141,7 @@ def _parts(path: str) -> list[str]:
 
 def _stem(name: str) -> str:
     """A file's name without the suffix of an image; other dots belong to it."""
-    from ld_hub.preprocessing.loading import IMAGE_SUFFIXES
+    from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
     suffix = PurePosixPath(name).suffix
     return name.removesuffix(suffix) if suffix.lower() in IMAGE_SUFFIXES else name
