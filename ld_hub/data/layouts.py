@@ -11,7 +11,8 @@ from ld_hub.data.coco import coco_source, locate
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, contents, data_root
 from ld_hub.data.holdout import held_out
-from ld_hub.data.hub_sets import hub_source, is_hub_place, require_hub_place
+from ld_hub.data.hub_places import is_hub_place, require_hub_place
+from ld_hub.data.hub_sets import hub_source
 from ld_hub.data.readers import Reader, known_readers
 from ld_hub.data.reading import HELD_OUT, Reading
 from ld_hub.data.repairs import settled
@@ -32,6 +33,7 @@ def load_data(
     keep_root_category: bool = False,
     merge_categories: bool = False,
     columns: str | None = None,
+    streaming: bool = False,
 ) -> DetectionSet:
     """Read a detection dataset, whatever its layout.
 
@@ -55,13 +57,14 @@ def load_data(
         keep_root_category: See `Reading`.
         merge_categories: See `Reading`.
         columns: See `Reading`.
+        streaming: See `Reading`; what is trained on without being fetched at all, `load_stream` opens.
 
     Raises:
         MissingFileError: If nothing of that split is found; says what was looked for in each layout.
         DataError: If the annotations cannot be used; names the file.
         ConfigError: If the arguments do not say where the data is.
     """
-    reading = Reading(strict, val_fraction, keep_root_category, merge_categories, columns)
+    reading = Reading(strict, val_fraction, keep_root_category, merge_categories, columns, streaming)
     source = find_source(data_dir, split, images=images, annotations=annotations, reading=reading)
     return make_dataset(source, on_bad_box, check_files)
 
@@ -77,7 +80,7 @@ def find_source(
     """Read one part of a data directory, repaired; arguments and errors of `load_data`."""
     reading = reading or Reading()
     if data_dir is not None and is_hub_place(data_dir):
-        return hub_source(data_dir, split, reading.columns)
+        return hub_source(data_dir, split, reading.columns, streaming=reading.streaming)
     if data_dir is None or images is not None or annotations is not None:
         return settled(coco_source(data_dir, split, images=images, annotations=annotations), reading)
     place = Path(data_dir).expanduser()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -157,6 +159,7 @@ def train_loader(
     start_batch: int = 0,
     accumulation: int = 1,
     mixed_steps: float = math.inf,
+    skip_broken: bool = False,
     workers: int = 2,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
@@ -174,6 +177,7 @@ def train_loader(
         start_batch: Micro-batches of this rank already done.
         accumulation: Micro-batches per optimizer step.
         mixed_steps: Optimizer steps, counted from the run's start, that mix images where `transform` does.
+        skip_broken: Leave out images that cannot be read, and say which.
         workers: Worker processes; 0 loads in this process.
         pin_memory: Copy batches to page-locked memory, for transfer to a GPU.
 
@@ -189,7 +193,8 @@ def train_loader(
         start_batch=start_batch,
         accumulation=accumulation,
     )
-    return _loader(TrainRows(dataset.records, transform), _MixedUntil(batches, mixed_steps), workers, pin_memory)
+    items = _MixedUntil(batches, mixed_steps)
+    return make_loader(TrainRows(dataset.records, transform), items, workers, pin_memory, skip_broken=skip_broken)
 
 
 def eval_loader(
@@ -217,25 +222,44 @@ def eval_loader(
         A loader of `ImageBatch` with image ids.
     """
     batches = eval_batches(dataset.sizes, batch_size, config.image_size, config.size_divisor, rank=rank, world=world)
-    return _loader(_EvalRows(dataset.records, Preprocessor(config)), batches, workers, pin_memory)
+    return make_loader(_EvalRows(dataset.records, Preprocessor(config)), batches, workers, pin_memory)
 
 
-def _loader(rows: Dataset[Any], batches: Iterable[list[Any]], workers: int, pin_memory: bool) -> _Loader:
+def make_loader(
+    rows: Dataset[Any],
+    batches: Iterable[list[Any]],
+    workers: int,
+    pin_memory: bool,
+    *,
+    skip_broken: bool = False,
+) -> DataLoader[Any]:
+    """A loader of what a data set of samples has for the keys of each batch.
+
+    Args:
+        rows: Samples, or `Failure`.
+        batches: Keys.
+        workers: Worker processes; 0 loads in this process.
+        pin_memory: Copy batches to page-locked memory.
+        skip_broken: Leave out what cannot be read, and say so, instead of stopping; where nothing of a batch can be
+            read, it stops.
+    """
     return _Loader(
         rows,
         batch_sampler=batches,
-        collate_fn=_collate,
+        collate_fn=partial(_collate, skip_broken=skip_broken),
         num_workers=workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # for worker seeds, which nothing uses; else drawn from the global generator
     )
 
 
-def _collate(items: Sequence[Sample | Failure]) -> ImageBatch | _Packed | Failure:
+def _collate(items: Sequence[Sample | Failure], skip_broken: bool = False) -> ImageBatch | _Packed | Failure:
+    samples = [item for item in items if isinstance(item, Sample)]
     for item in items:
         if isinstance(item, Failure):
-            return item
-    samples = [item for item in items if isinstance(item, Sample)]
+            if not (skip_broken and samples):
+                return item
+            warnings.warn(f"{item.error} It is left out.", stacklevel=2)
     if get_worker_info() is None:
         return collate(samples)
     pixels = np.concatenate([sample.image.numpy().reshape(-1) for sample in samples])

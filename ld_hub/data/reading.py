@@ -20,6 +20,7 @@ class Reading:
         keep_root_category: Keep the category without boxes that Roboflow writes above the others.
         merge_categories: Make one category of those that share a name.
         columns: Of data of the Hub, where its names are others than usual; ``"bbox=box,category=label,form=xyxy"``.
+        streaming: Fetch of data of the Hub the part alone that is asked for.
     """
 
     strict: bool = False
@@ -27,6 +28,7 @@ class Reading:
     keep_root_category: bool = False
     merge_categories: bool = False
     columns: str | None = None
+    streaming: bool = False
 
     def __post_init__(self) -> None:
         if self.val_fraction is not None and not 0 <= self.val_fraction < 1:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +121,7 @@ class Source:
         return file
 
 
-class _Boxes(TypedDict, total=False):
+class KeptBoxes(TypedDict, total=False):
     """Columns of `build_rows`, taken out one by one, so that none is held twice."""
 
     owner: Ints
@@ -198,7 +198,7 @@ def make_dataset(source: Source, on_bad_box: OnBadBox, check_files: bool) -> Det
     source.require(check_files=check_files)
     source.say()
     coco = source.coco
-    reasons, kept = _kept_boxes(coco)
+    reasons, kept = kept_boxes(coco)
     faults = {name: mask for name, mask in reasons.items() if source.layout != "VOC" or name != FLAGGED}
     _report_bad_boxes(coco, faults, on_bad_box)
     rows = build_rows(
@@ -259,14 +259,15 @@ def read_sizes(images: Sequence[str | Path], what: str) -> Iterator[tuple[int, i
             yield found
 
 
-def tracked(items: Sequence[Item], what: str) -> Iterable[Item]:
-    """The items, behind a progress bar where there are many and somebody can see one.
+def tracked(items: Iterable[Item], what: str) -> Iterable[Item]:
+    """The items, behind a progress bar where there may be many and somebody can see one.
 
     Args:
         items: Files, for example.
         what: What is being done.
     """
-    if len(items) < _MANY or os.environ.get("RANK", "0") != "0":
+    many = len(items) if isinstance(items, Sized) else None
+    if (many is not None and many < _MANY) or os.environ.get("RANK", "0") != "0":
         return items
     from rich.console import Console
     from rich.progress import track
@@ -274,18 +275,18 @@ def tracked(items: Sequence[Item], what: str) -> Iterable[Item]:
     console = Console(stderr=True)
     if not console.is_terminal:
         return items
-    return track(items, description=what, console=console, transient=True)
+    return track(items, description=what, total=many, console=console, transient=True)
 
 
 def _more(items: Sequence[object], shown: int) -> str:
     return f"; and {len(items) - shown} more" if len(items) > shown else ""
 
 
-def _kept_boxes(coco: CocoFile) -> tuple[dict[str, Bools], _Boxes]:
+def kept_boxes(coco: CocoFile) -> tuple[dict[str, Bools], KeptBoxes]:
     """Masks ``(K,)`` of the boxes that are left out, by reason; and the other boxes."""
     many, categories = len(coco.ids), np.array(coco.category_ids, dtype=np.int64)
     masks: list[dict[str, Bools]] = []
-    kept = _Boxes(
+    kept = KeptBoxes(
         owner=np.empty(many, np.int64),
         boxes=np.empty((many, 4), np.float32),
         labels=np.empty(many, np.int64),
@@ -299,7 +300,7 @@ def _kept_boxes(coco: CocoFile) -> tuple[dict[str, Bools], _Boxes]:
         kept["owner"][rows], kept["boxes"][rows] = image_rows(part)[keep], clip_boxes(part)[keep]
         kept["labels"][rows], kept["crowd"][rows] = lookup(part.category_of[keep], categories), part.crowd[keep]
     reasons = {reason: np.concatenate([each[reason] for each in masks]) for reason in masks[0]}
-    return reasons, _Boxes(
+    return reasons, KeptBoxes(
         owner=kept["owner"][:count],
         boxes=kept["boxes"][:count],
         labels=kept["labels"][:count],

@@ -15,6 +15,7 @@ from torch import nn
 
 from ld_hub.checked import Scalar, Source, read_fields
 from ld_hub.data import DetectionSet
+from ld_hub.data.stream_set import TrainingSet
 from ld_hub.distillation.teach import up_to_date
 from ld_hub.errors import CheckpointError, ConfigError
 from ld_hub.hub.files import sha256_of
@@ -87,7 +88,7 @@ class Identity:
     def of(
         cls,
         model: DenseDetector,
-        dataset: DetectionSet,
+        dataset: TrainingSet,
         teachers: Sequence[DenseDetector | FeatureTeacher | BoxTeacher] = (),
         teaching: Teaching | None = None,
         unlabeled: DetectionSet | None = None,

@@ -6,13 +6,14 @@ import warnings
 from collections.abc import Sequence
 
 from ld_hub.data import DetectionSet
+from ld_hub.data.stream_set import TrainingSet
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.models.backbones import LOADED
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.label_names import default_labels
 
 
-def fit_labels(model: DenseDetector, dataset: DetectionSet) -> None:
+def fit_labels(model: DenseDetector, dataset: TrainingSet) -> None:
     """Write the data set's label names and category ids into the model.
 
     Raises:
@@ -30,7 +31,7 @@ def fit_labels(model: DenseDetector, dataset: DetectionSet) -> None:
     model.set_labels(dataset.label_names, dataset.category_ids)
 
 
-def require_same_classes(train: DetectionSet, evaluation: DetectionSet) -> None:
+def require_same_classes(train: TrainingSet, evaluation: DetectionSet) -> None:
     """Refuse to evaluate on other classes than those that are trained.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -14,6 +14,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from ld_hub.data import DetectionSet, train_loader
+from ld_hub.data.stream_loader import stream_loader
+from ld_hub.data.stream_order import StreamBatches, StreamPlace
+from ld_hub.data.stream_set import StreamSet, TrainingSet
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.detection_task import DetectionTask, step_counts, total_loss
 from ld_hub.engine.evaluate import evaluate
@@ -54,7 +57,7 @@ class Loop(Saving):
     def __init__(
         self,
         task: DetectionTask,
-        train_dataset: DetectionSet | None,
+        train_dataset: TrainingSet | None,
         eval_dataset: DetectionSet | None,
         plan: Plan,
         run: RunDirectory,
@@ -74,6 +77,8 @@ class Loop(Saving):
         self.best = Best()
         self.metrics = None
         self._unscored = False
+        self._is_stream, self._rows = isinstance(train_dataset, StreamSet), None
+        self._place = StreamPlace(world=accelerator.num_processes, rank=accelerator.process_index)
         self._window = {}
         self._watch = LossWatch(self.device)
         budget = self.config.time_budget
@@ -166,32 +171,48 @@ class Loop(Saving):
         without = 0 if wanted is None else wanted.batch
         return self._stream(self.train_dataset, self.config.batch_size), self._stream(self.unlabeled, without)
 
-    def _stream(self, dataset: DetectionSet | None, batch_size: int) -> Stream:
+    def _stream(self, dataset: TrainingSet | None, batch_size: int) -> Stream:
         """Batches of this rank from where the run stands, without end."""
         if dataset is None:
             while True:
                 yield None
-        config = self.config
-        loader = train_loader(
+        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
+        batches = iter(self._loader(dataset, batch_size))
+        while True:
+            started = time.perf_counter()
+            batch = next(batches).to(self.device, non_blocking=True)
+            self.clock.waited(time.perf_counter() - started)
+            yield replace(batch, images=batch.images.contiguous(memory_format=layout))
+
+    def _loader(self, dataset: TrainingSet, batch_size: int) -> Iterable[ImageBatch]:
+        config, pinned = self.config, self.device.type == "cuda"
+        transform = train_transform(self.task.model.data_config, config.augmentation, config.seed)
+        mixed = config.mixed_steps(self.plan.steps)
+        if isinstance(dataset, StreamSet):
+            self._rows = StreamBatches(dataset, batch_size, seed=config.seed, start=self._place)
+            return stream_loader(
+                dataset,
+                self._rows,
+                transform,
+                mixed_batches=mixed * config.accumulation,
+                skip_broken=config.skip_broken,
+                workers=config.workers,
+                pin_memory=pinned,
+            )
+        return train_loader(
             dataset,
-            train_transform(self.task.model.data_config, config.augmentation, config.seed),
+            transform,
             batch_size,
             seed=config.seed,
             rank=self.accelerator.process_index,
             world=self.accelerator.num_processes,
             start_batch=self.step * config.accumulation,
             accumulation=config.accumulation,
-            mixed_steps=config.mixed_steps(self.plan.steps),
+            mixed_steps=mixed,
+            skip_broken=config.skip_broken,
             workers=config.workers,
-            pin_memory=self.device.type == "cuda",
+            pin_memory=pinned,
         )
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
-        batches = iter(loader)
-        while True:
-            started = time.perf_counter()
-            batch = next(batches).to(self.device, non_blocking=True)
-            self.clock.waited(time.perf_counter() - started)
-            yield replace(batch, images=batch.images.contiguous(memory_format=layout))
 
     def _train_step(self, labelled: Stream, unlabeled: Stream) -> None:
         """One optimizer step over `accumulation` micro-batches of all ranks."""

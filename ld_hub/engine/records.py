@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ld_hub.checked import Source, read_fields, shorten
+from ld_hub.data.stream_order import StreamPlace
 from ld_hub.engine.checkpoint import RandomState
 from ld_hub.engine.identity import Identity
 from ld_hub.engine.train_config import TrainConfig
@@ -60,6 +61,7 @@ class RunState:
         identity: What is trained, on what and by whom.
         batch: Images per optimizer step of all ranks, and micro-steps.
         random: Of each rank.
+        places: Of each rank in the stream that it is trained on; none where it is no stream.
         scaler: State of the gradient scaler; None without fp16.
         best: Best evaluation so far.
         metrics: Last evaluation, or None.
@@ -73,6 +75,7 @@ class RunState:
     identity: Identity
     batch: tuple[int, int]
     random: tuple[RandomState, ...] = ()
+    places: tuple[StreamPlace, ...] = ()
     scaler: Mapping[str, float | int] | None = None
     best: Best = Best()
     metrics: DetectionMetrics | None = None

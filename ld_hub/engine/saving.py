@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 
+from ld_hub.data.stream_order import StreamBatches, StreamPlace, place_of
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
 from ld_hub.engine.detection_task import DetectionTask
 from ld_hub.engine.identity import Identity, differences, require_same
@@ -60,6 +61,9 @@ class Saving:
     metrics: DetectionMetrics | None
     _unscored: bool  # an evaluation is due: the run was stopped in it
     _window: dict[str, tuple[float, int]]  # loss -> sum, steps since the last line of metrics
+    _is_stream: bool  # whether the images with labels are a stream
+    _rows: StreamBatches | None  # its batches, once there are some
+    _place: StreamPlace  # in it, where this rank starts
 
     @property
     def published(self) -> DenseDetector:
@@ -80,6 +84,8 @@ class Saving:
     def save(self) -> None:
         """Write a checkpoint and the published model; every rank takes part."""
         states = gather_object([random_state(self.device)])
+        done = self.step * self.config.accumulation
+        places = gather_object([] if self._rows is None else [self._rows.place(done)])
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = RunState(
@@ -87,6 +93,7 @@ class Saving:
                 identity=self.identity,
                 batch=(self.plan.global_batch, self.config.accumulation),
                 random=tuple(states),
+                places=tuple(places),
                 scaler=None if scaler is None else scaler.state_dict(),
                 best=self.best,
                 metrics=self.metrics,
@@ -140,6 +147,8 @@ class Saving:
         if state.fitted_steps is not None:
             self.last_until(state.fitted_steps)
         index = self.accelerator.process_index
+        if self._is_stream:
+            self._place = place_of(state.places, index, self.accelerator.num_processes, str(path))
         if index < len(state.random):
             set_random_state(state.random[index], self.device)
 

@@ -1,9 +1,9 @@
-"""Pictures for trackers: what the model finds on the same few images at every evaluation."""
+"""What trackers get: settings, and pictures of what the model finds on the same few images at every evaluation."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,11 @@ SHOWN = 8  # images
 SIDE = 640  # px, of the square that a picture fits in
 LEAST = 0.3  # score of a box that is drawn
 TITLE = "detections"
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """Values that every tracker takes as hyperparameters."""
+    return {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}
 
 
 def log_pictures(trackers: Sequence[Any], dataset: DetectionSet, evaluator: DetectionEvaluator, step: int) -> None:

@@ -84,6 +84,8 @@ class TrainConfig(AugmentationFlags):
         overlap: Share of a tile that neighbours have in common.
         filter_empty: Leave training images without objects out, as the published runs do; they train as background
             otherwise.
+        skip_broken: Leave out images that cannot be read, and say which, instead of stopping there; a run that has
+            stopped can be continued with it.
         workers: Processes that load images, per training process.
         eval_every_steps: Evaluate each so many optimizer steps; only at the end where neither this nor
             eval_every_epochs is given.
@@ -132,6 +134,7 @@ class TrainConfig(AugmentationFlags):
     tile: int | None = None
     overlap: float = 0.2
     filter_empty: bool = False
+    skip_broken: bool = False
     workers: int = 2
     eval_every_steps: int | None = None
     eval_every_epochs: float | None = None
@@ -175,11 +178,12 @@ class TrainConfig(AugmentationFlags):
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}
 
 
-# What may differ between a run and its continuation: nothing of it reaches the weights. (On several ranks, the running
-# statistics of trained batch norms become the ranks' mean whenever the run saves; no training step reads them.)
+# What may differ between a run and its continuation: nothing of it reaches the weights, as long as images can be read.
+# (On several ranks, the running statistics of trained batch norms become the ranks' mean whenever the run saves; no
+# training step reads them.)
 RESUMABLE_CHANGES = frozenset(
     "output_dir resume batch_size auto_batch workers eval_every_steps eval_every_epochs patience eval_batch_size "
-    "save_every log_every tracker".split()
+    "save_every log_every tracker skip_broken".split()
 )
 
 

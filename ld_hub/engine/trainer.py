@@ -9,6 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from ld_hub.data import DetectionSet
+from ld_hub.data.stream_set import TrainingSet, require_files
 from ld_hub.data.tile_set import cut_into_tiles
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
@@ -28,6 +29,7 @@ from ld_hub.engine.remembering import Bits, CacheWanted, remember
 from ld_hub.engine.reporter import describe_network, describe_teacher, table
 from ld_hub.engine.run_result import RunResult
 from ld_hub.engine.schedule import Plan
+from ld_hub.engine.showing import plain
 from ld_hub.engine.train_config import TrainConfig, changed_fields
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.hub import atomic_write
@@ -60,7 +62,7 @@ class Trainer:
         self,
         task: DetectionTask,
         *,
-        train_dataset: DetectionSet | None,
+        train_dataset: TrainingSet | None,
         eval_dataset: DetectionSet | None = None,
         config: TrainConfig | None = None,
         trackers: Sequence[Any] = (),
@@ -76,6 +78,10 @@ class Trainer:
             raise DataError("There is nothing to train on: neither images with labels nor images without.")
         if train_dataset is not None and eval_dataset is not None:
             require_same_classes(train_dataset, eval_dataset)
+        if unlabeled_dataset is not None:
+            require_files(
+                train_dataset, "unlabeled_dataset (--unlabeled), whose threshold is found on labelled images,"
+            )
         if unlabeled_dataset is not None and eval_dataset is not None:
             refuse_leaks(unlabeled_dataset, eval_dataset)
         if self.config.tile is not None and unlabeled_dataset is not None:
@@ -83,11 +89,13 @@ class Trainer:
         if self.config.patience is not None and eval_dataset is None:
             raise ConfigError("patience counts evaluations, and there are no images to evaluate on: leave it out.")
 
-    def _with_objects(self, dataset: DetectionSet | None) -> DetectionSet | None:
+    def _with_objects(self, dataset: TrainingSet | None) -> TrainingSet | None:
         """The images to train on, refused if there are none."""
+        if self.config.tiling is not None:
+            files = require_files(dataset, "tile")
+            dataset = None if files is None else cut_into_tiles(files, self.config.tiling)
         if dataset is None:
             return None
-        dataset = dataset if self.config.tiling is None else cut_into_tiles(dataset, self.config.tiling)
         kept = dataset.without_empty() if self.config.filter_empty else dataset
         if not len(kept):
             dropped = " with objects (filter_empty left the others out)" if len(dataset) else ""
@@ -95,7 +103,7 @@ class Trainer:
         return kept
 
     @property
-    def _images(self) -> DetectionSet:
+    def _images(self) -> TrainingSet:
         """The images whose passes are counted as epochs: those with labels, where there are any."""
         found = self.unlabeled_dataset if self.train_dataset is None else self.train_dataset
         if found is None:  # pragma: no cover  # refused when the trainer is made
@@ -137,7 +145,7 @@ class Trainer:
         if accelerator.is_main_process:
             warn_of_random_frozen_stages(self.model)
             self._write_settings(run, plan, identity)
-        accelerator.init_trackers("ld_hub", config=_flat(self.config.to_dict()))
+        accelerator.init_trackers("ld_hub", config=plain(self.config.to_dict()))
         loop.reporter.say(description)
         loop.run()
         accelerator.free_memory()
@@ -159,9 +167,10 @@ class Trainer:
         if checkpoint is not None:
             self.config = batch_of(checkpoint, self.config, accelerator.num_processes)
             return
-        if self.train_dataset is None or self.unlabeled_dataset is not None:
+        labelled = require_files(self.train_dataset, "auto_batch")
+        if labelled is None or self.unlabeled_dataset is not None:
             raise ConfigError("auto_batch tries images with labels alone; with unlabeled ones give batch_size.")
-        images, said = find_batch(self.task, self.train_dataset, self.config, accelerator)
+        images, said = find_batch(self.task, labelled, self.config, accelerator)
         self.config = replace(self.config, batch_size=images)
         accelerator.print(said)
 
@@ -247,7 +256,7 @@ class DetectionTrainer(Trainer):
         self,
         model: DenseDetector,
         *,
-        train_dataset: DetectionSet,
+        train_dataset: TrainingSet,
         eval_dataset: DetectionSet | None = None,
         config: TrainConfig | None = None,
         trackers: Sequence[Any] = (),
@@ -320,7 +329,7 @@ class DistillationTrainer(Trainer):
         cache_teacher: str | None = None,
         cache_bits: Bits = 8,
         unlabeled_dataset: DetectionSet | None = None,
-        train_dataset: DetectionSet | None = None,
+        train_dataset: TrainingSet | None = None,
         eval_dataset: DetectionSet | None = None,
         config: TrainConfig | None = None,
         trackers: Sequence[Any] = (),
@@ -366,13 +375,14 @@ class DistillationTrainer(Trainer):
     def _prepare(self, accelerator: Accelerator) -> None:
         """Ask the teachers what is asked once, and find out which scores count on images without labels."""
         if self.cache is not None:
-            datasets = self.train_dataset, self.unlabeled_dataset
+            datasets = require_files(self.train_dataset, "cache_teacher"), self.unlabeled_dataset
             self.train_dataset, self.unlabeled_dataset = remember(
                 self.task, self.cache, datasets, self.config, accelerator
             )
         if self.unlabeled_dataset is None:
             return
-        self.task.prepare(self.unlabeled_dataset, self.train_dataset, self.config, accelerator.device)
+        labelled = require_files(self.train_dataset, "unlabeled_dataset (--unlabeled)")
+        self.task.prepare(self.unlabeled_dataset, labelled, self.config, accelerator.device)
         self.model.teaching = self.task.teaching  # with what was found
 
     def _networks(self) -> list[tuple[str, str]]:
@@ -387,8 +397,3 @@ class DistillationTrainer(Trainer):
     def _has_optional_parameters(self) -> bool:
         distiller = self.task.distiller if isinstance(self.task, DistillationTask) else None
         return distiller is not None and any(parameter.requires_grad for parameter in distiller.parameters())
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """Values that every tracker takes as hyperparameters."""
-    return {key: value if isinstance(value, (bool, int, float, str)) else str(value) for key, value in values.items()}

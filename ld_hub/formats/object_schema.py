@@ -87,6 +87,11 @@ class ObjectSchema:
             raise DataError("a box has not four numbers.")
         return boxes, labels, crowds or [False] * len(boxes)
 
+    def sides(self, box: Sequence[float]) -> tuple[float, float, float, float]:
+        """x, y, width and height in px of a box in this form."""
+        x, y, w, h = (float(side) for side in box)
+        return (x, y, w - x, h - y) if self.form == "xyxy" else (x, y, w, h)
+
 
 def parse_columns(text: str | None) -> dict[str, str]:
     """``"bbox=box,category=label,form=xyxy"`` as a mapping.

@@ -248,7 +248,6 @@ class UnlabeledArguments:
         labeled_terms: Apply them to the images with labels; with neither the teacher teaches by its detections alone.
         unlabeled_regions: Where these terms look: around the teacher's detections, or at its confident cells.
         train_labels: false takes no image with labels: data is only evaluated on.
-        skip_broken: Leave out images without labels that cannot be read, and count them, instead of stopping.
     """
 
     unlabeled: str | None = None
@@ -263,7 +262,6 @@ class UnlabeledArguments:
     labeled_terms: bool = True
     unlabeled_regions: Literal["targets", "confident"] = "targets"
     train_labels: bool = True
-    skip_broken: bool = False
 
     def require(self) -> None:
         """Refuse images that are not there, or are missed.

@@ -10,6 +10,7 @@ import yaml
 
 from ld_hub.analysis.comparison import Comparison
 from ld_hub.data import DetectionSet
+from ld_hub.data.stream_set import TrainingSet
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.run_result import RunResult
 from ld_hub.engine.train_config import TrainConfig
@@ -45,7 +46,7 @@ class Students:
     """
 
     parsed: Parsed
-    training: DetectionSet | None
+    training: TrainingSet | None
     evaluation: DetectionSet | None
     unlabeled: DetectionSet | None
     teacher: DenseDetector | Mapping[str, DenseDetector] | BoxTeacher | None

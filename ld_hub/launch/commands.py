@@ -149,7 +149,7 @@ def distill(argv: Sequence[str]) -> int:
     wanted = [TeacherWanted(parsed.name, name, flags, parsed.of(TeacherArguments), data) for name in names]
     without = parsed.of(UnlabeledArguments)
     training, evaluation = load_parts(data, labels=without.train_labels)
-    images = load_images(without)
+    images = load_images(without, skip_broken=config.skip_broken)
     known = require_known(training, evaluation)
     boxes = load_teacher(typed.teacher, flags.teacher_checkpoint) if typed.only_detects else None
     if flags.train_teacher:

@@ -33,6 +33,10 @@ class DataArguments:
         columns: Of data of the Hub (hf:ORG/NAME, with @REVISION and :CONFIG), and of directories of parquet files or of
             datasets' save_to_disk, where columns have other names than usual: image=img,objects=boxes,bbox=box,
             category=label,form=xyxy. What was found is printed.
+        streaming: Of the same data: read the training images while they are trained on, from the Hub or from their
+            files, so that they need no room on the disk. They are shuffled among shuffle_buffer neighbours.
+        shuffle_buffer: Images that are shuffled among each other with streaming; up to twice as many are kept in
+            memory, as they are stored, by each process.
     """
 
     data: str | None = None
@@ -46,6 +50,8 @@ class DataArguments:
     keep_root_category: bool = False
     merge_categories: bool = False
     columns: str | None = None
+    streaming: bool = False
+    shuffle_buffer: int = 1000
 
     @property
     def reading(self) -> Reading:
@@ -54,7 +60,14 @@ class DataArguments:
         Raises:
             ConfigError: If a value makes no sense.
         """
-        return Reading(self.strict, self.val_fraction, self.keep_root_category, self.merge_categories, self.columns)
+        return Reading(
+            self.strict,
+            self.val_fraction,
+            self.keep_root_category,
+            self.merge_categories,
+            self.columns,
+            self.streaming,
+        )
 
     def require(self) -> None:
         """Refuse places that do not exist, or are not named, before anything is read or imported.
@@ -64,6 +77,10 @@ class DataArguments:
             ConfigError: If the flags do not say where the data is, or how to read it.
         """
         _ = self.reading
+        if self.streaming:
+            from ld_hub.data.stream_set import require_stream  # with it comes NumPy
+
+            require_stream(self.data, self.columns, self.shuffle_buffer)
         if self.data is None and (self.train_images is None or self.train_annotations is None):
             raise ConfigError(
                 "Say where the data is: --data DIR, or both --train_images DIR and --train_annotations FILE."

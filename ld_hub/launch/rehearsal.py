@@ -16,6 +16,7 @@ import numpy as np
 
 from ld_hub.benchmark.memory import Memory, MemoryWatch
 from ld_hub.data import DetectionSet
+from ld_hub.data.stream_set import StreamSet, TrainingSet, require_files
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.devices import make_accelerator
 from ld_hub.engine.lesson_task import LessonTask
@@ -32,8 +33,8 @@ WIDTH, INDENT = 80, 12  # columns of the table, and of its titles
 def rehearse(trainer: Trainer) -> str:
     """Make one step as the run would, on two of its images, and say what the run will be.
 
-    The images are those with the most boxes, whose assignment takes the most memory. The step is on the run's device
-    and in its precision; files that it needs on the way go into a temporary directory.
+    The images are those with the most boxes, whose assignment takes the most memory; of a stream the first ones. The
+    step is on the run's device and in its precision; files that it needs on the way go into a temporary directory.
 
     Args:
         trainer: Of the run; of no use afterwards, its model has learnt from the step.
@@ -51,9 +52,10 @@ def rehearse(trainer: Trainer) -> str:
         world = accelerator.num_processes
         counted = labelled if labelled is not None else unlabeled
         plan = Plan.make(trainer.config, 0 if counted is None else len(counted), world)
-        train, without = _fullest(labelled), _fullest(unlabeled)
+        train = replace(labelled, buffer=IMAGES) if isinstance(labelled, StreamSet) else _fullest(labelled)
+        without = _fullest(unlabeled)
         if isinstance(trainer.task, LessonTask) and without is not None:
-            trainer.task.prepare(without, train, config, accelerator.device)
+            trainer.task.prepare(without, require_files(train, "unlabeled"), config, accelerator.device)
         watch, began = MemoryWatch(accelerator.device), time.perf_counter()
         watch.start()
         loop = Loop(
@@ -103,10 +105,12 @@ def _rows(trainer: Trainer, plan: Plan, world: int) -> list[tuple[str, str]]:
     ]
 
 
-def _facts(dataset: DetectionSet | None) -> str:
+def _facts(dataset: TrainingSet | None) -> str:
     """Images, boxes, boxes per image."""
     if dataset is None:
         return "nothing"
+    if isinstance(dataset, StreamSet):
+        return f"a stream of {len(dataset)} images, {dataset.buffer} of them shuffled among each other"
     counts = np.diff(dataset.records.offsets)
     most = int(counts.max(initial=0))
     return (

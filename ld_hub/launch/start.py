@@ -13,6 +13,7 @@ import torch
 from ld_hub.data import DetectionSet
 from ld_hub.data import load_data as read_split
 from ld_hub.data.band_ranges import fit_bands
+from ld_hub.data.stream_set import TrainingSet, load_stream
 from ld_hub.data.unlabeled import load_unlabeled
 from ld_hub.engine.labels import require_order
 from ld_hub.engine.train_config import TrainConfig
@@ -59,14 +60,17 @@ def structure_of(arguments: ModelArguments) -> Structure:
     }
 
 
-def load_data(arguments: DataArguments) -> tuple[DetectionSet, DetectionSet | None]:
-    """Read training and evaluation images.
+def load_data(arguments: DataArguments) -> tuple[TrainingSet, DetectionSet | None]:
+    """Read training and evaluation images; the former are a stream where that is asked for.
 
     Raises:
         ConfigError: If the arguments do not say where they are; whatever `ld_hub.data.load_data` raises.
     """
     given = arguments
     given.require()
+    if given.streaming:
+        stream = load_stream(str(given.data), columns=given.columns, buffer=given.shuffle_buffer)
+        return stream, load_evaluation(given)
     train = read_split(
         given.data,
         "train",
@@ -78,21 +82,21 @@ def load_data(arguments: DataArguments) -> tuple[DetectionSet, DetectionSet | No
     return train, load_evaluation(given)
 
 
-def load_parts(arguments: DataArguments, *, labels: bool) -> tuple[DetectionSet | None, DetectionSet | None]:
+def load_parts(arguments: DataArguments, *, labels: bool) -> tuple[TrainingSet | None, DetectionSet | None]:
     """As `load_data`, or without labels to train on, only the images to evaluate on."""
     if labels:
         return load_data(arguments)
     return None, load_evaluation(arguments)
 
 
-def load_images(arguments: UnlabeledArguments) -> DetectionSet | None:
+def load_images(arguments: UnlabeledArguments, *, skip_broken: bool) -> DetectionSet | None:
     """Read the images without labels, if there are any; raises what `load_unlabeled` raises."""
     if arguments.unlabeled is None:
         return None
-    return load_unlabeled(arguments.unlabeled, skip_broken=arguments.skip_broken)
+    return load_unlabeled(arguments.unlabeled, skip_broken=skip_broken)
 
 
-def require_known(training: DetectionSet | None, evaluation: DetectionSet | None) -> DetectionSet:
+def require_known(training: TrainingSet | None, evaluation: DetectionSet | None) -> TrainingSet:
     """The data set that says what the classes are.
 
     Raises:
@@ -129,7 +133,7 @@ def seed_weights(config: TrainConfig) -> None:
 
 
 def build_model(
-    name: str, arguments: ModelArguments, dataset: DetectionSet, say: Say, *, resuming: bool = False
+    name: str, arguments: ModelArguments, dataset: TrainingSet, say: Say, *, resuming: bool = False
 ) -> DenseDetector:
     """Make a detector of the data's classes with the weights it starts from.
 
@@ -166,7 +170,7 @@ def build_model(
             f"{error} On the command line: --backbone_checkpoint FILE, or --pretrained_backbone false "
             "(--teacher_backbone_checkpoint, --teacher_pretrained_backbone for a teacher that is trained first)."
         ) from None
-    if fit_bands(model, dataset):
+    if isinstance(dataset, DetectionSet) and fit_bands(model, dataset):  # streams are of 8 bits
         ranges = ", ".join(f"{low:g}..{high:g}" for low, high in model.data_config.band_ranges)
         say(f"{name}: the bands' percentiles 1 and 99 on the training images are {ranges}.")
     if arguments.checkpoint is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ld_hub.data import DetectionSet
+from ld_hub.data.stream_set import TrainingSet
 from ld_hub.distillation import Distiller, Recipe
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.train_config import TrainConfig
@@ -59,7 +60,7 @@ class TeacherWanted:
         words = [self.student, *given, *flags]
         return f"accelerate launch -m ld_hub.distill {shlex.join(words)}"
 
-    def misfit(self, reason: str, teacher: DetectorSpec, dataset: DetectionSet) -> ConfigError:
+    def misfit(self, reason: str, teacher: DetectorSpec, dataset: TrainingSet) -> ConfigError:
         """The error for a teacher whose classes do not fit the recipe, with the two commands that do."""
         name = self.name if is_model(self.name) else "TEACHER"
         data = self.command().split(" ", 5)[-1]
@@ -85,7 +86,7 @@ class Pupil:
 
     student: DetectorSpec
     recipe: Recipe
-    dataset: DetectionSet
+    dataset: TrainingSet
 
 
 def find_teacher(wanted: TeacherWanted, pupil: Pupil) -> DenseDetector:
@@ -148,7 +149,7 @@ def published_spec(name: str) -> DetectorSpec:
     return skeleton(name, **{key: value or None for key, value in labels.items()})
 
 
-def _from_checkpoint(wanted: TeacherWanted, dataset: DetectionSet) -> DenseDetector:
+def _from_checkpoint(wanted: TeacherWanted, dataset: TrainingSet) -> DenseDetector:
     """A teacher with the weights of a file: of the data's classes, or else of those that the name stands for."""
     file = str(wanted.distill.teacher_checkpoint)
     teacher = create_model(wanted.name, label_names=dataset.label_names, category_ids=dataset.category_ids)
@@ -168,7 +169,7 @@ def _from_checkpoint(wanted: TeacherWanted, dataset: DetectionSet) -> DenseDetec
 def train_teacher(
     wanted: TeacherWanted,
     student: ModelArguments,
-    train: DetectionSet,
+    train: TrainingSet,
     evaluation: DetectionSet | None,
     config: TrainConfig,
     say: Say,

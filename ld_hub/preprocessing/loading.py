@@ -78,17 +78,17 @@ def load_image(source: ImageSource, *, size: tuple[int, int] | None = None, time
         ) from None
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
+def read_size(source: str | Path | bytes) -> tuple[int, int]:
     """Width and height in px of an image as `load_image` returns it, from the file's header.
 
     Args:
-        path: Image file.
+        source: Image file, or its content.
 
     Raises:
         MissingFileError: If it does not exist.
         DataError: If it is no image.
     """
-    name, place = _open(path, 0.0)
+    name, place = _open(source, 0.0)
     try:
         with _stream(place) as stream:
             try:

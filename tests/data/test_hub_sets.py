@@ -150,7 +150,7 @@ def test_a_set_of_the_hub(tmp_path):
 
 
 def test_a_hub_that_is_away_and_a_name_that_is_none(monkeypatch, capsys):
-    monkeypatch.setattr("ld_hub.data.hub_sets.unreachable", lambda: "refused")
+    monkeypatch.setattr("ld_hub.data.hub_places.unreachable", lambda: "refused")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     with pytest.raises(HubError, match=r"'hf:org/away' cannot be had: the Hub cannot be reached \(refused\)"):
         load_data("hf:org/away", "train")

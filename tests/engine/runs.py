@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -101,3 +102,17 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     """Largest relative difference of two state dicts, tensor by tensor."""
     floats = [name for name in one if one[name].is_floating_point()]
     return max(float((one[n] - other[n]).norm() / other[n].norm().clamp(min=1e-3)) for n in floats)
+
+
+def stop_before_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C, or a machine that is taken away, in the middle of a step."""
+    from ld_hub.engine.loop import Loop
+
+    update = Loop._update
+
+    def stopping(self):
+        if self.step == step:
+            raise KeyboardInterrupt
+        return update(self)
+
+    monkeypatch.setattr(Loop, "_update", stopping)

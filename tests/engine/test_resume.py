@@ -17,7 +17,7 @@ from ld_hub.distillation import get_recipe
 from ld_hub.engine import DetectionTrainer, TrainConfig
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
 from ld_hub.errors import CheckpointError, ConfigError
-from tests.engine.runs import QUICK, detector, distil, equal, records, sets, train, weights
+from tests.engine.runs import QUICK, detector, distil, equal, records, sets, stop_before_step, train, weights
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_resume_equals_the_uninterrupted_run(data, tmp_path, options, monkeypatc
         **options,
     }
     distil(data, tmp_path / "whole", student=_dropout(detector()), **settings)
-    _stop_before_step(monkeypatch, 5)
+    stop_before_step(monkeypatch, 5)
     with pytest.raises(KeyboardInterrupt):
         distil(data, tmp_path / "broken", student=_dropout(detector()), **settings)
     monkeypatch.undo()
@@ -67,20 +67,6 @@ def _dropout(model):
 class _Noise(nn.Module):
     def forward(self, maps: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         return tuple(nn.functional.dropout(m, 0.2, self.training) for m in maps)
-
-
-def _stop_before_step(monkeypatch, step):
-    """Ctrl-C, or a machine that is taken away, in the middle of a step."""
-    from ld_hub.engine.loop import Loop
-
-    update = Loop._update
-
-    def stopping(self):
-        if self.step == step:
-            raise KeyboardInterrupt
-        return update(self)
-
-    monkeypatch.setattr(Loop, "_update", stopping)
 
 
 def _die_while_saving(data, out, settings) -> None:
