@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from ld_hub.errors import CheckpointError, ConfigError
+from ld_hub.layers.output_tree import register_output, tensors_of
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig, postprocess
 from ld_hub.models.backbones import Backbone
 from ld_hub.models.checkpoints.pretrained import load_pretrained, save_pretrained
 from ld_hub.models.detector_config import STRIDES, DetectorConfig, LevelShapes
 from ld_hub.models.fusing import fused
+from ld_hub.models.input_checks import require_images
 from ld_hub.models.label_names import make_labels
 from ld_hub.models.timm_methods import TimmMethods
 from ld_hub.ops.grids import level_shapes
@@ -94,6 +96,7 @@ class DenseDetector(TimmMethods):
         backbone_checkpoint: str | Path | None = None,
         cache_dir: str | Path | None = None,
     ) -> None:
+        register_output()
         super().__init__()
         self.config, self.name = config, name or self.family
         self.set_labels(label_names, category_ids)
@@ -155,12 +158,15 @@ class DenseDetector(TimmMethods):
             towers: Also hand over the maps at the taps of the head's towers.
 
         Returns:
-            Raw predictions of all levels as rows, float32.
+            Raw predictions of all levels as rows, float32; to `torch.jit.trace`, which knows tensors alone, the tuple
+            of `cls_logits`, `box` and, where there is one, `quality`.
 
         Raises:
             ConfigError: If `images` is no batch of normalised images with `in_chans` channels.
         """
-        return self.forward_head(self.forward_features(images), features=features, towers=towers)
+        output = self.forward_head(self.forward_features(images), features=features, towers=towers)
+        traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch has no types there
+        return tensors_of(output) if traced else output
 
     def forward_features(self, images: Tensor) -> tuple[Tensor, ...]:
         """The pyramid: ``(N, in_chans, H, W)`` to L maps ``(N, F, ceil(H/s), ceil(W/s))``; see `feature_info`.
@@ -168,7 +174,7 @@ class DenseDetector(TimmMethods):
         Raises:
             ConfigError: As `forward`.
         """
-        self._check_images(images)
+        require_images(images, self.config.in_chans)
         return tuple(self.neck(self.backbone(images)))
 
     def forward_head(self, pyramid: Sequence[Tensor], *, features: bool = False, towers: bool = False) -> DenseOutput:
@@ -217,20 +223,6 @@ class DenseDetector(TimmMethods):
     def __getstate__(self) -> dict[str, object]:
         """Copies and pickles leave the cached grids behind."""
         return {**self.__dict__, "_priors": {}}
-
-    def _check_images(self, images: Tensor) -> None:
-        """Refuse what would fail far from its cause; looks at no values, so it costs nothing and compiles."""
-        expected = f"expected normalised floats of shape (N, {self.config.in_chans}, H, W)"
-        if not isinstance(images, Tensor):
-            raise ConfigError(f"The images are a {type(images).__name__}; {expected}. For files use model.predict.")
-        if images.ndim != 4 or images.shape[1] != self.config.in_chans:
-            hint = " One image is a batch of one: image[None]." if images.ndim == 3 else ""
-            raise ConfigError(f"The images have the shape {tuple(images.shape)}; {expected}.{hint}")
-        if not images.is_floating_point():
-            raise ConfigError(
-                f"The images are {images.dtype}; {expected}: ld_hub.create_transform(**resolve_data_config(model)) "
-                "makes them, and model.predict takes raw pixels."
-            )
 
     def assign(self, priors: Priors, targets: Targets) -> Assignment:
         """Which row answers for which ground truth; independent of predictions."""
