@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch.utils import _pytree as pytree
 
 from ld_hub.layers.coders import DeltaCoder, DistanceCoder, DistributionCoder
@@ -32,8 +32,10 @@ def register_output() -> None:
         )
 
 
-def tensors_of(output: DenseOutput) -> Any:
-    """The predictions as a tuple of tensors: `cls_logits`, `box` and, where there is one, `quality`."""
+def handed_over(output: DenseOutput) -> Any:
+    """The output, but to `torch.jit.trace`, which knows tensors alone, a tuple of them."""
+    if torch._C._get_tracing_state() is None:  # what torch.jit.is_tracing asks, which has no types
+        return output
     return tuple(each for each in (output.cls_logits, output.box, output.quality) if each is not None)
 
 
@@ -53,7 +55,7 @@ def _together(children: Iterable[Any], context: _Context) -> DenseOutput:
 
 def _to_json(context: _Context) -> list[Any]:
     coder, *rest = context
-    return [type(coder).__name__, asdict(coder), *rest]  # type: ignore[call-overload]  # all coders are dataclasses
+    return [type(coder).__name__, vars(coder), *rest]
 
 
 def _from_json(content: list[Any]) -> _Context:

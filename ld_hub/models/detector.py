@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ld_hub.errors import CheckpointError, ConfigError
-from ld_hub.layers.output_tree import register_output, tensors_of
+from ld_hub.layers.output_tree import handed_over, register_output
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig, postprocess
 from ld_hub.models.backbones import Backbone
 from ld_hub.models.checkpoints.pretrained import load_pretrained, save_pretrained
@@ -164,9 +164,10 @@ class DenseDetector(TimmMethods):
         Raises:
             ConfigError: If `images` is no batch of normalised images with `in_chans` channels.
         """
-        output = self.forward_head(self.forward_features(images), features=features, towers=towers)
-        traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]  # torch has no types there
-        return tensors_of(output) if traced else output
+        output: DenseOutput = handed_over(
+            self.forward_head(self.forward_features(images), features=features, towers=towers)
+        )
+        return output
 
     def forward_features(self, images: Tensor) -> tuple[Tensor, ...]:
         """The pyramid: ``(N, in_chans, H, W)`` to L maps ``(N, F, ceil(H/s), ceil(W/s))``; see `feature_info`.
