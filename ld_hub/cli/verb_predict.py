@@ -34,12 +34,16 @@ if TYPE_CHECKING:
 Detect: TypeAlias = "Callable[..., Iterator[Detections]]"
 
 _DESCRIPTION = """\
-Detect objects on pictures with a model of this library.
+Detect objects on pictures and videos with a model of this library.
 
 Every picture is written to --out with its detections drawn on it. All
 detections together go to --out/detections.json: under "annotations" in COCO's
 form (boxes are x, y, width, height), and under each image in the form of the
-Hugging Face object-detection pipeline."""
+Hugging Face object-detection pipeline.
+
+Of a video (a file, an rtsp:// address, or a camera's number; extra "video") a
+copy with what was found drawn in, and a line of JSON for each frame, go to
+--out. Ctrl-C ends it, and what was seen until then is kept."""
 
 _EPILOG = """\
 examples:
@@ -47,6 +51,7 @@ examples:
   ld-hub predict holiday/ *.png --model runs/student/model --threshold 0.5
   ld-hub predict 'albums/**/*.jpg' --model runs/student/model
   ld-hub predict satellite.tif --model runs/student/model --tile 1024
+  ld-hub predict clip.mp4 --model runs/student/model --every 2
   ld-hub predict https://example.org/street.jpg --model NAME --device cpu
 
 in Python:
@@ -69,7 +74,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add = parser.add_argument
     default = "(default: %(default)s)"
-    add("images", nargs="+", metavar="IMG", help="image files, URLs, directories of image files, or quoted patterns")
+    add("images", nargs="+", metavar="IMG", help="images and videos: files, URLs, directories, or quoted patterns")
     add("--recursive", action="store_true", help="also take the images in subdirectories of directories")
     add(
         "--model",
@@ -80,6 +85,8 @@ def add_parser(subparsers: Any) -> None:
     add("--out", default="predictions", metavar="DIR", help=f"where pictures and JSON go {default}")
     add("--threshold", type=float, default=0.3, metavar="P", help=f"take objects with a score above this {default}")
     add("--batch_size", type=int, default=8, metavar="N", help=f"images per forward pass {default}")
+    add("--every", type=int, default=1, metavar="N", help=f"of a video, look at one of so many frames {default}")
+    add("--max_frames", type=int, metavar="N", help="of a video or a camera, look at so many frames (default: all)")
     add_tile_flags(parser)
     add_device_flag(parser)
 
@@ -91,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--batch_size {args.batch_size} --threshold {args.threshold:g}: expected at least 1 and 0 to below 1."
         )
+    clips, args.images = _videos(args)
     _require_images(args.images)
     exported = is_exported(args.model)
     if exported:
@@ -105,6 +113,9 @@ def run(args: argparse.Namespace) -> int:
     from ld_hub.hub.files import atomic_write
 
     model, detect = _exported(args.model) if exported else _model(args)
+    _detect_on_videos(clips, detect, args)
+    if not sources:
+        return 0
     out, names = Path(args.out), _picture_names(sources)
     found = detect(sources, threshold=args.threshold, batch_size=args.batch_size)
     images: list[_Seen] = []
@@ -130,6 +141,28 @@ def run(args: argparse.Namespace) -> int:
     atomic_write(out / "detections.json", json.dumps(content, indent=1, ensure_ascii=False))
     print(f"{len(annotations)} objects on {len(images)} images; pictures and detections.json are in {out}")
     return 0
+
+
+def _videos(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Which of the sources are videos, that can be read; and the others."""
+    from ld_hub.preprocessing.video import is_video, require_video
+
+    if args.every < 1 or (args.max_frames is not None and args.max_frames < 1):
+        raise ConfigError(f"--every {args.every} --max_frames {args.max_frames}: expected at least 1.")
+    clips = [name for name in args.images if is_video(name)]
+    for clip in clips:
+        require_video(clip)
+    return clips, [name for name in args.images if name not in clips]
+
+
+def _detect_on_videos(clips: list[str], detect: Detect, args: argparse.Namespace) -> None:
+    if not clips:
+        return
+    from ld_hub.cli.clips import ClipWanted, detect_on_video
+
+    wanted = ClipWanted(args.every, args.max_frames, args.threshold, args.batch_size)
+    for clip, name in zip(clips, _picture_names(list(clips)), strict=True):
+        print(detect_on_video(clip, Path(name).stem, Path(args.out), detect, wanted))
 
 
 def _model(args: argparse.Namespace) -> tuple[DenseDetector, Detect]:
