@@ -38,7 +38,7 @@ def read_layout(layout: Layout, root: Path, split: str) -> Source:
         split: Name.
 
     Raises:
-        DataError: If there are no classes.
+        DataError: If there are no classes; says what was wrong with the files, if anything.
     """
     files, folders = layout.files(root, split)
     found, faults = _read_files(layout, root, files)
@@ -46,7 +46,7 @@ def read_layout(layout: Layout, root: Path, split: str) -> Source:
     sizes = _sizes(root, placed, faults)
     measured = [(item, size) for item, size in zip(placed, sizes, strict=True) if size is not None]
     others = [item for other in _OTHERS if other != split for item in _other_part(layout, root, other)]
-    names = _label_names(root, [*found, *(item.image for item in others)])
+    names = _label_names(root, [*found, *(item.image for item in others)], faults)
     corners = _are_corners(root, measured, others)
     rows, told = _rows(measured, names, corners, faults)
     if len(files) > 1 and (undescribed := _undescribed(root, placed)):  # a file per image
@@ -144,11 +144,13 @@ def _other_part(layout: Layout, root: Path, split: str) -> list[_Placed]:
     return _placed(root, folders, _read_files(layout, root, files)[0], [])[0]
 
 
-def _label_names(root: Path, found: Sequence[Labelled]) -> list[str]:
-    """Those of classes.txt, or all that are used in any split."""
+def _label_names(root: Path, found: Sequence[Labelled], faults: Sequence[Fault]) -> list[str]:
+    """Those of classes.txt, or all that are used in any split; where there are none, faults may be the reason."""
     if (root / CLASSES_FILE).is_file():
         return read_classes(root / CLASSES_FILE)
     names = {box.label for item in found for box in item.boxes}
+    if not names and faults:
+        raise DataError(group_faults(root, faults)[0].message)
     if not names:
         raise DataError(f"{root}: no class is named, and there is no {CLASSES_FILE} with one name per line.")
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
