@@ -44,8 +44,8 @@ are COCO's xmin-1, ymin-1, xmax-xmin+1, ymax-ymin+1; YOLO's fractions get ten
 digits. VOC's difficult is COCO's "ignore". What a format cannot say is counted
 and told: VOC has whole pixels only and no crowds (they become difficult), YOLO
 and CreateML have neither crowds nor difficult boxes (they are left out), data
-sets of the Hub have crowds only. Boxes only: masks and keypoints are not carried
-over."""
+sets of the Hub have crowds only. Boxes only: masks and keypoints are not
+carried over."""
 
 _CONVERT_EPILOG = """\
 examples:

@@ -26,6 +26,8 @@ from ld_hub.formats.text import CLASSES_FILE, read_classes
 from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 _OTHERS = ("train", "val", "test", WHOLE)
+_MOVED = "file names do not lead to the images as they stand, which were found all the same"
+_REPEATED = "images are described in two files alike, and taken once"
 _DIGITS = 6  # of a pixel: more than any tool writes, fewer than adding and taking away again leaves
 
 
@@ -49,19 +51,22 @@ def read_layout(layout: Layout, root: Path, split: str) -> Source:
     names = _label_names(root, [*found, *(item.image for item in others)], faults)
     corners = _are_corners(root, measured, others)
     rows, told = _rows(measured, names, corners, faults)
-    if len(files) > 1 and (undescribed := _undescribed(root, placed)):  # a file per image
+    if layout.per_image and (undescribed := _undescribed(root, placed)):
         told["images that no file describes, left out"] = undescribed
-    parts = ", ".join(_below(file, root) for file in files[:1])
-    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    names_of_files = [_below(file, root) for file in files]
+    parts = names_of_files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    remarks = [f"{root}: {what}: {count}." for what, count in told.items()]
+    if len(files) > 1 and not layout.per_image:
+        remarks.append(f"{root}: {name_some(names_of_files, 5)} are read as one: together they are '{split}'.")
     problems: list[Problem] = group_faults(root, faults)
     return canonical_source(
         layout.title,
         root,
-        f"{layout.title}: {parts}{more}",
+        f"{layout.title}: {parts}",
         rows,
         protocol=layout.protocol,
         problems=problems,
-        remarks=[f"{root}: {what}: {count}." for what, count in told.items()],
+        remarks=remarks,
         repairs=repairs,
     )
 
@@ -93,10 +98,12 @@ def _placed(
     root: Path, folders: Sequence[Path], found: Sequence[Labelled], faults: list[Fault]
 ) -> tuple[list[_Placed], list[Repair]]:
     """The images whose files are there, each file once, and which of them were not where their names say."""
-    finder = ImageFinder(root, folders)
+    finders = _finders(root, folders, found)
     placed: dict[str, _Placed] = {}
     moved: list[str] = []
+    repeated: list[str] = []
     for item in found:
+        finder = finders[Path(item.read_from).parent]
         path = next((p for name in item.names if (p := finder.plain(name))), None)
         if path is None:
             path = next((p for name in item.names if (p := finder.find(name))), None)
@@ -105,14 +112,27 @@ def _placed(
                 continue
             moved.append(f"'{item.names[0]}' is '{path}'")
         if path in placed:
-            faults.append(
-                ("repeated images", f"{item.read_from} describes '{path}', which {placed[path].image.read_from} does")
-            )
+            first = placed[path].image
+            if (first.boxes, first.form) == (item.boxes, item.form) and first.read_from != item.read_from:
+                repeated.append(f"'{path}' in {first.read_from} and {item.read_from}")
+            else:
+                again = "twice" if first.read_from == item.read_from else f"otherwise than {first.read_from}"
+                faults.append(
+                    ("repeated images", f"{item.read_from} describes '{path}' {again}; keep one of the descriptions")
+                )
             continue
         placed[path] = _Placed(item, path)
-    text = f"{root}: {len(moved)} file names do not lead to the images as they stand, which were found all the same"
-    repairs = [Repair("file names", len(moved), f"{text} ({name_some(moved, 1)}).")] if moved else []
-    return list(placed.values()), repairs
+    return list(placed.values()), [
+        Repair(kind, len(names), f"{root}: {len(names)} {words} ({name_some(names, 1)}).")
+        for kind, names, words in (("file names", moved, _MOVED), ("repeated images", repeated, _REPEATED))
+        if names
+    ]
+
+
+def _finders(root: Path, folders: Sequence[Path], found: Sequence[Labelled]) -> dict[Path, ImageFinder]:
+    """Who looks for the images of the files of each folder: there first, where several folders have files."""
+    parents = dict.fromkeys(Path(item.read_from).parent for item in found)
+    return {p: ImageFinder(root, [root / p, *folders] if len(parents) > 1 else folders) for p in parents}
 
 
 def _undescribed(root: Path, placed: Sequence[_Placed]) -> int:

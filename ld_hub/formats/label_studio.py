@@ -17,7 +17,7 @@ from ld_hub.errors import DataError
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
 from ld_hub.formats.outlines import Corners, around_points
-from ld_hub.formats.split_files import has_marks, split_file
+from ld_hub.formats.split_files import has_marks, split_files
 from ld_hub.formats.text import read_json_file, read_lines
 from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
@@ -224,7 +224,7 @@ def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
         kinds = (b'"annotations"', b'"result"'), (b'"completions"', b'"result"'), (b'"original_width"',)
         return any(has_marks(file, *marks, opening=b"[") for marks in kinds)
 
-    return split_file(root, split, (".json", ".csv"), holds)
+    return split_files(root, split, (".json", ".csv"), holds)
 
 
 register_layout(
