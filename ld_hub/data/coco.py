@@ -10,12 +10,13 @@ from ld_hub.data.checks import Repair, name_some
 from ld_hub.data.coco_joining import CocoPart, join_coco, joining_remark
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import files_beside, find_images, find_places, has_split, looked_for, require_places
-from ld_hub.data.large_coco import LARGE, read_large
+from ld_hub.data.large_coco import read_large
 from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.reading import Reading
 from ld_hub.data.repairs import fill_sizes, find_names, read_repaired, repaired_source, settled
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 from ld_hub.errors import DataError
+from ld_hub.formats.json_lists import LARGE
 from ld_hub.formats.split_files import image_folders
 
 _LOOK_AT = 20  # images, of which one has to be there
