@@ -151,7 +151,7 @@ class _Streamed:
     """
 
     def __init__(self, source: str) -> None:
-        self.content: dict[str, Any] = {}  # JSON that enters
+        self.content: dict[str, object] = {}
         self.columns, self.faulty = GrowingColumns(), list[tuple[int, Any]]()
         self._source, self._count = source, 0
         self._ids, self._wrong_ids = array("q"), list[tuple[int, Any]]()
@@ -159,15 +159,14 @@ class _Streamed:
 
     def take(self, key: str, value: object) -> None:
         """Add a part of a list, or another value."""
-        if key not in self.content:
-            self.content[key] = [] if isinstance(value, list) else value
-        if not isinstance(value, list):
+        held = self.content.setdefault(key, [] if isinstance(value, list) else value)
+        if not isinstance(value, list) or not isinstance(held, list):
             return
         if key == "annotations":
             for row in value:
                 self._add(row)
         elif key in ("images", "categories"):
-            self.content[key] += [_slim(row) for row in value]
+            held += [_slim(row) for row in value]
 
     def given_id(self, place: int) -> int | None:
         """The id that the file gives an annotation."""
