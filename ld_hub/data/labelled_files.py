@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import CocoRows, Source, canonical_source, group_faults, read_sizes, tracked
 from ld_hub.errors import DataError, LdHubError, MissingFileError
 from ld_hub.formats.labelled_image import Fault, Form, Labelled, Sides
-from ld_hub.formats.layout import Layout, known_layouts
+from ld_hub.formats.layout import Layout, Reads, known_layouts
 from ld_hub.formats.objects import are_corners
 from ld_hub.formats.splits import WHOLE
 from ld_hub.formats.text import CLASSES_FILE, read_classes
@@ -28,6 +29,7 @@ from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 _OTHERS = ("train", "val", "test", WHOLE)
 _MOVED = "file names do not lead to the images as they stand, which were found all the same"
 _REPEATED = "images are described in two files alike, and taken once"
+_KEPT = 1 << 26  # bytes of a file that is not read twice
 _DIGITS = 6  # of a pixel: more than any tool writes, fewer than adding and taking away again leaves
 
 
@@ -47,7 +49,8 @@ def read_layout(layout: Layout, root: Path, split: str) -> Source:
     placed, repairs = _placed(root, folders, found, faults)
     sizes = _sizes(root, placed, faults)
     measured = [(item, size) for item, size in zip(placed, sizes, strict=True) if size is not None]
-    others = [item for other in _OTHERS if other != split for item in _other_part(layout, root, other)]
+    alone = (root / CLASSES_FILE).is_file() and not any(item.form == "unsure" for item in found)
+    others = [item for other in _OTHERS if other != split and not alone for item in _other_part(layout, root, other)]
     names = _label_names(root, [*found, *(item.image for item in others)], faults)
     corners = _are_corners(root, measured, others)
     rows, told = _rows(measured, names, corners, faults)
@@ -83,15 +86,36 @@ def _read_files(layout: Layout, root: Path, files: Sequence[Path]) -> tuple[list
     found: list[Labelled] = []
     faults: list[Fault] = []
     for file in tracked(files, f"reading {root.name}"):
-        try:
-            for item in layout.reads(file, _below(file, root)):
-                if isinstance(item, Labelled):
-                    found.append(item)
-                else:
-                    faults.append(item)
-        except LdHubError as error:
-            faults.append(("unreadable files", str(error).rstrip(".")))
+        for item in _content(layout, file, _below(file, root)):
+            if isinstance(item, Labelled):
+                found.append(item)
+            else:
+                faults.append(item)
     return found, faults
+
+
+def _content(layout: Layout, file: Path, name: str) -> Iterable[Labelled | Fault]:
+    """What stands in a file; a file of many images is kept for when its split is another's neighbour."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        return [("unreadable files", f"{name} cannot be read ({error.strerror})")]
+    if layout.per_image or status.st_size > _KEPT:
+        return _items(layout.reads, file, name)
+    return _kept_items(layout.reads, file, name, (status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=16)
+def _kept_items(reads: Reads, file: Path, name: str, state: tuple[int, int]) -> tuple[Labelled | Fault, ...]:
+    """As `_items`, as long as the file has this size and time."""
+    return tuple(_items(reads, file, name))
+
+
+def _items(reads: Reads, file: Path, name: str) -> Iterator[Labelled | Fault]:
+    try:
+        yield from reads(file, name)
+    except LdHubError as error:
+        yield "unreadable files", str(error).rstrip(".")
 
 
 def _placed(

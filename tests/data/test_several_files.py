@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ld_hub.data import doctor, load_data
+from ld_hub.data.labelled_files import read_layout
 from ld_hub.errors import ConfigError, DataError
+from ld_hub.formats.layout import LAYOUTS
 from tests.support.directories import picture
 
 
@@ -176,3 +179,30 @@ def test_xml_files_of_all_folders_of_a_split(tmp_path):
     (root / "train2/Annotations").symlink_to(root / "train2")  # the same files by another path
     found, said = quiet_load(root, strict=True)
     assert read(found) == {f"train{k}/{k}.png": [("dog", [1, 2, 11, 14])] for k in (1, 2)} and said == []
+
+
+def test_a_file_of_a_tool_is_read_once_for_all_splits(tmp_path, monkeypatch):
+    root, read_files = tmp_path / "set", []
+    reads = LAYOUTS["createml"].reads
+
+    def counted(file: Path, name: str):
+        read_files.append(name)
+        return reads(file, name)
+
+    layout = replace(LAYOUTS["createml"], reads=counted)
+    for split, label in (("train", "dog"), ("val", "cat")):
+        picture(root / split / "a.png")
+        createml(root / f"{split}.json", {"a.png": 20})
+        (root / f"{split}.json").write_text((root / f"{split}.json").read_text().replace("dog", label))
+    for split in ("train", "val"):
+        assert read_layout(layout, root, split).coco.label_names == ("cat", "dog")
+    assert read_files == ["train.json", "val.json"]
+    (root / "val.json").write_text((root / "val.json").read_text().replace("cat", "mouse"))  # it is another file now
+    assert read_layout(layout, root, "train").coco.label_names == ("dog", "mouse")
+    assert read_files == ["train.json", "val.json", "val.json"]
+    (root / "classes.txt").write_text("dog\nbee\nmouse\n")
+    read_files.clear()
+    (root / "train.json").write_text((root / "train.json").read_text() + "\n")
+    (root / "val.json").write_text("[")  # nothing of it is needed
+    assert read_layout(layout, root, "train").coco.label_names == ("dog", "bee", "mouse")
+    assert read_files == ["train.json"]
