@@ -10,7 +10,7 @@ from ld_hub.cli.flags import add_reading_flags, reading_of, require_data
 from ld_hub.data.discovery import require_places
 from ld_hub.hub.files import require_new_directory
 
-_FORMATS = ("coco", "voc", "yolo", "createml", "labelme")
+_FORMATS = ("coco", "voc", "yolo", "createml", "labelme", "hub")
 
 _DOCTOR = """\
 Read a data set (COCO, PASCAL VOC, YOLO, or what labelling tools write) and list
@@ -43,14 +43,16 @@ A box keeps its edges: VOC's xmin, ymin, xmax, ymax (pixels from 1, both inside)
 are COCO's xmin-1, ymin-1, xmax-xmin+1, ymax-ymin+1; YOLO's fractions get ten
 digits. VOC's difficult is COCO's "ignore". What a format cannot say is counted
 and told: VOC has whole pixels only and no crowds (they become difficult), YOLO
-and CreateML have neither crowds nor difficult boxes (they are left out). Boxes
-only: masks and keypoints are not carried over."""
+and CreateML have neither crowds nor difficult boxes (they are left out), data
+sets of the Hub have crowds only. Boxes only: masks and keypoints are not
+carried over."""
 
 _CONVERT_EPILOG = """\
 examples:
   ld-hub data convert VOCdevkit voc_as_coco --to coco
   ld-hub data convert coco coco_as_yolo --to yolo --split val --images copy
   ld-hub data convert my_yolo my_voc --to voc --split train val test
+  ld-hub data convert my_yolo my_parquet --to hub
 
 what it makes:
   coco      SPLIT/*.jpg         annotations/instances_SPLIT.json
@@ -58,7 +60,10 @@ what it makes:
                                 classes.txt
   yolo      images/SPLIT/*.jpg  labels/SPLIT/*.txt  data.yaml
   createml  SPLIT/*.jpg         SPLIT/_annotations.createml.json  classes.txt
-  labelme   SPLIT/*.jpg         SPLIT/*.json  classes.txt"""
+  labelme   SPLIT/*.jpg         SPLIT/*.json  classes.txt
+  hub       data/SPLIT-*.parquet, as load_dataset reads them and the Hub shows
+            them: the images inside (--images none: their paths), and objects
+            with bbox (x, y, width, height) and category (ClassLabel)"""
 
 _DEMO = """\
 Make a small detection data set without any download: textured scenes with up to
@@ -99,7 +104,7 @@ def add_parser(subparsers: Any) -> None:
 
     turn = actions.add_parser(
         "convert",
-        help="write a data set in another format: COCO, VOC, YOLO, CreateML, LabelMe",
+        help="write a data set in another format: COCO, VOC, YOLO, CreateML, LabelMe, the Hub's",
         description=_CONVERT,
         epilog=_CONVERT_EPILOG,
         formatter_class=raw,

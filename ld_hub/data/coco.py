@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ld_hub.data.annotations import CocoFile
+from ld_hub.data.checks import Repair, name_some
+from ld_hub.data.coco_joining import CocoPart, join_coco, joining_remark
 from ld_hub.data.detection_set import DetectionSet
-from ld_hub.data.discovery import find_images, find_places, has_split, looked_for, require_places
-from ld_hub.data.large_coco import LARGE, read_large
+from ld_hub.data.discovery import files_beside, find_images, find_places, has_split, looked_for, require_places
+from ld_hub.data.large_coco import read_large
 from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.reading import Reading
 from ld_hub.data.repairs import fill_sizes, find_names, read_repaired, repaired_source, settled
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 from ld_hub.errors import DataError
+from ld_hub.formats.json_lists import LARGE
+from ld_hub.formats.split_files import image_folders
 
 _LOOK_AT = 20  # images, of which one has to be there
 
@@ -57,23 +62,55 @@ def coco_source(
     annotations: str | Path | None = None,
 ) -> Source:
     """Read a COCO file, repaired; arguments and errors of `load_coco`. Very large files are read as they are."""
-    folders, file = locate(data_dir, split, images=images, annotations=annotations)
+    folders, files = locate(data_dir, split, images=images, annotations=annotations)
+    if len(files) > 1:
+        return _joined_source(Path(data_dir or "").expanduser(), split, files, images)
+    file = files[0]
+    coco, folder, repairs = _read(file, folders)
+    source = Source("COCO", coco, folder, str(file), "lvis" if coco.federated else "coco")
+    if data_dir is not None and annotations is None:
+        source = replace(source, remarks=_passed_over(Path(data_dir).expanduser(), split, file))
+    if repairs and coco.federated:  # a repaired copy would not say which categories were looked for
+        raise DataError(f"{repairs[0].message} LVIS' annotations are only read as they are: correct them there.")
+    return repaired_source(source, coco, repairs) if repairs else source
+
+
+def _read(file: Path, folders: tuple[Path, ...]) -> tuple[CocoFile, Path, list[Repair]]:
+    """A file, the directory of its images, and what was put right."""
     large = file.is_file() and file.stat().st_size >= LARGE
     coco, repairs = (read_large(file), []) if large else read_repaired(file)
     folder = image_root(coco, folders)
     for mend in (find_names, fill_sizes):
         coco, done = mend(coco, folder)
         repairs += done
-    source = Source("COCO", coco, folder, str(file), "lvis" if coco.federated else "coco")
-    if repairs and coco.federated:  # a repaired copy would not say which categories were looked for
-        raise DataError(f"{repairs[0].message} LVIS' annotations are only read as they are: correct them there.")
-    return repaired_source(source, coco, repairs) if repairs else source
+    return coco, folder, repairs
+
+
+def _joined_source(root: Path, split: str, files: tuple[Path, ...], images: str | Path | None) -> Source:
+    """Several files of a split as one; each has its own directories of images, where none is named."""
+    own = [image_folders(root, split, file) if images is None else [Path(images).expanduser()] for file in files]
+    read = [_read(file, tuple(folders)) for file, folders in zip(files, own, strict=True)]
+    parts = [CocoPart(coco, folder) for coco, folder, _ in read]
+    coco = join_coco(root, split, parts)
+    source = Source("COCO", coco, root, f"{files[0]} and {len(files) - 1} more")
+    source = replace(source, remarks=(joining_remark(root, split, parts),))
+    return repaired_source(source, coco, [repair for *_, repairs in read for repair in repairs])
+
+
+def _passed_over(root: Path, split: str, file: Path) -> tuple[str, ...]:
+    others = files_beside(root, split, file)
+    if not others:
+        return ()
+    words = f"{name_some(others)} may hold annotations of '{split}', too, and {'is' if len(others) == 1 else 'are'}"
+    return (f"{root}: {file.name} is read; {words} not: --annotations FILE (annotations=FILE) names another.",)
 
 
 def locate(
     data_dir: str | Path | None, split: str, *, images: str | Path | None, annotations: str | Path | None
-) -> tuple[tuple[Path, ...], Path]:
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Directories in which the images may be, and the annotation file, from a data directory, explicit paths, or both.
+
+    There are several files where only what they hold can tell whether they are to be read as one.
 
     Raises:
         MissingFileError: If something named does not exist.
@@ -81,11 +118,11 @@ def locate(
     """
     require_places(data_dir, images=images, annotations=annotations)
     if images is not None and annotations is not None:
-        return (Path(images).expanduser(),), Path(annotations).expanduser()
-    folders, file = find_places(data_dir or "", split)
+        return (Path(images).expanduser(),), (Path(annotations).expanduser(),)
+    folders, files = find_places(data_dir or "", split)
     if annotations is not None:
-        file = Path(annotations).expanduser()
-    return folders if images is None else (Path(images).expanduser(),), file
+        files = (Path(annotations).expanduser(),)
+    return folders if images is None else (Path(images).expanduser(),), files
 
 
 def image_root(coco: CocoFile, folders: tuple[Path, ...]) -> Path:

@@ -1,4 +1,4 @@
-"""A data directory from one format into another: COCO, PASCAL VOC, YOLO, CreateML, LabelMe."""
+"""A data directory from one format into another: COCO, PASCAL VOC, YOLO, CreateML, LabelMe, the Hub's parquet."""
 
 from __future__ import annotations
 
@@ -11,21 +11,32 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from ld_hub.data.hub_writer import write_hub
 from ld_hub.data.layouts import find_source
 from ld_hub.data.reading import Reading
 from ld_hub.data.tool_writers import write_createml, write_labelme
-from ld_hub.data.writers import FORMATS, Part, image_path, image_target, write_coco, write_voc, write_yaml, write_yolo
+from ld_hub.data.writers import (
+    FORMATS,
+    Images,
+    Part,
+    image_path,
+    image_target,
+    write_coco,
+    write_voc,
+    write_yaml,
+    write_yolo,
+)
 from ld_hub.errors import ConfigError, DataError, MissingFileError
 from ld_hub.hub.files import new_directory
 
-Format = Literal["coco", "voc", "yolo", "createml", "labelme"]
-Images = Literal["link", "copy", "none"]
+Format = Literal["coco", "voc", "yolo", "createml", "labelme", "hub"]
 _WRITERS = {
     "coco": write_coco,
     "voc": write_voc,
     "yolo": write_yolo,
     "createml": write_createml,
     "labelme": write_labelme,
+    "hub": write_hub,
 }
 _FOLDERS = {  # {} stands for the split
     "coco": ("annotations",),
@@ -33,6 +44,7 @@ _FOLDERS = {  # {} stands for the split
     "yolo": ("labels/{}",),
     "createml": ("{}",),
     "labelme": ("{}",),
+    "hub": ("data",),
 }
 
 
@@ -69,15 +81,16 @@ def convert_data(
 
     Between formats a box keeps its edges: VOC's ``xmin, ymin, xmax, ymax`` (pixels from 1, both inside) are COCO's
     ``xmin-1, ymin-1, xmax-xmin+1, ymax-ymin+1``; YOLO's fractions get ten digits. Difficult is COCO's ``ignore``; a
-    crowd becomes difficult in VOC; YOLO and CreateML can say neither, and boxes with such a mark are left out. Class
-    names keep their order.
+    crowd becomes difficult in VOC; YOLO and CreateML can say neither, and boxes with such a mark are left out.
+    Data sets of the Hub have crowds alone. Class names keep their order.
 
     Args:
         data_dir: Directory in a layout of `load_data`.
         out_dir: Directory to make. It appears when it is complete.
-        to: ``"coco"``, ``"voc"``, ``"yolo"``, ``"createml"`` or ``"labelme"``.
+        to: ``"coco"``, ``"voc"``, ``"yolo"``, ``"createml"``, ``"labelme"`` or ``"hub"``.
         splits: Parts to convert; ``train`` and ``val``, as far as they exist, where None.
         images: ``"link"`` makes symbolic links to the images, ``"copy"`` copies, ``"none"`` writes annotations alone.
+            The Hub's parquet files hold the images in either case, and with ``"none"`` their paths.
         reading: How loosely the data are read; see `load_data`.
         progress: Called with the number of files done and the total.
 
@@ -94,12 +107,14 @@ def convert_data(
         parts, skipped = _read(data_dir, to, splits, reading, check_files=images != "none")
         if not (to == "coco" and images == "none"):  # then the names lead to the original images
             _rename(parts, to)
-        step = _steps((1 + (images != "none")) * sum(len(part.names) for part in parts), progress)
+        beside = images != "none" and to != "hub"
+        step = _steps((1 + beside) * sum(len(part.names) for part in parts), progress)
         for part in parts:
+            part.images = images
             for folder in _FOLDERS[to]:
                 (draft / folder.format(part.split)).mkdir(parents=True, exist_ok=True)
             _WRITERS[to](draft, part, step)
-            if images != "none":
+            if beside:
                 _place_images(image_target(draft, to, part.split), part, images, step)
         if to == "yolo":
             write_yaml(draft, [part.split for part in parts], parts[0].coco.label_names)

@@ -10,26 +10,35 @@ from ld_hub.formats.split_files import annotation_files, has_marks, image_folder
 from ld_hub.formats.splits import SPLITS, NoSplitError
 
 _YEARS = ("2017", "", "2014")
+_PURPOSES = (
+    "captions_",
+    "person_keypoints_",
+    "panoptic_",
+    "stuff_",
+    "image_info_",
+)  # COCO's files that are not of boxes
 OR_NAME_BOTH = (
     "Or name the image directory and the COCO file: images=..., annotations=... (--images DIR --annotations FILE)."
 )
 
 
-def find_places(data_dir: str | Path, split: str) -> tuple[tuple[Path, ...], Path]:
+def find_places(data_dir: str | Path, split: str) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Find a split below a directory in one of the usual layouts.
 
     * ``train2017/`` + ``annotations/instances_train2017.json`` (COCO; also 2014 and without a year)
     * ``images/train/`` or ``images/`` + ``annotations/instances_train.json`` or ``annotations/train.json``
     * ``annotations/lvis_v1_train.json`` beside COCO's images (LVIS)
     * ``train/_annotations.coco.json`` beside its images (Roboflow, which calls the other split ``valid``)
-    * another COCO file with the split's name in its own or its directory's; without parts (`WHOLE`), any
+    * other COCO files with the split's name in their own or their directory's; without parts (`WHOLE`), any. Those
+      called instances, as CVAT's, go before others
 
     Args:
         data_dir: The directory.
         split: ``"train"``, ``"val"`` (also found as ``valid`` or ``validation``), or another name such as ``"test"``.
 
     Returns:
-        The directories in which the images may be, best first, and the annotation file.
+        The directories in which the images may be, best first, and the annotation file; several where only what they
+        hold can tell whether they are to be read as one.
 
     Raises:
         MissingFileError: If there is no such directory or no such layout (`NoSplitError`); says what was looked for
@@ -38,17 +47,28 @@ def find_places(data_dir: str | Path, split: str) -> tuple[tuple[Path, ...], Pat
     root = data_root(data_dir, split)
     for file, folders in _layouts(root, split):
         if file.is_file() and not _is_another(file):
-            return folders, file
+            return folders, (file,)
     others = _other_files(root, split)
-    if len(others) > 1:
-        names = ", ".join(_relative(file, root) for file in others)
-        raise ConfigError(f"Each of {names} in {root} may hold the annotations of the split '{split}'. {OR_NAME_BOTH}")
     if others:
-        return tuple(image_folders(root, split, others[0])), others[0]
+        return tuple(dict.fromkeys(p for file in others for p in image_folders(root, split, file))), tuple(others)
     raise NoSplitError(
         f"No annotations of the split '{split}' in {root}. Looked for {looked_for(root, split)}. "
         f"Found {contents(root)}. {OR_NAME_BOTH}"
     )
+
+
+def files_beside(root: Path, split: str, file: Path) -> list[str]:
+    """Names of other COCO files of a split, which `find_places` passes over; COCO's own of other purposes aside.
+
+    Args:
+        root: The data directory.
+        split: Name.
+        file: The file that is read.
+    """
+    usual = [other for other, _ in _layouts(root, split) if other.is_file() and not _is_another(other)]
+    shown = [other for other in annotation_files(root, split, (".json",), lambda f: not f.name.startswith(_PURPOSES))]
+    found = dict.fromkeys([*usual, *(other for other in shown if other not in usual and is_coco(other))])
+    return [_relative(other, root) for other in found if not other.samefile(file)]
 
 
 def _other_files(root: Path, split: str) -> list[Path]:

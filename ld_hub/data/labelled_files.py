@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +20,16 @@ from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import CocoRows, Source, canonical_source, group_faults, read_sizes, tracked
 from ld_hub.errors import DataError, LdHubError, MissingFileError
 from ld_hub.formats.labelled_image import Fault, Form, Labelled, Sides
-from ld_hub.formats.layout import Layout, known_layouts
+from ld_hub.formats.layout import Layout, Reads, known_layouts
 from ld_hub.formats.objects import are_corners
 from ld_hub.formats.splits import WHOLE
 from ld_hub.formats.text import CLASSES_FILE, read_classes
 from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 _OTHERS = ("train", "val", "test", WHOLE)
+_MOVED = "file names do not lead to the images as they stand, which were found all the same"
+_REPEATED = "images are described in two files alike, and taken once"
+_KEPT = 1 << 26  # bytes of a file that is not read twice
 _DIGITS = 6  # of a pixel: more than any tool writes, fewer than adding and taking away again leaves
 
 
@@ -38,30 +42,34 @@ def read_layout(layout: Layout, root: Path, split: str) -> Source:
         split: Name.
 
     Raises:
-        DataError: If there are no classes.
+        DataError: If there are no classes; says what was wrong with the files, if anything.
     """
     files, folders = layout.files(root, split)
     found, faults = _read_files(layout, root, files)
     placed, repairs = _placed(root, folders, found, faults)
     sizes = _sizes(root, placed, faults)
     measured = [(item, size) for item, size in zip(placed, sizes, strict=True) if size is not None]
-    others = [item for other in _OTHERS if other != split for item in _other_part(layout, root, other)]
-    names = _label_names(root, [*found, *(item.image for item in others)])
+    alone = (root / CLASSES_FILE).is_file() and not any(item.form == "unsure" for item in found)
+    others = [item for other in _OTHERS if other != split and not alone for item in _other_part(layout, root, other)]
+    names = _label_names(root, [*found, *(item.image for item in others)], faults)
     corners = _are_corners(root, measured, others)
     rows, told = _rows(measured, names, corners, faults)
-    if len(files) > 1 and (undescribed := _undescribed(root, placed)):  # a file per image
+    if layout.per_image and (undescribed := _undescribed(root, placed)):
         told["images that no file describes, left out"] = undescribed
-    parts = ", ".join(_below(file, root) for file in files[:1])
-    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    names_of_files = [_below(file, root) for file in files]
+    parts = names_of_files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    remarks = [f"{root}: {what}: {count}." for what, count in told.items()]
+    if len(files) > 1 and not layout.per_image:
+        remarks.append(f"{root}: {name_some(names_of_files, 5)} are read as one: together they are '{split}'.")
     problems: list[Problem] = group_faults(root, faults)
     return canonical_source(
         layout.title,
         root,
-        f"{layout.title}: {parts}{more}",
+        f"{layout.title}: {parts}",
         rows,
         protocol=layout.protocol,
         problems=problems,
-        remarks=[f"{root}: {what}: {count}." for what, count in told.items()],
+        remarks=remarks,
         repairs=repairs,
     )
 
@@ -78,25 +86,48 @@ def _read_files(layout: Layout, root: Path, files: Sequence[Path]) -> tuple[list
     found: list[Labelled] = []
     faults: list[Fault] = []
     for file in tracked(files, f"reading {root.name}"):
-        try:
-            for item in layout.reads(file, _below(file, root)):
-                if isinstance(item, Labelled):
-                    found.append(item)
-                else:
-                    faults.append(item)
-        except LdHubError as error:
-            faults.append(("unreadable files", str(error).rstrip(".")))
+        for item in _content(layout, file, _below(file, root)):
+            if isinstance(item, Labelled):
+                found.append(item)
+            else:
+                faults.append(item)
     return found, faults
+
+
+def _content(layout: Layout, file: Path, name: str) -> Iterable[Labelled | Fault]:
+    """What stands in a file; a file of many images is kept for when its split is another's neighbour."""
+    try:
+        status = file.stat()
+    except OSError as error:
+        return [("unreadable files", f"{name} cannot be read ({error.strerror})")]
+    if layout.per_image or status.st_size > _KEPT:
+        return _items(layout.reads, file, name)
+    return _kept_items(layout.reads, file, name, (status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=16)
+def _kept_items(reads: Reads, file: Path, name: str, state: tuple[int, int]) -> tuple[Labelled | Fault, ...]:
+    """As `_items`, as long as the file has this size and time."""
+    return tuple(_items(reads, file, name))
+
+
+def _items(reads: Reads, file: Path, name: str) -> Iterator[Labelled | Fault]:
+    try:
+        yield from reads(file, name)
+    except LdHubError as error:
+        yield "unreadable files", str(error).rstrip(".")
 
 
 def _placed(
     root: Path, folders: Sequence[Path], found: Sequence[Labelled], faults: list[Fault]
 ) -> tuple[list[_Placed], list[Repair]]:
     """The images whose files are there, each file once, and which of them were not where their names say."""
-    finder = ImageFinder(root, folders)
+    finders = _finders(root, folders, found)
     placed: dict[str, _Placed] = {}
     moved: list[str] = []
+    repeated: list[str] = []
     for item in found:
+        finder = finders[Path(item.read_from).parent]
         path = next((p for name in item.names if (p := finder.plain(name))), None)
         if path is None:
             path = next((p for name in item.names if (p := finder.find(name))), None)
@@ -105,14 +136,27 @@ def _placed(
                 continue
             moved.append(f"'{item.names[0]}' is '{path}'")
         if path in placed:
-            faults.append(
-                ("repeated images", f"{item.read_from} describes '{path}', which {placed[path].image.read_from} does")
-            )
+            first = placed[path].image
+            if (first.boxes, first.form) == (item.boxes, item.form) and first.read_from != item.read_from:
+                repeated.append(f"'{path}' in {first.read_from} and {item.read_from}")
+            else:
+                again = "twice" if first.read_from == item.read_from else f"otherwise than {first.read_from}"
+                faults.append(
+                    ("repeated images", f"{item.read_from} describes '{path}' {again}; keep one of the descriptions")
+                )
             continue
         placed[path] = _Placed(item, path)
-    text = f"{root}: {len(moved)} file names do not lead to the images as they stand, which were found all the same"
-    repairs = [Repair("file names", len(moved), f"{text} ({name_some(moved, 1)}).")] if moved else []
-    return list(placed.values()), repairs
+    return list(placed.values()), [
+        Repair(kind, len(names), f"{root}: {len(names)} {words} ({name_some(names, 1)}).")
+        for kind, names, words in (("file names", moved, _MOVED), ("repeated images", repeated, _REPEATED))
+        if names
+    ]
+
+
+def _finders(root: Path, folders: Sequence[Path], found: Sequence[Labelled]) -> dict[Path, ImageFinder]:
+    """Who looks for the images of the files of each folder: there first, where several folders have files."""
+    parents = dict.fromkeys(Path(item.read_from).parent for item in found)
+    return {p: ImageFinder(root, [root / p, *folders] if len(parents) > 1 else folders) for p in parents}
 
 
 def _undescribed(root: Path, placed: Sequence[_Placed]) -> int:
@@ -144,11 +188,13 @@ def _other_part(layout: Layout, root: Path, split: str) -> list[_Placed]:
     return _placed(root, folders, _read_files(layout, root, files)[0], [])[0]
 
 
-def _label_names(root: Path, found: Sequence[Labelled]) -> list[str]:
-    """Those of classes.txt, or all that are used in any split."""
+def _label_names(root: Path, found: Sequence[Labelled], faults: Sequence[Fault]) -> list[str]:
+    """Those of classes.txt, or all that are used in any split; where there are none, faults may be the reason."""
     if (root / CLASSES_FILE).is_file():
         return read_classes(root / CLASSES_FILE)
     names = {box.label for item in found for box in item.boxes}
+    if not names and faults:
+        raise DataError(group_faults(root, faults)[0].message)
     if not names:
         raise DataError(f"{root}: no class is named, and there is no {CLASSES_FILE} with one name per line.")
     return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))

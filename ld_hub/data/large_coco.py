@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 from ld_hub.checked import Source, read_fields
 from ld_hub.data.annotations import CocoFile, parse_coco
 from ld_hub.data.box_parts import COLUMNS
-from ld_hub.data.json_lists import read_lists
 from ld_hub.errors import DataError
+from ld_hub.formats.json_lists import read_lists
 from ld_hub.hub import cache_root, disk_errors, new_directory, one_at_a_time, sha256_of
 
-LARGE = 1 << 29  # bytes of a file that is read this way; COCO's own are smaller
 FORMAT = 1
 _ROWS = 20_000  # parsed at a time
 _IMAGES = {"image_ids": "<i8", "sizes": "<i8"}

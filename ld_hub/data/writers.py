@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,7 +19,8 @@ from ld_hub.errors import DataError
 from ld_hub.formats.text import CLASSES_FILE
 from ld_hub.hub.files import atomic_write
 
-FORMATS = ("coco", "voc", "yolo", "createml", "labelme")
+FORMATS = ("coco", "voc", "yolo", "createml", "labelme", "hub")
+Images = Literal["link", "copy", "none"]
 _FRACTION_DIGITS = 10  # of YOLO's numbers: within 1e-5 px in an image of 10,000 px
 
 
@@ -31,6 +33,7 @@ class Part:
         coco: What it holds.
         image_dir: Directory that `coco`'s file names are relative to.
         names: File name of each image in the new directory, without folders.
+        images: What becomes of the images: ``"link"``, ``"copy"`` or ``"none"``.
         told: What the format could not say, by number of boxes.
     """
 
@@ -38,6 +41,7 @@ class Part:
     coco: CocoFile
     image_dir: Path
     names: list[str]
+    images: Images = "link"
     told: Counter[str] = field(default_factory=Counter)
 
     def boxes_of(self) -> list[list[int]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from array import array
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ld_hub.errors import DataError, MissingFileError
-from ld_hub.ops.corners import sticking_out
+from ld_hub.evaluation.annotation_columns import AnnotationColumns, GrowingColumns
+from ld_hub.formats.json_lists import LARGE, read_lists
+from ld_hub.ops.corners import Reach, are_corners, reach
 from ld_hub.structures import AnnotationRow, CategoryRow, ImageRow
+
+_PART = 1 << 18  # boxes looked at together
+_FIELDS = ("id", "width", "height", "name", "frequency", "neg_category_ids", "not_exhaustive_category_ids")  # are read
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,13 +36,13 @@ class GroundTruth:
         categories: Sorted by id.
         annotations: In the order of the file; ids are issued anew as 1, 2, ..., because the scorers treat id 0 as
             "matched nothing". ``ignore`` is 1 where the file says ``ignore`` or ``difficult``: only the protocols of
-            VOC and LVIS look at it.
+            VOC and LVIS look at it. Those of a very large file are `AnnotationColumns`.
     """
 
     source: str
     images: list[ImageRow]
     categories: list[CategoryRow]
-    annotations: list[AnnotationRow]
+    annotations: Sequence[AnnotationRow]
 
     @cached_property
     def image_ids(self) -> frozenset[int]:
@@ -53,6 +60,8 @@ class GroundTruth:
         if wanted == self.image_ids:
             return self
         images = [row for row in self.images if row["id"] in wanted]
+        if isinstance(self.annotations, AnnotationColumns):
+            return replace(self, images=images, annotations=self.annotations.of_images(wanted))
         return replace(self, images=images, annotations=[r for r in self.annotations if r["image_id"] in wanted])
 
     def boxes_per_category(self, *, skip_ignored: bool = False) -> Counter[int]:
@@ -91,38 +100,141 @@ def read_ground_truth(annotations: str | Path | Mapping[str, Any]) -> GroundTrut
             unknown image or category or has no finite box, or the boxes are corners instead of corner and size.
     """
     if isinstance(annotations, Mapping):
-        source, content = "the annotations", annotations
+        truth = _truth("the annotations", annotations)
+    elif Path(annotations).is_file() and Path(annotations).stat().st_size >= LARGE:
+        truth = _large_truth(Path(annotations))
     else:
-        source, content = str(annotations), _load(Path(annotations))
-    images = [_image(row, source) for row in _rows(content, "images", source)]
-    categories = [_category(row) for row in _rows(content, "categories", source)]
-    known_images, known_categories = {row["id"] for row in images}, {row["id"] for row in categories}
-    rows = content.get("annotations")
-    if not isinstance(rows, list):
-        raise DataError(f"{source} has no list 'annotations'; a test file without boxes cannot be evaluated against.")
-    _refuse_repeated(rows, source)
-    checked = [_annotation(row, k, known_images, known_categories, source) for k, row in enumerate(rows)]
-    images.sort(key=lambda row: row["id"])
-    categories.sort(key=lambda row: row["id"])
-    truth = GroundTruth(source, images, categories, checked)
+        truth = _truth(str(annotations), _load(Path(annotations)))
+    truth.images.sort(key=lambda row: row["id"])
+    truth.categories.sort(key=lambda row: row["id"])
     _refuse_corners(truth)
     return truth
 
 
+def _truth(source: str, content: Mapping[str, Any]) -> GroundTruth:
+    """All of it, in the order of the file."""
+    images = [_image(row, source) for row in _rows(content, "images", source)]
+    categories = [_category(row) for row in _rows(content, "categories", source)]
+    known_images, known_categories = {row["id"] for row in images}, {row["id"] for row in categories}
+    rows = _listed(content, source)
+    _refuse_repeated(rows, source)
+    checked = [_annotation(row, k, known_images, known_categories, source) for k, row in enumerate(rows)]
+    return GroundTruth(source, images, categories, checked)
+
+
+def _large_truth(path: Path) -> GroundTruth:
+    """As `_truth`, of a file that is read in parts; the first fault is the same."""
+    source, found = str(path), _Streamed(str(path))
+    with path.open("rb") as stream:
+        for key, value in read_lists(stream.read, path):
+            found.take(key, value)
+    images = [_image(row, source) for row in _rows(found.content, "images", source)]
+    categories = [_category(row) for row in _rows(found.content, "categories", source)]
+    known_images, known_categories = {row["id"] for row in images}, {row["id"] for row in categories}
+    _listed(found.content, source)
+    found.refuse_ids()
+    rows = found.columns.done()
+    strange = ~(np.isin(rows.images, list(known_images)) & np.isin(rows.categories, list(known_categories)))
+    faulty = [(k, {**rows[k], "id": found.given_id(k)}) for k in np.flatnonzero(strange)[:1].tolist()]
+    for k, row in (*faulty, *found.faulty):
+        _annotation(row, k, known_images, known_categories, source)  # says what is wrong with it
+    return GroundTruth(source, images, categories, rows)
+
+
+class _Streamed:
+    """The lists of a file that comes in parts: of annotations no more than columns.
+
+    Attributes:
+        content: Images and categories; no annotations, but whether there is a list of them.
+        columns: The annotations up to the first that has a fault by itself.
+        faulty: That one, with its place in the list.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.content: dict[str, object] = {}
+        self.columns, self.faulty = GrowingColumns(), list[tuple[int, Any]]()
+        self._source, self._count = source, 0
+        self._ids, self._wrong_ids = array("q"), list[tuple[int, Any]]()
+        self._without = array("q")  # places of annotations that have no id
+
+    def take(self, key: str, value: object) -> None:
+        """Add a part of a list, or another value."""
+        held = self.content.setdefault(key, [] if isinstance(value, list) else value)
+        if not isinstance(value, list) or not isinstance(held, list):
+            return
+        if key == "annotations":
+            for row in value:
+                self._add(row)
+        elif key in ("images", "categories"):
+            held += [_slim(row) for row in value]
+
+    def given_id(self, place: int) -> int | None:
+        """The id that the file gives an annotation."""
+        before = bisect_left(self._without, place)
+        return None if self._without[before : before + 1].count(place) else self._ids[place - before]
+
+    def refuse_ids(self) -> None:
+        """What `_refuse_repeated` says of all rows."""
+        ids = np.frombuffer(self._ids, dtype=np.int64) if self._ids else np.zeros(0, dtype=np.int64)
+        order = np.argsort(ids, kind="stable")
+        again = order[1:][ids[order][1:] == ids[order][:-1]]
+        if len(again):
+            _refuse_repeated([{"id": int(ids[again.min()])}] * 2, self._source)
+        for place, number in self._wrong_ids:
+            _require_id(number, place, self._source)
+
+    def _add(self, row: Any) -> None:
+        place, self._count = self._count, self._count + 1
+        number = row.get("id") if isinstance(row, dict) else None
+        if number is None:
+            self._without.append(place)
+        elif self._wrong_ids or not _is_id(number):
+            self._wrong_ids = self._wrong_ids or [(place, number)]
+        else:
+            self._ids.append(number)
+        if not self.faulty:
+            try:
+                self.columns.add(_annotation(row, place, _ALL, _ALL, self._source))
+            except ValueError:  # DataError, too
+                self.faulty = [(place, row)]
+
+
+class _Everything:
+    """Holds whatever is asked for."""
+
+    def __contains__(self, value: object) -> bool:
+        return True
+
+
+_ALL = _Everything()
+
+
+def _slim(row: Any) -> Any:
+    """A row of images or categories without what nobody reads; others as they are."""
+    return {key: row[key] for key in _FIELDS if key in row} if isinstance(row, dict) else row
+
+
 def _refuse_corners(truth: GroundTruth) -> None:
     rows = truth.annotations
-    boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
-    sizes = truth.sizes_of(np.array([row["image_id"] for row in rows], dtype=np.int64))
-    out = sticking_out(boxes, sizes)
+    parts = [_lie(truth, rows[start : start + _PART]) for start in range(0, len(rows), _PART)]
+    out = are_corners(parts) if parts else np.zeros(0, dtype=np.int64)
     if len(out):
         k = int(out[0])
-        width, height = sizes[k].tolist()
+        width, height = truth.sizes_of(np.array([rows[k]["image_id"]], dtype=np.int64)).ravel().tolist()
         raise DataError(
             f"{truth.source}: {len(out)} of {len(rows)} boxes reach out of their image when read as x, y, width, "
             "height, as COCO has them, but lie in it when read as corners x1, y1, x2, y2 (for example annotations"
             f"[{k}]: bbox {rows[k]['bbox']}, image {width:g}x{height:g} px). Write x2 - x1 and y2 - y1 in place of "
             "x2 and y2."
         )
+
+
+def _lie(truth: GroundTruth, rows: Sequence[AnnotationRow]) -> Reach:
+    """How some boxes lie in their images."""
+    if isinstance(rows, AnnotationColumns):
+        return reach(rows.boxes, truth.sizes_of(rows.images))
+    boxes = np.array([row["bbox"] for row in rows], dtype=np.float64).reshape(-1, 4)
+    return reach(boxes, truth.sizes_of(np.array([row["image_id"] for row in rows], dtype=np.int64)))
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -153,6 +265,14 @@ def _rows(content: Mapping[str, Any], key: str, source: str) -> list[Mapping[str
     return rows
 
 
+def _listed(content: Mapping[str, Any], source: str) -> list[Any]:
+    """The annotations, unchecked."""
+    rows = content.get("annotations")
+    if not isinstance(rows, list):
+        raise DataError(f"{source} has no list 'annotations'; a test file without boxes cannot be evaluated against.")
+    return rows
+
+
 def _image(row: Mapping[str, Any], source: str) -> ImageRow:
     """An image with the lists of LVIS, where it has them."""
     image: ImageRow = {"id": row["id"], "width": _side(row.get("width")), "height": _side(row.get("height"))}
@@ -180,14 +300,18 @@ def _refuse_repeated(rows: list[Any], source: str) -> None:
         number = row.get("id") if isinstance(row, dict) else None
         if number is None:
             continue
-        if not _is_id(number):
-            raise DataError(f"{source}: annotations[{k}] has id {number!r}; ids are integers of at most 64 bits.")
+        _require_id(number, k, source)
         if number in seen:
             raise DataError(f"{source}: annotation id {number} is given more than once. Number the annotations anew.")
         seen.add(number)
 
 
-def _annotation(row: Any, index: int, images: set[int], categories: set[int], source: str) -> AnnotationRow:
+def _require_id(number: Any, index: int, source: str) -> None:
+    if not _is_id(number):
+        raise DataError(f"{source}: annotations[{index}] has id {number!r}; ids are integers of at most 64 bits.")
+
+
+def _annotation(row: Any, index: int, images: Container[int], categories: Container[int], source: str) -> AnnotationRow:
     """One annotation with the fields the scorers read, and its new id."""
     where = f"{source}: annotations[{index}]"
     if not isinstance(row, dict):
@@ -223,7 +347,7 @@ def _side(value: Any) -> float:
     return value if _finite(value) and value > 0 else 0
 
 
-def _is_one_of(value: Any, ids: set[int]) -> bool:
+def _is_one_of(value: Any, ids: Container[int]) -> bool:
     return isinstance(value, (int, float)) and value in ids  # other JSON values may not be looked up
 
 

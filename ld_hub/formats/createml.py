@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
-from ld_hub.formats.split_files import has_marks, split_file
+from ld_hub.formats.split_files import has_marks, split_files
 from ld_hub.formats.text import read_json_file
 
 
@@ -61,7 +61,7 @@ def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
     def holds(file: Path) -> bool:
         return has_marks(file, b'"annotations"', b'"coordinates"', opening=b"[")
 
-    return split_file(root, split, (".json",), holds)
+    return split_files(root, split, (".json",), holds)
 
 
 register_layout("createml", Layout("CreateML", _files, read_createml, "CreateML's _annotations.createml.json"))

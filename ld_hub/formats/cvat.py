@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
 from ld_hub.formats.outlines import Corners, around_points
-from ld_hub.formats.split_files import has_marks, split_file
+from ld_hub.formats.split_files import has_marks, split_files
 from ld_hub.formats.voc_xml import UnreadableXMLError, parse_xml
 
 _OUTLINES = "shapes that are no rectangles, of which the boxes around them are used"
@@ -68,7 +68,7 @@ def _around(shape: ElementTree.Element) -> Corners | None:
 
 
 def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
-    return split_file(root, split, (".xml",), lambda file: has_marks(file, b"<annotations", b"<image "))
+    return split_files(root, split, (".xml",), lambda file: has_marks(file, b"<annotations", b"<image "))
 
 
 register_layout("cvat", Layout("CVAT", _files, read_cvat, "CVAT's annotations.xml"))

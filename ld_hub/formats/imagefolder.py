@@ -11,7 +11,7 @@ from ld_hub.errors import DataError
 from ld_hub.formats.labelled_image import Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
 from ld_hub.formats.objects import read_objects
-from ld_hub.formats.split_files import has_marks, split_file
+from ld_hub.formats.split_files import has_marks, split_files
 from ld_hub.formats.text import read_lines
 
 _FILE = ("file_name", "image", "filename")
@@ -76,7 +76,7 @@ def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
     def holds(file: Path) -> bool:
         return file.stem.lower().startswith("metadata") and has_marks(file, b"bbox")
 
-    return split_file(root, split, (".jsonl", ".csv"), holds)
+    return split_files(root, split, (".jsonl", ".csv"), holds)
 
 
 register_layout("imagefolder", Layout("imagefolder", _files, read_metadata, "Hugging Face's metadata.jsonl"))

@@ -69,4 +69,7 @@ def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
     return label_files(root, split, ".json", lambda file: has_marks(file, b'"shapes"', b'"imagePath"'))
 
 
-register_layout("labelme", Layout("LabelMe", _files, read_labelme, "LabelMe's SPLIT/*.json or *.json beside images"))
+register_layout(
+    "labelme",
+    Layout("LabelMe", _files, read_labelme, "LabelMe's SPLIT/*.json or *.json beside images", per_image=True),
+)

@@ -26,6 +26,7 @@ class Layout:
         reads: Yields the images of a file, and its faults; gets the file, and what messages call it.
         looked_for: What `files` looks for, in words.
         protocol: How such data is usually scored, see `DetectionSet`.
+        per_image: Whether there is a file for each image; else one describes all images of a split, or some files do.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Layout:
     reads: Reads
     looked_for: str
     protocol: str = "coco"
+    per_image: bool = False
 
 
 LAYOUTS: Registry[Layout] = Registry("layout")

@@ -49,12 +49,12 @@ def annotation_files(root: Path, split: str, suffixes: tuple[str, ...], holds: C
     return [file for file in _once(found) if holds(file)]
 
 
-def split_file(
+def split_files(
     root: Path, split: str, suffixes: tuple[str, ...], holds: Callable[[Path], bool]
 ) -> tuple[list[Path], list[Path]]:
-    """The first of `annotation_files`, alone in its list, and `image_folders` of it; nothing where there is none."""
-    files = annotation_files(root, split, suffixes, holds)[:1]
-    return files, image_folders(root, split, files[0]) if files else []
+    """`annotation_files`, and `image_folders` of all of them; nothing where there are none."""
+    files = annotation_files(root, split, suffixes, holds)
+    return files, _once([folder for file in files for folder in image_folders(root, split, file)])
 
 
 def label_files(root: Path, split: str, suffix: str, holds: Callable[[Path], bool]) -> tuple[list[Path], list[Path]]:
@@ -67,15 +67,17 @@ def label_files(root: Path, split: str, suffix: str, holds: Callable[[Path], boo
         holds: Whether a file is of the format.
 
     Returns:
-        Sorted files of the first folder in which there are any, and folders of images; none where there are no images.
+        Sorted files of each folder in which there are any, and folders of images; none where there are no images.
     """
+    found: list[Path] = []
+    places: list[Path] = []
     for labels, pictures in _label_folders(root, split):
         files = _named(labels, (suffix,))
         folders = [folder for folder in _once(pictures) if has_images(folder)] if files else []
         chosen = [file for file in files if holds(file)] if folders else []
-        if chosen:
-            return chosen, folders
-    return [], []
+        found += chosen
+        places += folders if chosen else []
+    return _once(found), _once(places)
 
 
 def image_folders(root: Path, split: str, file: Path) -> list[Path]:
@@ -86,7 +88,7 @@ def image_folders(root: Path, split: str, file: Path) -> list[Path]:
         split: Name.
         file: The annotation file.
     """
-    own = [] if split == WHOLE else _folders_of(root, split)
+    own = [] if split == WHOLE else sorted(_folders_of(root, split), key=lambda folder: folder != file.parent)
     near = [file.parent, *(file.parent / name for name in _PICTURES)]
     shared = [root / name for name in _PICTURES]
     return _once([*own, *(folder / "images" for folder in own), *near, *shared])
@@ -164,4 +166,19 @@ def _directories(folder: Path) -> list[Path]:
 
 
 def _once(paths: Sequence[Path]) -> list[Path]:
-    return list(dict.fromkeys(paths))
+    """Each file by the first of its paths: by links to folders, or where case does not matter, it may have more."""
+    folders: dict[Path, tuple[int, int] | Path] = {}
+    found: dict[tuple[object, str], Path] = {}
+    for path in paths:
+        if path.parent not in folders:
+            folders[path.parent] = _identity(path.parent)
+        found.setdefault((folders[path.parent], path.name), path)
+    return list(found.values())
+
+
+def _identity(folder: Path) -> tuple[int, int] | Path:
+    try:
+        status = folder.stat()
+    except OSError:
+        return folder
+    return status.st_dev, status.st_ino

@@ -9,7 +9,7 @@ from pathlib import Path
 from ld_hub.errors import DataError
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
-from ld_hub.formats.split_files import split_file
+from ld_hub.formats.split_files import split_files
 from ld_hub.formats.text import read_lines
 
 _IMAGE = ("imageid", "image", "filename", "file_name", "image_path", "path", "img")
@@ -87,7 +87,7 @@ def _is_table(file: Path) -> bool:
 
 
 def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
-    return split_file(root, split, (".csv",), _is_table)
+    return split_files(root, split, (".csv",), _is_table)
 
 
 register_layout("table", Layout("CSV", _files, read_table, "tables of boxes (*.csv: Open Images, VoTT, TensorFlow)"))

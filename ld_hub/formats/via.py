@@ -9,7 +9,7 @@ from pathlib import Path
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
 from ld_hub.formats.outlines import Corners, around_points
-from ld_hub.formats.split_files import has_marks, split_file
+from ld_hub.formats.split_files import has_marks, split_files
 from ld_hub.formats.text import read_json_file
 
 _OUTLINES = "regions that are no rectangles, of which the boxes around them are used"
@@ -90,7 +90,7 @@ def _label(attributes: object) -> str | None:
 
 
 def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
-    return split_file(root, split, (".json",), lambda file: has_marks(file, b'"regions"', b'"filename"', opening=b"{"))
+    return split_files(root, split, (".json",), lambda file: has_marks(file, b'"regions"', b'"filename"', opening=b"{"))
 
 
 register_layout("via", Layout("VIA", _files, read_via, "VIA's via_region_data.json"))

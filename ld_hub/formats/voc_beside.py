@@ -39,5 +39,6 @@ def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
 
 
 register_layout(
-    "voc_beside", Layout("VOC", _files, read_xml, "VOC's SPLIT/*.xml or *.xml beside images", protocol="voc12")
+    "voc_beside",
+    Layout("VOC", _files, read_xml, "VOC's SPLIT/*.xml or *.xml beside images", protocol="voc12", per_image=True),
 )

@@ -10,7 +10,7 @@ INSTANCES = "annotations/instances"
 
 def find_split(root, split):
     """The image directory and the annotation file of a split."""
-    folders, file = find_places(root, split)
+    folders, (file,) = find_places(root, split)
     return find_images(folders, file), file
 
 

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*it is read in parts")
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LD_HUB_CACHE", str(tmp_path / "cache"))
-    for name, value in {"json_lists._BLOCK": 40, "large_coco._ROWS": 3, "box_parts.PART": 4, "coco.LARGE": 0}.items():
+    monkeypatch.setattr("ld_hub.formats.json_lists._BLOCK", 40)
+    for name, value in {"large_coco._ROWS": 3, "box_parts.PART": 4, "coco.LARGE": 0}.items():
         monkeypatch.setattr(f"ld_hub.data.{name}", value)
 
 

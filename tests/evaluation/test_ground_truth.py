@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import random
+import re
 
 import numpy as np
 import pytest
+import torch
 
 from ld_hub.errors import DataError, MissingFileError
-from ld_hub.evaluation import read_ground_truth
+from ld_hub.evaluation import DetectionEvaluator, read_ground_truth
+from ld_hub.structures import Detections
 
 GOOD = {
     "images": [{"id": 7, "width": 10, "height": 10}, {"id": 3}],
@@ -148,6 +152,116 @@ def change(path, value):
 def test_unusable_annotations_are_refused(content, message):
     with pytest.raises(DataError, match=message):
         read_ground_truth(content)
+
+
+def outcome(annotations):
+    """What is read, or what is said."""
+    try:
+        truth = read_ground_truth(annotations)
+    except DataError as error:
+        return str(error)
+    return truth.source, truth.images, truth.categories, list(truth.annotations)
+
+
+def strange(seed):
+    """Rows as people write them, keys in any order; some files have a fault or two."""
+    dice = random.Random(seed)
+    images = [{"id": 3 * k - 5, "file_name": "a},{", "width": 60, "height": 40} for k in range(dice.randint(1, 6))]
+    rows = []
+    for k in range(dice.randint(0, 25)):
+        box = [dice.choice([1, 2.5, 1e1]), 3, dice.choice([0, 5, 12.25]), 6]
+        row = {"image_id": dice.choice(images)["id"], "category_id": dice.choice([2, 5, 5.0]), "bbox": box}
+        row |= dice.choice([{}, {"area": 3}, {"iscrowd": 1}, {"ignore": 1}, {"difficult": True}, {"area": None}])
+        row |= dice.choice([{}, {"segmentation": [[1, 2, 3.5, 4]]}, {"segmentation": {"counts": "a},{b"}}])
+        rows.append(row | dice.choice([{}, {"id": 40 - k}, {"id": None}]))
+    for _ in range(dice.choice([0, 0, 1, 2]) if rows else 0):
+        wrong = [
+            {"image_id": 999}, {"image_id": 1.5}, {"image_id": "1"}, {"category_id": 7}, {"bbox": [1, 2]}, {"id": "x"},
+            {"bbox": [1, 2, -3, 4]}, {"area": "1"}, {"id": 40}, {"id": 2**63}, {"image_id": 10**400}, {"id": True},
+        ]  # fmt: skip
+        dice.choice(rows).update(dice.choice(wrong))
+    if dice.random() < 0.1:
+        rows.insert(dice.randint(0, len(rows)), 7)
+    categories = [{"id": 5, "name": "cat", "frequency": "r"}, {"id": 2, "name": "dog", "supercategory": "pet"}]
+    images[0]["neg_category_ids"] = [5]
+    parts = {"info": {"list": [1]}, "images": images, "annotations": rows, "categories": categories, "version": 2}
+    if dice.random() < 0.1:
+        del parts[dice.choice(["images", "annotations", "categories"])]
+    return {key: parts[key] for key in dice.sample(list(parts), len(parts))}
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_large_files_are_read_as_small_ones(seed, tmp_path, monkeypatch):
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps(strange(seed)))
+    small = outcome(file)
+    monkeypatch.setattr("ld_hub.evaluation.ground_truth.LARGE", 0)
+    monkeypatch.setattr("ld_hub.evaluation.ground_truth._PART", 2)
+    monkeypatch.setattr("ld_hub.formats.json_lists._BLOCK", 40)
+    monkeypatch.setattr("ld_hub.evaluation.annotation_columns._PART", 3)
+    assert outcome(file) == small
+
+
+def test_strange_files_are_of_all_kinds():
+    kinds = [outcome(strange(seed)) for seed in range(60)]
+    good = [kind for kind in kinds if isinstance(kind, tuple)]
+    said = {re.sub(r"\d+|\(.*?\)", "", kind.partition(": ")[2])[:40] for kind in kinds if isinstance(kind, str)}
+    assert len(good) > 20 and len(said) > 8
+
+
+def test_rows_of_large_files_are_a_sequence(tmp_path, monkeypatch):
+    content = strange(1)
+    content["annotations"] = [
+        {"image_id": content["images"][k % 2]["id"], "category_id": 2, "bbox": [k, 1, 5, 5]} for k in range(7)
+    ]
+    content["images"] = content["images"][:2]
+    file = tmp_path / "boxes.json"
+    file.write_text(json.dumps(content))
+    whole = read_ground_truth(file)
+    monkeypatch.setattr("ld_hub.evaluation.ground_truth.LARGE", 0)
+    large = read_ground_truth(file)
+    assert [large.annotations[k] for k in (0, 6, -1, -7)] == [whole.annotations[k] for k in (0, 6, -1, -7)]
+    assert list(large.annotations[1:5:2]) == whole.annotations[1:5:2] and len(large.annotations) == 7
+    for wrong in (7, -8):
+        with pytest.raises(IndexError):
+            large.annotations[wrong]
+    some = {content["images"][1]["id"]}
+    assert list(large.only(some).annotations) == whole.only(some).annotations != []
+    assert large.boxes_per_category() == whole.boxes_per_category()
+    bad = drawn(3, corners=True)
+    bad["annotations"] = bad["annotations"][3:]
+    file.write_text(json.dumps(bad))
+    with pytest.raises(DataError, match=r"boxes\.json: \d+ of 57 boxes reach out.*read as corners x1, y1, x2, y2"):
+        read_ground_truth(file)
+
+
+@pytest.mark.parametrize("protocol", ["coco", "voc07", "voc12", "lvis"])
+def test_scores_are_equal_read_either_way(protocol, tmp_path, monkeypatch):
+    content = drawn(5, corners=False)
+    content["images"] = [{"id": k, "width": 640, "height": 480} for k in (1, 2)]
+    for image in content["images"]:
+        image |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    content["categories"] = [{"id": k, "name": "ab"[k - 1], "frequency": "c"} for k in (1, 2)]
+    for k, row in enumerate(content["annotations"]):
+        row |= {"image_id": 1 + k % 2, "category_id": 1 + k % 3 // 2, "iscrowd": int(k == 9), "ignore": int(k == 12)}
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    stats = []
+    for size in (1 << 40, 0):
+        monkeypatch.setattr("ld_hub.evaluation.ground_truth.LARGE", size)
+        evaluator = DetectionEvaluator(
+            tmp_path / "boxes.json", category_ids=[1, 2], label_names=["a", "b"], protocol=protocol
+        )
+        for image in (1, 2):
+            rows = [row for row in content["annotations"] if row["image_id"] == image]
+            boxes = torch.tensor([row["bbox"] for row in rows])
+            boxes[:, 2:] += boxes[:, :2] + torch.tensor(np.random.default_rng(image).normal(0, 20, (len(rows), 2)))
+            labels = torch.tensor([row["category_id"] - 1 for row in rows])
+            scores = torch.tensor(np.random.default_rng(9 + image).random(len(rows)))
+            boxes[:, 2:] = torch.maximum(boxes[:, 2:], boxes[:, :2] + 1)
+            evaluator.update([image], [Detections(boxes, scores, labels, ("a", "b"))])
+        stats.append(dict(evaluator.compute().stats))
+    assert stats[0] == pytest.approx(stats[1], abs=1e-12, nan_ok=True)
+    assert 0.05 < next(iter(stats[0].values())) < 0.95
 
 
 def test_files_are_named(tmp_path):

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from ld_hub.errors import DataError
 
+LARGE = 1 << 29  # bytes of a file that is read this way; COCO's own are smaller
 _BLOCK = 1 << 22  # bytes read at a time
 _MOST = 1 << 25  # characters of one value; more is a fault that no further block puts right
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\n\r]*")
 _CLOSING = re.compile(r'[\]}",]')
-# As in `annotations`; a polygon counts as complete when the next key, or the end of its object, has been read.
+# As in `data.annotations`; a polygon counts as complete when the next key, or the end of its object, has been read.
 _POLYGONS = re.compile(r'"segmentation"\s*:\s*\[[^"{}]*\](?=\s*(?:\}|,\s*"))')
 
 
