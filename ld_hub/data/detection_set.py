@@ -21,6 +21,7 @@ from ld_hub.preprocessing import load_image
 if TYPE_CHECKING:
     import datasets
 
+OBJECTS = ["boxes", "labels", "crowd"]  # columns of what is on an image
 HASH_DIGITS = 32  # hexadecimal digits of a file's SHA-256 that tell it from all others
 
 
@@ -81,6 +82,21 @@ class DetectionSet:
         usable = np.concatenate([[0], np.cumsum(~records.crowd)])
         counts = usable[records.offsets[1:]] - usable[records.offsets[:-1]]
         return self.select(np.flatnonzero(counts))
+
+    def with_objects(self, owner: Ints, boxes: NDArray[np.float32], labels: Ints) -> DetectionSet:
+        """The same images with these objects in place of theirs, none a crowd.
+
+        Args:
+            owner: ``(K,)`` row of the image that each is on.
+            boxes: ``(K, 4)`` xyxy px of the image.
+            labels: ``(K,)``, whatever the caller takes them for.
+        """
+        import datasets
+
+        records = self.records
+        paths, crowd = records.paths.to_pylist(), np.zeros(len(owner), dtype=bool)
+        made = build_rows(records.image_ids, paths, records.sizes, owner, boxes, labels, crowd).select_columns(OBJECTS)
+        return replace(self, rows=datasets.concatenate_datasets([self.rows.remove_columns(OBJECTS), made], axis=1))
 
     def with_file_hashes(self, hashes: Sequence[str]) -> DetectionSet:
         """The dataset whose batches say what is on their images (`ImageBatch.contents`).

@@ -1,4 +1,4 @@
-"""Detections of a whole set of images as targets of its batches: a table on the device, and the geometry of a batch."""
+"""Detections as targets of batches: their boxes go through the transforms as objects of their images."""
 
 from __future__ import annotations
 
@@ -24,72 +24,69 @@ from ld_hub.teachers.photos import photos_of
 
 
 class BoxTable:
-    """Boxes that count, of all images, one after the other on the device; a batch takes its rows by image id.
+    """Detections that count, of all images, each under a number from 1 on; 0 is none.
 
-    The number of boxes of each image is known to the host, so that a batch is padded to its largest without waiting
-    for the device.
+    Their boxes are given to training as the objects of their images, with these numbers for labels. So whatever puts
+    labelled boxes to other places, cuts them off, leaves them out or brings those of several images together does the
+    same to these, and a batch has them where its images show what they enclose.
 
     Args:
-        image_ids: Of the images.
-        found: On each, in px of the file; labels are the teacher's.
+        found: On each image, in px of the file; labels are the teacher's.
         labels: ``(C',)`` int64, the student's class of each of the teacher's, or -1.
         thresholds: From which score on a detection counts, at least as unsure.
         device: Where the batches are.
+
+    Attributes:
+        labels: ``(T + 1,)`` int64, the student's classes, on the device like `scores` and `sure`.
+        scores: ``(T + 1,)``.
+        sure: ``(T + 1,)`` bool.
     """
 
     def __init__(
-        self,
-        image_ids: Sequence[int],
-        found: Sequence[Detections],
-        labels: Tensor,
-        thresholds: Thresholds,
-        device: torch.device,
+        self, found: Sequence[Detections], labels: Tensor, thresholds: Thresholds, device: torch.device
     ) -> None:
-        self.row_of = {image_id: row for row, image_id in enumerate(image_ids)}
-        self.sure, unsure = (torch.tensor(values) for values in (thresholds.sure, thresholds.unsure))
-        label = labels[torch.cat([each.labels for each in found])]  # (T,)
+        sure, unsure = (torch.tensor(values) for values in (thresholds.sure, thresholds.unsure))
+        label = labels[torch.cat([each.labels for each in found])]  # (K,)
         score = torch.cat([each.scores for each in found])
         kept = (label >= 0) & (score >= unsure[label.clamp(min=0)])
         owner = np.repeat(np.arange(len(found)), [len(each) for each in found])
-        self.counts = np.bincount(owner[kept.numpy()], minlength=len(found))
-        self.starts = np.concatenate([[0], np.cumsum(self.counts)[:-1]])
-        boxes = torch.cat([each.boxes for each in found])
-        empty = not bool(kept.any())  # a row to gather where there are none
-        self.boxes, self.scores, self.labels = (
-            (values.new_zeros(1, *values.shape[1:]) if empty else values[kept]).to(device)
-            for values in (boxes, score, label)
+        self._owner = owner[kept.numpy()]
+        self._boxes = torch.cat([each.boxes for each in found])[kept].numpy()
+        label, score = label[kept], score[kept]
+        columns = label, score, score >= sure[label]
+        self.labels, self.scores, self.sure = (
+            torch.cat([values.new_zeros(1), values]).to(device) for values in columns
         )
-        self.sure = self.sure.to(device)
 
-    def targets(self, batch: ImageBatch) -> ScoredTargets:
-        """The boxes of a batch, where its geometry has put them.
+    def on(self, images: DetectionSet) -> DetectionSet:
+        """The images with the detections as their objects, labelled by number.
 
         Args:
-            batch: N images, with what was done to each: its scale factors, and whether it was mirrored.
+            images: Those of `found`, in its order.
         """
-        device = batch.image_sizes.device
-        rows = np.array([self.row_of[image_id] for image_id in batch.image_ids], dtype=np.int64)
-        places = np.arange(max(1, int(self.counts[rows].max(initial=0))))  # (G,)
-        valid = places < self.counts[rows, None]  # (N, G)
-        index = np.where(valid, self.starts[rows, None] + places, 0)
-        chosen, there = (_to(torch.from_numpy(values), device) for values in (index, valid))
-        height, width = batch.image_sizes.to(self.boxes.dtype)[:, None].unbind(dim=2)  # (N, 1) each
-        boxes = self.boxes[chosen] * batch.scale_factors.repeat(1, 2)[:, None]
-        left, top, right, bottom = boxes.clamp(min=0).unbind(dim=2)  # (N, G) each
-        left, right = torch.minimum(left, width), torch.minimum(right, width)
-        if batch.mirrored is not None:
-            flipped = batch.mirrored[:, None]
-            left, right = torch.where(flipped, width - right, left), torch.where(flipped, width - left, right)
-        corners = torch.stack([left, torch.minimum(top, height), right, torch.minimum(bottom, height)], dim=2)
-        labels, scores = self.labels[chosen] * there, self.scores[chosen] * there
+        return images.with_objects(self._owner, self._boxes, np.arange(1, len(self.labels)))
+
+    def targets(self, batch: ImageBatch) -> ScoredTargets:
+        """The detections of a batch, where its geometry has put them.
+
+        Args:
+            batch: N images of `on`.
+
+        Raises:
+            ConfigError: If it has no objects, so that it is not of these images.
+        """
+        objects = batch.targets
+        if objects is None:
+            raise ConfigError("This batch has no objects; the images that the task's prepare returns have.")
+        number = objects.labels  # (N, G)
         return ScoredTargets(
-            boxes=corners * there[..., None],
-            labels=labels,
-            valid=there,
-            crowd=torch.zeros_like(there),
-            image_sizes=batch.image_sizes,
-            scores=scores,
-            sure=there & (scores >= self.sure[labels]),
+            boxes=objects.boxes,
+            labels=self.labels[number],
+            valid=objects.valid,
+            crowd=objects.crowd,
+            image_sizes=objects.image_sizes,
+            scores=self.scores[number],
+            sure=self.sure[number],
         )
 
 
@@ -145,16 +142,19 @@ class BoxLooker(Looker):
                 "YOLO's files, an attribute label_names of a function)."
             )
 
-    def lay_out(self, images: DetectionSet, found: Sequence[Detections], device: torch.device) -> None:
+    def lay_out(self, images: DetectionSet, found: Sequence[Detections], device: torch.device) -> DetectionSet:
         """Make the table, with the thresholds that count now.
 
         Args:
             images: Without labels.
             found: On each of them, as of `look_at`.
             device: Where the batches are.
+
+        Returns:
+            The images to train on, see `BoxTable.on`.
         """
-        ids = images.records.image_ids.tolist()
-        self.table = BoxTable(ids, found, self.labels, self.thresholds, device)
+        self.table = BoxTable(found, self.labels, self.thresholds, device)
+        return self.table.on(images)
 
     def targets(self, batch: ImageBatch, taught: Mapping[str, Said]) -> ScoredTargets:
         """See `Looker.targets`."""
@@ -168,8 +168,3 @@ class BoxLooker(Looker):
         self.require_labels(found)
         pairs = list(zip(part.records.image_ids.tolist(), found, strict=True))
         return iter(pairs[rank() :: world_size()])
-
-
-def _to(values: Tensor, device: torch.device) -> Tensor:
-    """Copy without waiting for the device."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

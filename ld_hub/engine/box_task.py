@@ -95,10 +95,9 @@ class BoxTask(LessonTask):
 
     def prepare(
         self, images: DetectionSet, labelled: DetectionSet | None, config: TrainConfig, device: torch.device
-    ) -> None:
+    ) -> DetectionSet:
         """See `LessonTask.prepare`."""
         wanted, teacher = self.wanted, self.teacher
-        config.augmentation.require_followed(teacher.name)
         teacher.to(device)
         looked = look_at(teacher, photos_of(images), config.eval_batch_size, self.store)
         looker = self._looker()
@@ -112,10 +111,10 @@ class BoxTask(LessonTask):
                 )
             labelled = labelled.select(known) if known else None
         looker.thresholds = choose_thresholds(looker, labelled, wanted, config)
-        looker.lay_out(images, looked.found, device)
         teacher.to(torch.device("cpu"))  # it has said all; the memory is the student's
         self.remarks += filter(None, [looked.remark(teacher.name), looker.remark()])
         self._take(looker, len(images))
+        return looker.lay_out(images, looked.found, device)
 
 
 def _require_boxes_alone(teacher: BoxTeacher, teaching: Teaching) -> None:

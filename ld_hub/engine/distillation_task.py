@@ -173,13 +173,13 @@ class DistillationTask(LessonTask):
 
     def prepare(
         self, images: DetectionSet, labelled: DetectionSet | None, config: TrainConfig, device: torch.device
-    ) -> None:
-        """See `LessonTask.prepare`; of several teachers the first one's detections count."""
+    ) -> DetectionSet:
+        """See `LessonTask.prepare`; of several teachers the first one's detections count, and they are asked later."""
         if not self.detectors:
             self.remarks.append(
                 f"{len(images)} images without labels. A feature teacher finds no boxes: only its terms act on them."
             )
-            return
+            return images
         name, teacher = next(iter(self.detectors.items()))
         memory = self.memories.get(name)
         if memory is None:
@@ -188,6 +188,7 @@ class DistillationTask(LessonTask):
         looker = DenseLooker(teacher, self.model, default_thresholds(self.model), scale, class_map, memory)
         looker.thresholds = choose_thresholds(looker, labelled, self.wanted, config)
         self._take(looker, len(images))
+        return images
 
     def describe(self) -> list[str]:
         """See `LessonTask.describe`; with the recipe's table."""

@@ -75,7 +75,7 @@ class LessonTask(DetectionTask):
     @abstractmethod
     def prepare(
         self, images: DetectionSet, labelled: DetectionSet | None, config: TrainConfig, device: torch.device
-    ) -> None:
+    ) -> DetectionSet:
         """Find out which scores count on images without labels; on every rank, before the first step.
 
         Args:
@@ -83,6 +83,10 @@ class LessonTask(DetectionTask):
             labelled: Images on which thresholds can be found, or None.
             config: Settings: images per forward pass (those of an evaluation), and processes that load them.
             device: Where the run is.
+
+        Returns:
+            The same images to train on; boxes that a teacher has found beforehand are their objects then, so that they
+            go where the transforms put them (`Looker.targets`).
         """
 
     def _take(self, looker: Looker, images: int) -> None:
@@ -107,7 +111,7 @@ class LessonTask(DetectionTask):
         """What the teachers say to images without labels, and the student's rows that answer for it.
 
         Args:
-            batch: Images, normalised for the student; targets in it are not looked at.
+            batch: Images of `prepare`, normalised for the student; targets in it are for the looker alone.
             taught: Of `teach` for them, where several students share a teacher; None asks the teachers here.
 
         Raises:
@@ -115,11 +119,10 @@ class LessonTask(DetectionTask):
         """
         if self.looker is None and self.wanted.targets:
             raise ConfigError("This task has no looker, which says from which score on a teacher's detections count.")
-        batch = replace(batch, targets=None)
-        taught = self.teach(batch) if taught is None else taught
-        looker = self.looker
+        bare, looker = replace(batch, targets=None), self.looker
+        taught = self.teach(bare) if taught is None else taught
         targets = ScoredTargets.none(batch.image_sizes) if looker is None else looker.targets(batch, taught)
-        return Lesson(batch, targets, self._assign(batch, targets).scored(targets), taught)
+        return Lesson(bare, targets, self._assign(bare, targets).scored(targets), taught)
 
     def forward(
         self,

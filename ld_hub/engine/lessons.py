@@ -116,7 +116,7 @@ class Looker(ABC):
         """The teacher's detections on a batch.
 
         Args:
-            batch: Images without labels, as the student gets them.
+            batch: Images without labels, as the student gets them, with whatever `LessonTask.prepare` has put on them.
             taught: What each teacher says to it; empty for one that only detects.
         """
 

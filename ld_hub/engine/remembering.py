@@ -224,9 +224,7 @@ def _filled(batch: ImageBatch, number: int) -> ImageBatch:
         return batch
     index = [place % len(batch) for place in range(number)]
     contents = tuple(batch.contents[place] for place in index)
-    return replace(
-        batch, images=batch.images[index], image_sizes=batch.image_sizes[index], mirrored=None, contents=contents
-    )
+    return replace(batch, images=batch.images[index], image_sizes=batch.image_sizes[index], contents=contents)
 
 
 def _orientations(file_hash: str, config: TrainConfig) -> list[str]:

@@ -123,7 +123,6 @@ def mirror(batch: ImageBatch) -> ImageBatch:
         batch,
         images=batch.images.gather(3, source.expand_as(batch.images)),
         targets=None,
-        mirrored=torch.ones(len(batch), dtype=torch.bool, device=column.device),
         contents=tuple(content_key(content, True) for content in batch.contents),
     )
 

@@ -382,7 +382,7 @@ class DistillationTrainer(Trainer):
         if self.unlabeled_dataset is None:
             return
         labelled = require_files(self.train_dataset, "unlabeled_dataset (--unlabeled)")
-        self.task.prepare(self.unlabeled_dataset, labelled, self.config, accelerator.device)
+        self.unlabeled_dataset = self.task.prepare(self.unlabeled_dataset, labelled, self.config, accelerator.device)
         self.model.teaching = self.task.teaching  # with what was found
 
     def _networks(self) -> list[tuple[str, str]]:

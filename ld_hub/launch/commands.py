@@ -248,9 +248,7 @@ class TypedDistillation:
         self.parsed.of(ComparisonArguments).require(self.parsed.of(DataArguments), without)
         flags.classes()
         flags.require_teachers(self.teacher)
-        augmentation = self.parsed.of(TrainConfig).augmentation
         if self.only_detects:
-            augmentation.require_followed(self.teacher)
             require_boxes(self.teacher, flags, without)
         else:
             names = _teacher_names(self.teacher, flags)
@@ -260,7 +258,7 @@ class TypedDistillation:
             if flags.teacher_weights is not None:
                 flags.weights(names)
             if flags.cache_teacher is not None:
-                augmentation.require_still()
+                self.parsed.of(TrainConfig).augmentation.require_still()
         if flags.feature_teacher is not None:
             require_backbone(flags.feature_teacher, "feature teacher")
         require_files(

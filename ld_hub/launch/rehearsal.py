@@ -55,7 +55,8 @@ def rehearse(trainer: Trainer) -> str:
         train = replace(labelled, buffer=IMAGES) if isinstance(labelled, StreamSet) else _fullest(labelled)
         without = _fullest(unlabeled)
         if isinstance(trainer.task, LessonTask) and without is not None:
-            trainer.task.prepare(without, require_files(train, "unlabeled"), config, accelerator.device)
+            known = require_files(train, "unlabeled")
+            without = trainer.task.prepare(without, known, config, accelerator.device)
         watch, began = MemoryWatch(accelerator.device), time.perf_counter()
         watch.start()
         loop = Loop(

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from ld_hub.errors import ConfigError
 
 PresetName = Literal["none", "flip", "standard", "strong"]
-MOVES = (
-    "crop",
-    "zoom_out",
-    "scale_jitter",
-    "mosaic",
-    "mixup",
-)  # what puts objects to other places than resize and mirror
 _CHANCES = ("flip", "crop", "zoom_out", "color", "mosaic", "mixup")
 
 
@@ -75,39 +68,19 @@ class Augmentation:
         """The parts in words, for the user."""
         return _listed(self.parts) or "none"
 
-    def require_followed(self, teacher: str) -> None:
-        """Refuse what boxes that were found once, on whole images, cannot follow.
-
-        Args:
-            teacher: Who found them.
-
-        Raises:
-            ConfigError: If there is such a part; names it.
-        """
-        self._refuse(
-            MOVES,
-            f"Teacher '{teacher}' only detects, and boxes that it found on whole images cannot follow",
-            "Take --augment flip, with --color 0.5 and --short_sides if you like, or a detector of this library as "
-            "teacher: it is asked on each batch.",
-        )
-
     def require_still(self) -> None:
         """Refuse what answers that are kept of each image, as it is and mirrored, do not hold for.
 
         Raises:
             ConfigError: If there is such a part; names it.
         """
-        self._refuse(
-            (*MOVES, "color"),
-            "cache_teacher keeps a teacher's answers to images as they are, and mirrored; they do not hold for",
-            "Take --augment flip, or leave --cache_teacher out: a teacher that is asked on each batch sees what the "
-            "student sees.",
-        )
-
-    def _refuse(self, names: Sequence[str], why: str, way_out: str) -> None:
-        wanted = {name: value for name, value in self.parts.items() if name in names}
-        if wanted:
-            raise ConfigError(f"{why} {_listed(wanted)}. {way_out}")
+        others = {name: value for name, value in self.parts.items() if name not in ("flip", "short_sides")}
+        if others:
+            raise ConfigError(
+                "cache_teacher keeps a teacher's answers to images as they are, and mirrored; they do not hold for "
+                f"{_listed(others)}. Take --augment flip, or leave --cache_teacher out: a teacher that is asked on "
+                "each batch sees what the student sees."
+            )
 
 
 PRESETS: dict[PresetName, Augmentation] = {

@@ -192,7 +192,6 @@ def collate_layout(samples: Sequence[Sample]) -> ImageBatch:
         original_sizes=original_sizes,
         targets=_collate_targets(samples, image_sizes),
         image_ids=tuple(s.image_id for s in samples if s.image_id is not None),
-        mirrored=torch.tensor([s.mirrored for s in samples]),
         contents=tuple(content_key(s.file_hash, s.mirrored) for s in samples if s.file_hash),
     )
 

@@ -149,7 +149,6 @@ class ImageBatch(_Moves):
         original_sizes: ``(N, 2)`` height, width in px of the files.
         targets: Ground truths in px of the resized images, or None at inference.
         image_ids: N ids of the data set (empty at inference).
-        mirrored: ``(N,)`` bool, images that were flipped left to right; None where none can be.
         contents: What is on each image, mirrored or not, told by the hash of its file; empty where nobody asked.
     """
 
@@ -159,7 +158,6 @@ class ImageBatch(_Moves):
     original_sizes: Tensor
     targets: Targets | None = None
     image_ids: tuple[int, ...] = ()
-    mirrored: Tensor | None = None
     contents: tuple[str, ...] = ()
 
     def __len__(self) -> int:
