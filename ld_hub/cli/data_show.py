@@ -60,11 +60,16 @@ def run_show(args: argparse.Namespace) -> int:
     check_file(args.out, "--out")
     picture_format(args.out)
     require_data(args)
+    pastes = augmentation.copy_paste > 0
+    if pastes:
+        from ld_hub.data.layouts import require_outlined
+
+        require_outlined(args.data, args.split, images=args.images, annotations=args.annotations)
 
     from ld_hub.data.training_sheet import training_sheet
     from ld_hub.preprocessing import DataConfig
 
-    dataset = read_data(args)
+    dataset = read_data(args, outlines=pastes)
     config = DataConfig(image_size=(args.image_size[0], args.image_size[1]))
     sheet = training_sheet(dataset, config, augmentation, images=args.number, columns=args.per_row, seed=args.seed)
     save_picture(sheet, args.out)

@@ -128,12 +128,17 @@ def require_data(args: argparse.Namespace) -> None:
         require_split(args.data, args.split, images=args.images, annotations=args.annotations, reading=reading_of(args))
 
 
-def read_data(args: argparse.Namespace) -> DetectionSet:
-    """The part of the data that the flags of `add_data_flags` name; errors of `ld_hub.data.load_data`."""
+def read_data(args: argparse.Namespace, *, outlines: bool = False) -> DetectionSet:
+    """The part of the data that the flags of `add_data_flags` name; errors of `ld_hub.data.load_data`.
+
+    Args:
+        args: The flags.
+        outlines: Keep the outlines of objects.
+    """
     from ld_hub.data import load_data
 
     places = {"images": args.images, "annotations": args.annotations}
-    return load_data(args.data, args.split, **places, **asdict(reading_of(args)))
+    return load_data(args.data, args.split, **places, **asdict(reading_of(args)), outlines=outlines)
 
 
 def add_augmentation_flags(parser: Any) -> None:

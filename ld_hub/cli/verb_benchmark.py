@@ -194,8 +194,10 @@ def _rates(args: argparse.Namespace, work: Workload, figures: Figures) -> tuple[
     from ld_hub.preprocessing.augmentation import PRESETS
 
     step = None if figures.training is None else figures.training.images_per_second
-    wanted = dict.fromkeys([PRESETS["flip"], augmentation_of(args)])
-    return data_table(load_data(args.data, args.split), list(wanted), work, args.workers, step)
+    augmentation = augmentation_of(args)
+    wanted = dict.fromkeys([PRESETS["flip"], augmentation])
+    dataset = load_data(args.data, args.split, outlines=augmentation.copy_paste > 0)
+    return data_table(dataset, list(wanted), work, args.workers, step)
 
 
 def _check_names(args: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ld_hub.data.outline_store import Outlines
 from ld_hub.errors import DataError, MissingFileError
+from ld_hub.formats.outlines import packed
 
 Ints: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
@@ -48,6 +51,7 @@ class CocoFile:
         federated: Images say which categories were looked for, as LVIS' do.
         supercategories: C names of their groups, empty texts where the file gives none.
         origins: I files that the boxes of each image were read from, for messages; empty where all are from `path`.
+        outlines: Of objects, by annotation id; None where nobody asked for them.
     """
 
     path: Path
@@ -66,6 +70,7 @@ class CocoFile:
     federated: bool = False
     supercategories: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    outlines: Outlines | None = None
 
 
 def read_coco(path: str | Path) -> CocoFile:
@@ -81,13 +86,14 @@ def read_coco(path: str | Path) -> CocoFile:
     return parse_coco(Path(path), read_json(Path(path)))
 
 
-def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
+def parse_coco(path: Path, content: Mapping[str, Any], *, outlines: bool = False) -> CocoFile:
     """The arrays of a COCO file's content.
 
     Args:
         path: What messages call it.
         content: Images (where each was read from a file of its own, that file under ``read_from``), annotations and
             categories.
+        outlines: Keep the outlines of objects.
 
     Raises:
         DataError: If an entry lacks a field or has one of the wrong type.
@@ -101,12 +107,13 @@ def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
     boxes = read.boxes("bbox")
     with np.errstate(over="ignore"):  # sides that large are told by `find_problems`
         products = boxes[:, 2] * boxes[:, 3]
+    ids = read.ints("id")
     return CocoFile(
         path=path,
         image_ids=image_ids,
         file_names=file_names,
         sizes=sizes,
-        ids=read.ints("id"),
+        ids=ids,
         image_of=read.ints("image_id"),
         category_of=read.ints("category_id"),
         boxes=boxes,
@@ -118,7 +125,12 @@ def parse_coco(path: Path, content: Mapping[str, Any]) -> CocoFile:
         federated=any("neg_category_ids" in image for image in images[:1]),
         supercategories=supercategories,
         origins=tuple(str(image["read_from"]) for image in images if "read_from" in image),
+        outlines=_outlines(ids, annotations) if outlines else None,
     )
+
+
+def _outlines(ids: Ints, annotations: Sequence[Mapping[str, Any]]) -> Outlines:
+    return Outlines.gather(zip(ids.tolist(), (row.get("segmentation") for row in annotations), strict=True))
 
 
 def _file_names(read: _Columns) -> list[str]:
@@ -175,12 +187,13 @@ def _with_ids(annotations: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str,
     return numbered
 
 
-def read_json(path: Path, *, polygons: bool = False) -> Mapping[str, Any]:
+def read_json(path: Path, *, polygons: bool = False, outlines: bool = False) -> Mapping[str, Any]:
     """The content of a COCO file.
 
     Args:
         path: The file.
         polygons: Keep the polygons, which are most of it and which nothing but missing boxes needs.
+        outlines: Keep all outlines, packed as soon as an object is read where that has a box.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -192,7 +205,8 @@ def read_json(path: Path, *, polygons: bool = False) -> Mapping[str, Any]:
     try:
         with _no_collection():
             try:
-                content = json.loads(raw if polygons else _POLYGONS.sub(b'"segmentation":[]', raw))
+                whole = raw if polygons or outlines else _POLYGONS.sub(b'"segmentation":[]', raw)
+                content = json.loads(whole, object_hook=_pack_outline if outlines else None)
             except ValueError:
                 content = json.loads(raw)  # for a message with the position in the real file
     except (ValueError, RecursionError) as error:
@@ -200,6 +214,13 @@ def read_json(path: Path, *, polygons: bool = False) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{path} is not a COCO file: it holds a {type(content).__name__} instead of an object.")
     return content
+
+
+def _pack_outline(row: dict[str, Any]) -> dict[str, Any]:
+    """A polygon as Python's numbers takes eight times the memory."""
+    if "segmentation" in row and _is_box(row.get("bbox")) and all(map(math.isfinite, row["bbox"])):
+        row["segmentation"] = packed(row["segmentation"])
+    return row
 
 
 @contextlib.contextmanager

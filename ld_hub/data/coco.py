@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from ld_hub.errors import DataError
 from ld_hub.formats.json_lists import LARGE
 from ld_hub.formats.split_files import image_folders
 
+_OUTLINE = re.compile(rb'"segmentation"\s*:\s*(?:\{|\[\s*[\[\d])')
 _LOOK_AT = 20  # images, of which one has to be there
 
 
@@ -30,6 +33,7 @@ def load_coco(
     annotations: str | Path | None = None,
     on_bad_box: OnBadBox = "drop",
     check_files: bool = True,
+    outlines: bool = False,
 ) -> DetectionSet:
     """Read a COCO detection dataset.
 
@@ -44,14 +48,16 @@ def load_coco(
         on_bad_box: What becomes of boxes without area, outside the image or flagged ``ignore``: ``"drop"`` leaves them
             out as published training does, and warns with their number; ``"error"`` raises.
         check_files: Check that the image files exist.
+        outlines: Keep the outlines of objects, which copy-paste needs.
 
     Raises:
         MissingFileError: If the directory, the annotation file or images do not exist.
-        DataError: If the annotations contradict themselves; names the file and the ids.
+        DataError: If the annotations contradict themselves; names the file and the ids. If outlines are asked for and
+            there are none.
         ConfigError: If the arguments do not say where the data is.
     """
-    source = settled(coco_source(data_dir, split, images=images, annotations=annotations), Reading())
-    return make_dataset(source, on_bad_box, check_files)
+    source = coco_source(data_dir, split, images=images, annotations=annotations, outlines=outlines)
+    return make_dataset(settled(source, Reading()), on_bad_box, check_files, outlines=outlines)
 
 
 def coco_source(
@@ -60,13 +66,14 @@ def coco_source(
     *,
     images: str | Path | None = None,
     annotations: str | Path | None = None,
+    outlines: bool = False,
 ) -> Source:
     """Read a COCO file, repaired; arguments and errors of `load_coco`. Very large files are read as they are."""
     folders, files = locate(data_dir, split, images=images, annotations=annotations)
     if len(files) > 1:
-        return _joined_source(Path(data_dir or "").expanduser(), split, files, images)
+        return _joined_source(Path(data_dir or "").expanduser(), split, files, images, outlines)
     file = files[0]
-    coco, folder, repairs = _read(file, folders)
+    coco, folder, repairs = _read(file, folders, outlines)
     source = Source("COCO", coco, folder, str(file), "lvis" if coco.federated else "coco")
     if data_dir is not None and annotations is None:
         source = replace(source, remarks=_passed_over(Path(data_dir).expanduser(), split, file))
@@ -75,10 +82,10 @@ def coco_source(
     return repaired_source(source, coco, repairs) if repairs else source
 
 
-def _read(file: Path, folders: tuple[Path, ...]) -> tuple[CocoFile, Path, list[Repair]]:
+def _read(file: Path, folders: tuple[Path, ...], outlines: bool) -> tuple[CocoFile, Path, list[Repair]]:
     """A file, the directory of its images, and what was put right."""
     large = file.is_file() and file.stat().st_size >= LARGE
-    coco, repairs = (read_large(file), []) if large else read_repaired(file)
+    coco, repairs = (read_large(file, outlines=outlines), []) if large else read_repaired(file, outlines=outlines)
     folder = image_root(coco, folders)
     for mend in (find_names, fill_sizes):
         coco, done = mend(coco, folder)
@@ -86,10 +93,12 @@ def _read(file: Path, folders: tuple[Path, ...]) -> tuple[CocoFile, Path, list[R
     return coco, folder, repairs
 
 
-def _joined_source(root: Path, split: str, files: tuple[Path, ...], images: str | Path | None) -> Source:
+def _joined_source(
+    root: Path, split: str, files: tuple[Path, ...], images: str | Path | None, outlines: bool
+) -> Source:
     """Several files of a split as one; each has its own directories of images, where none is named."""
     own = [image_folders(root, split, file) if images is None else [Path(images).expanduser()] for file in files]
-    read = [_read(file, tuple(folders)) for file, folders in zip(files, own, strict=True)]
+    read = [_read(file, tuple(folders), outlines) for file, folders in zip(files, own, strict=True)]
     parts = [CocoPart(coco, folder) for coco, folder, _ in read]
     coco = join_coco(root, split, parts)
     source = Source("COCO", coco, root, f"{files[0]} and {len(files) - 1} more")
@@ -125,6 +134,18 @@ def locate(
     return folders if images is None else (Path(images).expanduser(),), files
 
 
+def has_outlines(file: Path) -> bool:
+    """Whether a COCO file may have outlines of objects: one is looked for, but in very large files.
+
+    Args:
+        file: The JSON file.
+    """
+    if not 0 < file.stat().st_size < LARGE:
+        return True
+    with open(file, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return _OUTLINE.search(content) is not None
+
+
 def image_root(coco: CocoFile, folders: tuple[Path, ...]) -> Path:
     """The first directory that has one of the first images, or whose parent has, as where names begin with its own.
 
@@ -144,5 +165,11 @@ def image_root(coco: CocoFile, folders: tuple[Path, ...]) -> Path:
 
 
 register_reader(
-    "coco", Reader(has_split, coco_source, looked_for=lambda root, split: f"COCO's {looked_for(root, split)}")
+    "coco",
+    Reader(
+        has_split,
+        coco_source,
+        looked_for=lambda root, split: f"COCO's {looked_for(root, split)}",
+        read_outlined=lambda root, split: coco_source(root, split, outlines=True),
+    ),
 )

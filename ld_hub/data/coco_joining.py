@@ -12,6 +12,7 @@ import numpy as np
 from ld_hub.data.annotations import CocoFile
 from ld_hub.data.checks import find_problems, image_rows, lookup, name_some
 from ld_hub.data.discovery import OR_NAME_BOTH
+from ld_hub.data.outline_store import Outlines
 from ld_hub.errors import ConfigError, DataError
 
 
@@ -72,6 +73,7 @@ def join_coco(root: Path, split: str, parts: Sequence[CocoPart]) -> CocoFile:
         label_names=tuple(ids),
         supercategories=tuple(groups[name] for name in ids),
         origins=tuple(_below(coco.path, root) for coco in cocos for _ in coco.file_names),
+        outlines=Outlines.joined([(coco.outlines, coco.ids) for coco in cocos]),
     )
 
 

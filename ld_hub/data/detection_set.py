@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ld_hub.data.annotations import Bools, Ints
+from ld_hub.data.outline_store import Outlines
 from ld_hub.errors import MissingFileError
 from ld_hub.hub.files import sha256_of
 from ld_hub.preprocessing import load_image
@@ -32,7 +33,8 @@ class DetectionSet:
     Attributes:
         rows: One row per image: ``image_id`` int, ``path`` str, ``width`` and ``height`` px, ``boxes`` list of
             ``[x1, y1, x2, y2]`` px clipped to the image, ``labels`` list of 0..C-1, ``crowd`` list of bool; and
-            ``file_hash`` str where `with_file_hashes` has added it.
+            ``file_hash`` str where `with_file_hashes` has added it, ``outline`` list of places in `outlines` (-1 where
+            there is none) where these were asked for.
         label_names: C names.
         category_ids: C ids of the annotation file, in the order of the labels.
         annotation_file: Where the annotations came from; evaluation reads the ground truth from it.
@@ -42,6 +44,7 @@ class DetectionSet:
             ``"lvis"`` where the file says what was looked for on each image.
         source: What messages call it: the annotation file, or the VOC or YOLO directory and what of it was read.
         file_ids: Of images without labels that came with an annotation file: the id that it gives each path.
+        outlines: Of objects, for copy-paste; None where nobody asked.
     """
 
     rows: datasets.Dataset
@@ -53,6 +56,7 @@ class DetectionSet:
     protocol: str = "coco"
     source: str = ""
     file_ids: Mapping[str, int] = field(default_factory=dict)
+    outlines: Outlines | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,7 +69,7 @@ class DetectionSet:
     @cached_property
     def records(self) -> Records:
         """The rows as flat arrays, for quick access by index."""
-        return Records.from_table(self.rows.with_format("arrow")[:])
+        return replace(Records.from_table(self.rows.with_format("arrow")[:]), outlines=self.outlines)
 
     @property
     def sizes(self) -> Ints:
@@ -96,7 +100,10 @@ class DetectionSet:
         records = self.records
         paths, crowd = records.paths.to_pylist(), np.zeros(len(owner), dtype=bool)
         made = build_rows(records.image_ids, paths, records.sizes, owner, boxes, labels, crowd).select_columns(OBJECTS)
-        return replace(self, rows=datasets.concatenate_datasets([self.rows.remove_columns(OBJECTS), made], axis=1))
+        others = self.rows.select_columns(
+            [name for name in self.rows.column_names if name not in (*OBJECTS, "outline")]
+        )
+        return replace(self, rows=datasets.concatenate_datasets([others, made], axis=1), outlines=None)
 
     def with_file_hashes(self, hashes: Sequence[str]) -> DetectionSet:
         """The dataset whose batches say what is on their images (`ImageBatch.contents`).
@@ -122,6 +129,8 @@ class Records:
         crowd: ``(K,)``.
         file_hashes: I texts, an Arrow array; None where nobody asked.
         crops: ``(I, 6)`` x1, y1, x2, y2 of a tile, width and height of its image, px; None where rows are whole images.
+        outline: ``(K,)`` places in `outlines`, -1 where there is none; None where nobody asked.
+        outlines: Of objects.
     """
 
     image_ids: Ints
@@ -133,6 +142,8 @@ class Records:
     crowd: Bools
     file_hashes: Any = None
     crops: Ints | None = None
+    outline: Ints | None = None
+    outlines: Outlines | None = None
 
     def load(self, index: int) -> Image.Image:
         """Read the image of a row, upright where the declared size says so, and cut its tile out if it is one.
@@ -147,6 +158,17 @@ class Records:
             return load_image(path, size=(width, height))
         *tile, width, height = self.crops[index].tolist()
         return load_image(path, size=(width, height)).crop(tile)
+
+    def masks(self, index: int) -> NDArray[np.bool_] | None:
+        """``(G, h, w)`` pixels of a row's objects, all False for those without outline; None where not asked for."""
+        if self.outline is None or self.outlines is None:
+            return None
+        places = self.outline[self.offsets[index] : self.offsets[index + 1]]
+        if self.crops is None:
+            height, width = self.sizes[index].tolist()
+            return self.outlines.masks(places, (height, width))
+        left, top, right, bottom, width, height = self.crops[index].tolist()
+        return self.outlines.masks(places, (height, width))[:, top:bottom, left:right]
 
     def file_hash(self, index: int) -> str:
         """Hash of the file of a row as it is stored there; empty where nobody asked."""
@@ -184,6 +206,7 @@ class Records:
             crowd=flat("crowd").to_numpy(zero_copy_only=False).astype(bool),
             file_hashes=table.column("file_hash").combine_chunks() if "file_hash" in table.column_names else None,
             crops=flat("crop").to_numpy().reshape(-1, 6) if "crop" in table.column_names else None,
+            outline=flat("outline").to_numpy(zero_copy_only=False) if "outline" in table.column_names else None,
         )
 
 
@@ -211,6 +234,7 @@ def build_rows(
     boxes: NDArray[np.floating[Any]],
     labels: Ints,
     crowd: Bools,
+    outline: Ints | None = None,
 ) -> datasets.Dataset:
     """Make the table of a `DetectionSet` without a Python loop over images or boxes.
 
@@ -222,6 +246,7 @@ def build_rows(
         boxes: ``(K, 4)`` xyxy px.
         labels: ``(K,)`` 0..C-1.
         crowd: ``(K,)``.
+        outline: ``(K,)`` places among the outlines, where there are any.
     """
     import datasets
     import pyarrow as pa
@@ -231,6 +256,7 @@ def build_rows(
         boxes = boxes[order]  # one after the other: each frees what it was
         labels = labels[order]
         crowd = crowd[order]
+        outline = None if outline is None else outline[order]
     counts = np.bincount(owner, minlength=len(image_ids))
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
     corners = pa.FixedSizeListArray.from_arrays(pa.array(boxes.astype(np.float32, copy=False).reshape(-1)), 4)
@@ -243,6 +269,7 @@ def build_rows(
             "boxes": pa.ListArray.from_arrays(offsets, corners),
             "labels": pa.ListArray.from_arrays(offsets, pa.array(labels)),
             "crowd": pa.ListArray.from_arrays(offsets, pa.array(crowd)),
+            **({} if outline is None else {"outline": pa.ListArray.from_arrays(offsets, pa.array(outline))}),
         }
     )
     return datasets.Dataset(table, fingerprint=_fingerprint(table))

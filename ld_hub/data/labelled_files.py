@@ -221,6 +221,7 @@ def _rows(
                 continue
             form: Form = image.form if image.form != "unsure" else "corners" if corners else "sizes"
             sides = [_plain(side) for side in _xywh(box.sides, form, width, height)]
+            rows.outlines.append(box.outline)
             rows.annotations.append(
                 {
                     "image_id": number,
@@ -272,6 +273,7 @@ def _reader(layout: Layout) -> Reader:
         read=lambda root, split: read_layout(layout, root, split),
         looked_for=lambda root, split: layout.looked_for,
         tool=True,
+        read_outlined=(lambda root, split: read_layout(layout, root, split)) if layout.outlines else None,
     )
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ld_hub.checked import Source, read_fields
 from ld_hub.data.annotations import CocoFile, parse_coco
 from ld_hub.data.box_parts import COLUMNS
+from ld_hub.data.outline_store import Outlines
 from ld_hub.errors import DataError
 from ld_hub.formats.json_lists import read_lists
 from ld_hub.hub import cache_root, disk_errors, new_directory, one_at_a_time, sha256_of
@@ -59,7 +60,7 @@ class Kept:
     format: int = FORMAT
 
 
-def read_large(path: Path) -> CocoFile:
+def read_large(path: Path, *, outlines: bool = False) -> CocoFile:
     """Read a COCO file of any size; the arrays of annotations lie in the cache and are read from there as needed.
 
     The first time, rows become arrays some thousand at a time. After that, the arrays are taken as long as size, time
@@ -67,6 +68,7 @@ def read_large(path: Path) -> CocoFile:
 
     Args:
         path: The JSON file.
+        outlines: Read the outlines of objects as well, from the file itself and every time, into memory.
 
     Raises:
         DataError: If it cannot be used; names the place in the file, or the id.
@@ -79,7 +81,23 @@ def read_large(path: Path) -> CocoFile:
             shutil.rmtree(place, ignore_errors=True)
             with disk_errors(place.parent), new_directory(place) as draft:
                 kept = _convert(path, draft)
-    return _mapped(path, place, kept)
+    coco = _mapped(path, place, kept)
+    return replace(coco, outlines=_read_outlines(path)) if outlines else coco
+
+
+def _read_outlines(path: Path) -> Outlines:
+    """Those of the file, packed some thousand objects at a time."""
+
+    def pairs() -> Iterator[tuple[int, object]]:
+        count = 0
+        with _opened(path, "to find the outlines of objects") as stream:
+            for key, value in _portions(read_lists(stream.read, path, polygons=True)):
+                if key == "annotations" and isinstance(value, list):
+                    rows = _numbered(path, key, value, count)
+                    count += len(rows)
+                    yield from ((row["id"], row.get("segmentation")) for row in rows)
+
+    return Outlines.gather(pairs())
 
 
 def _kept(place: Path, path: Path) -> Kept | None:
@@ -113,7 +131,7 @@ def _convert(path: Path, folder: Path) -> Kept:
     counts = {"images": 0, "annotations": 0}
     federated = False
     with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(_opened(path))
+        stream = stack.enter_context(_opened(path, "and kept in the cache for later"))
         files = {name: stack.enter_context(open(folder / f"{name}.bin", "wb")) for name in (*_IMAGES, *COLUMNS)}
         names = stack.enter_context(open(folder / "names.jsonl", "w", encoding="utf-8"))
 
@@ -176,7 +194,7 @@ def _numbered(path: Path, key: str, rows: list[Any], before: int) -> list[Any]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path, purpose: str) -> Iterator[BinaryIO]:
     """The file, behind a progress bar where somebody can see one; others are told once."""
     from rich.console import Console
     from rich.progress import open as open_with_bar
@@ -190,7 +208,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         return
     if shown:
         size = path.stat().st_size / 1e9
-        text = f"{path} has {size:.1f} GB: it is read in parts, which takes minutes, and kept in the cache for later."
+        text = f"{path} has {size:.1f} GB: it is read in parts, which takes minutes, {purpose}."
         warnings.warn(text, stacklevel=6)
     with open(path, "rb") as plain:
         yield plain

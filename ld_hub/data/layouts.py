@@ -7,16 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ld_hub.data.coco import coco_source, locate
+from ld_hub.data.coco import coco_source, has_outlines, locate
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, contents, data_root
 from ld_hub.data.holdout import held_out
 from ld_hub.data.hub_places import is_hub_place, require_hub_place
 from ld_hub.data.hub_sets import hub_source
-from ld_hub.data.readers import Reader, known_readers
+from ld_hub.data.readers import READERS, Reader, known_readers
 from ld_hub.data.reading import HELD_OUT, Reading
 from ld_hub.data.repairs import settled
-from ld_hub.data.source import OnBadBox, Source, make_dataset
+from ld_hub.data.source import OnBadBox, Source, make_dataset, no_outlines
+from ld_hub.errors import DataError
 from ld_hub.formats.splits import SPLITS, WHOLE, NoSplitError
 
 
@@ -34,6 +35,7 @@ def load_data(
     merge_categories: bool = False,
     columns: str | None = None,
     streaming: bool = False,
+    outlines: bool = False,
 ) -> DetectionSet:
     """Read a detection dataset, whatever its layout.
 
@@ -58,15 +60,19 @@ def load_data(
         merge_categories: See `Reading`.
         columns: See `Reading`.
         streaming: See `Reading`; what is trained on without being fetched at all, `load_stream` opens.
+        outlines: Keep the outlines of objects (COCO's ``segmentation``, LabelMe's polygons), which copy-paste needs.
 
     Raises:
         MissingFileError: If nothing of that split is found; says what was looked for in each layout.
-        DataError: If the annotations cannot be used; names the file.
+        DataError: If the annotations cannot be used; names the file. If outlines are asked for and there are none.
         ConfigError: If the arguments do not say where the data is.
     """
     reading = Reading(strict, val_fraction, keep_root_category, merge_categories, columns, streaming)
-    source = find_source(data_dir, split, images=images, annotations=annotations, reading=reading)
-    return make_dataset(source, on_bad_box, check_files)
+    places = {"images": images, "annotations": annotations}
+    if outlines:
+        require_outlined(data_dir, split, **places)
+    source = find_source(data_dir, split, **places, reading=reading, outlines=outlines)
+    return make_dataset(source, on_bad_box, check_files, outlines=outlines)
 
 
 def find_source(
@@ -76,20 +82,22 @@ def find_source(
     images: str | Path | None = None,
     annotations: str | Path | None = None,
     reading: Reading | None = None,
+    outlines: bool = False,
 ) -> Source:
     """Read one part of a data directory, repaired; arguments and errors of `load_data`."""
     reading = reading or Reading()
     if data_dir is not None and is_hub_place(data_dir):
         return hub_source(data_dir, split, reading.columns, streaming=reading.streaming)
     if data_dir is None or images is not None or annotations is not None:
-        return settled(coco_source(data_dir, split, images=images, annotations=annotations), reading)
-    place = Path(data_dir).expanduser()
-    found = _part_to_train_on(place, reading.val_fraction) if split == "train" and reading.val_fraction else None
+        source = coco_source(data_dir, split, images=images, annotations=annotations, outlines=outlines)
+        return settled(source, reading)
+    place, fraction = Path(data_dir).expanduser(), reading.val_fraction
+    found = _part_to_train_on(place, fraction, outlines) if split == "train" and fraction else None
     if found is None:
         try:
-            found = read_part(place, split)
+            found = read_part(place, split, outlines=outlines)
         except NoSplitError as error:
-            found = _instead(place, split, reading.val_fraction)
+            found = _instead(place, split, fraction, outlines)
             if found is None:
                 raise NoSplitError(f"{error}{_way_out(place, split)}") from None
     return settled(found, reading)
@@ -116,12 +124,43 @@ def require_split(
         raise NoSplitError(f"{_no_split(place, split)}{_way_out(place, split)}")
 
 
-def read_part(place: Path, split: str) -> Source:
+def require_outlined(
+    data_dir: str | Path | None,
+    split: str,
+    *,
+    images: str | Path | None = None,
+    annotations: str | Path | None = None,
+) -> None:
+    """Refuse data without outlines of objects where a look is enough; the arguments are `load_data`'s.
+
+    Raises:
+        DataError: If a COCO file has none, or the layout.
+        MissingFileError: If there is no such data.
+        ConfigError: If the arguments do not say where the data is.
+    """
+    hub = data_dir is not None and is_hub_place(data_dir)
+    readers: list[tuple[Reader, Path]] = []
+    if not hub and data_dir is not None and images is None and annotations is None:
+        place = Path(data_dir).expanduser()
+        readers = _readers_of(place, split) or _readers_of(place, WHOLE)
+        if not readers:
+            return  # refused, or held out of another part, by the reader
+    if hub or (readers and readers[0][0].read_outlined is None):
+        raise DataError(no_outlines(f"'{data_dir}', as it is read,"))
+    if not readers or readers[0][0] is READERS["coco"]:
+        root = readers[0][1] if readers else data_dir
+        _, files = locate(root, split, images=images, annotations=annotations)
+        if not any(has_outlines(file) for file in files if file.is_file()) and all(map(Path.is_file, files)):
+            raise DataError(no_outlines(" and ".join(map(str, files))))
+
+
+def read_part(place: Path, split: str, *, outlines: bool = False) -> Source:
     """A split as it lies there, without what `find_source` takes in the place of one.
 
     Args:
         place: Data directory, or a file that stands for one.
         split: Name.
+        outlines: Keep the outlines of objects, where the layout has them.
 
     Raises:
         NoSplitError: If there is no such split; MissingFileError and DataError as for `load_data`.
@@ -129,7 +168,8 @@ def read_part(place: Path, split: str) -> Source:
     first: NoSplitError | None = None
     for reader, root in _readers_of(place, split):
         try:
-            return reader.read(root, split)
+            read = reader.read_outlined if outlines and reader.read_outlined else reader.read
+            return read(root, split)
         except NoSplitError as error:
             first = first or error
     raise first or NoSplitError(_no_split(place, split))
@@ -153,19 +193,19 @@ def _no_split(place: Path, split: str) -> str:
     )
 
 
-def _part_to_train_on(place: Path, fraction: float) -> Source | None:
+def _part_to_train_on(place: Path, fraction: float, outlines: bool) -> Source | None:
     """The images to train on where some of them are to be held out; None where there are others to evaluate on."""
     if _first_part(place, ("val", "test")) is not None:
         return None
-    found = _first_part(place, ("train",))
+    found = _first_part(place, ("train",), outlines)
     return None if found is None else held_out(found, fraction, others=True)
 
 
-def _instead(place: Path, split: str, fraction: float | None) -> Source | None:
+def _instead(place: Path, split: str, fraction: float | None, outlines: bool) -> Source | None:
     """What is taken for a split that is not there: test for val, or a part of the images."""
     if split not in SPLITS:
         return None
-    test = _first_part(place, ("test",)) if split == "val" else None
+    test = _first_part(place, ("test",), outlines) if split == "val" else None
     if test is not None:
         remark = f"{test.parts}: there is no part '{split}'; 'test' is taken for it."
         return replace(test, remarks=(*test.remarks, remark))
@@ -173,17 +213,17 @@ def _instead(place: Path, split: str, fraction: float | None) -> Source | None:
     if found is not None and (split != "val" or not fraction):  # the whole would hold these images
         return None
     if found is None:
-        found = _first_part(place, (WHOLE,))
+        found = _first_part(place, (WHOLE,), outlines)
     if found is None:
         return None
     return held_out(found, HELD_OUT if fraction is None else fraction, others=split == "train")
 
 
-def _first_part(place: Path, splits: Sequence[str]) -> Source | None:
+def _first_part(place: Path, splits: Sequence[str], outlines: bool = False) -> Source | None:
     """The first of some splits that is there."""
     for split in splits:
         with contextlib.suppress(NoSplitError):
-            return read_part(place, split)
+            return read_part(place, split, outlines=outlines)
     return None
 
 

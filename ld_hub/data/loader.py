@@ -69,16 +69,23 @@ class _Loader(DataLoader[Any]):
 
 
 class _Pool(Sequence[Labelled]):
-    """All images with their objects, for transforms that mix several."""
+    """All images with their objects, for transforms that mix several.
 
-    def __init__(self, records: Records, config: DataConfig) -> None:
-        self.records, self.config = records, config
+    Args:
+        records: Of the data set.
+        config: Preprocessing of the model.
+        masks: With the pixels of the objects.
+    """
+
+    def __init__(self, records: Records, config: DataConfig, *, masks: bool = False) -> None:
+        self.records, self.config, self.masks = records, config, masks
 
     def __len__(self) -> int:
         return len(self.records.image_ids)
 
     def __getitem__(self, index: Any) -> Any:
-        return labelled_image(self.config, self.records.load(index), *_objects(self.records, index))
+        masks = _masks(self.records, index) if self.masks else None
+        return labelled_image(self.config, self.records.load(index), *_objects(self.records, index), masks)
 
 
 class TrainRows(Dataset[Sample | Failure]):
@@ -91,7 +98,7 @@ class TrainRows(Dataset[Sample | Failure]):
 
     def __init__(self, records: Records, transform: TrainTransform) -> None:
         self.records, self.transform = records, transform
-        self.pool: Sequence[Labelled] = _Pool(records, transform.config)
+        self.pool: Sequence[Labelled] = _Pool(records, transform.config, masks=transform.pastes)
 
     def __getitem__(self, key: tuple[int, int, bool]) -> Sample | Failure:
         epoch, index, mixed = key
@@ -102,6 +109,7 @@ class TrainRows(Dataset[Sample | Failure]):
                 *_objects(records, index),
                 key=(epoch, int(records.image_ids[index])),
                 others=self.pool if mixed else (),
+                masks=_masks(records, index) if mixed and self.transform.pastes else None,
             )
         except LdHubError as error:
             return Failure(error)
@@ -115,6 +123,12 @@ def _objects(records: Records, index: int) -> tuple[Tensor, Tensor, Tensor]:
         torch.from_numpy(each[rows].copy()) for each in (records.boxes, records.labels, records.crowd)
     )
     return boxes, labels, crowd
+
+
+def _masks(records: Records, index: int) -> Tensor | None:
+    """Pixels of the objects of a row, where there are outlines."""
+    masks = records.masks(index)
+    return None if masks is None else torch.from_numpy(masks)
 
 
 class _MixedUntil:

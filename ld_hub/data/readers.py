@@ -23,6 +23,7 @@ class Reader:
         looked_for: What `finds` looks for, in words for the message that there is no such data.
         suffixes: Of files that a user may name instead of a directory.
         tool: Whether it is a labelling tool's; messages name these last.
+        read_outlined: As `read`, with the outlines of objects; None where the format has none.
     """
 
     finds: Callable[[Path, str], bool]
@@ -30,6 +31,7 @@ class Reader:
     looked_for: Callable[[Path, str], str]
     suffixes: tuple[str, ...] = ()
     tool: bool = False
+    read_outlined: Callable[[Path, str], Source] | None = None
 
 
 READERS: Registry[Reader] = Registry("format")

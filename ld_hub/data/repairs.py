@@ -19,27 +19,28 @@ from ld_hub.errors import DataError, LdHubError
 _NO_GROUP = ("", "none")  # supercategory of a category that stands at the top
 
 
-def read_repaired(file: Path) -> tuple[CocoFile, list[Repair]]:
+def read_repaired(file: Path, *, outlines: bool = False) -> tuple[CocoFile, list[Repair]]:
     """Read a COCO file; what is no number, box or text where one should be is put right where that is possible.
 
     Args:
         file: The JSON file.
+        outlines: Keep the outlines of objects.
 
     Raises:
         MissingFileError: If there is no such file.
         DataError: If it cannot be read all the same; names file and id.
     """
-    content = read_json(file)
+    content = read_json(file, outlines=outlines)
     try:
-        coco = parse_coco(file, content)
+        coco = parse_coco(file, content, outlines=outlines)
         if np.isfinite(coco.boxes).all():
             return coco, []
     except DataError:
         pass
-    if lacks_boxes(content):
+    if lacks_boxes(content) and not outlines:
         content = read_json(file, polygons=True)
     mended, repairs = mend_rows(file, content)
-    return parse_coco(file, mended), repairs
+    return parse_coco(file, mended, outlines=outlines), repairs
 
 
 def find_names(coco: CocoFile, image_dir: Path) -> tuple[CocoFile, list[Repair]]:

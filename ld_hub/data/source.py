@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -29,6 +29,7 @@ from ld_hub.data.checks import (
     name_boxes,
 )
 from ld_hub.data.detection_set import DetectionSet, build_rows
+from ld_hub.data.outline_store import Outlines
 from ld_hub.errors import ConfigError, DataError, LdHubError, MissingFileError
 from ld_hub.hub import atomic_write, cache_root, disk_errors
 from ld_hub.preprocessing.loading import read_size
@@ -128,6 +129,7 @@ class KeptBoxes(TypedDict, total=False):
     boxes: NDArray[np.float32]
     labels: Ints
     crowd: Bools
+    outline: Ints | None
 
 
 @dataclass(frozen=True)
@@ -138,11 +140,13 @@ class CocoRows:
         images: Each with the file of its boxes.
         annotations: Of all of them.
         categories: The classes.
+        outlines: Of the annotations, packed, see `ld_hub.formats.outlines`; empty where the layout has none.
     """
 
     images: list[ReadImageRow] = field(default_factory=list)
     annotations: list[ObjectRow] = field(default_factory=list)
     categories: list[CategoryRow] = field(default_factory=list)
+    outlines: list[bytes] = field(default_factory=list)
 
 
 def canonical_source(
@@ -177,20 +181,24 @@ def canonical_source(
         "categories": rows.categories,
     }
     coco = parse_coco(root, content)
+    if any(rows.outlines):
+        coco = replace(coco, outlines=Outlines.gather(enumerate(rows.outlines, start=1)))
     told = (tuple(problems), tuple(notes), tuple(remarks), tuple(repairs))
     return Source(layout, coco, root, f"{root} ({parts})", protocol, content, *told)
 
 
-def make_dataset(source: Source, on_bad_box: OnBadBox, check_files: bool) -> DetectionSet:
+def make_dataset(source: Source, on_bad_box: OnBadBox, check_files: bool, *, outlines: bool = False) -> DetectionSet:
     """The images and those boxes that can be trained on.
 
     Args:
         source: What was read.
         on_bad_box: See `load_coco`. VOC's difficult boxes are left out in either case: they are no fault.
         check_files: Check that the image files exist.
+        outlines: Keep the outlines of objects.
 
     Raises:
-        DataError: If the data cannot be used; MissingFileError where files are missing.
+        DataError: If the data cannot be used; MissingFileError where files are missing. If outlines are asked for and
+            there are none.
         ConfigError: If `on_bad_box` is neither of its values.
     """
     if on_bad_box not in ("drop", "error"):
@@ -198,7 +206,9 @@ def make_dataset(source: Source, on_bad_box: OnBadBox, check_files: bool) -> Det
     source.require(check_files=check_files)
     source.say()
     coco = source.coco
-    reasons, kept = kept_boxes(coco)
+    reasons, kept = kept_boxes(coco if outlines else replace(coco, outlines=None))
+    if outlines and (kept["outline"] is None or not (kept["outline"] >= 0).any()):
+        raise DataError(no_outlines(source.parts))
     faults = {name: mask for name, mask in reasons.items() if source.layout != "VOC" or name != FLAGGED}
     _report_bad_boxes(coco, faults, on_bad_box)
     rows = build_rows(
@@ -209,6 +219,7 @@ def make_dataset(source: Source, on_bad_box: OnBadBox, check_files: bool) -> Det
         boxes=kept.pop("boxes"),
         labels=kept.pop("labels"),
         crowd=kept.pop("crowd"),
+        outline=kept.pop("outline"),
     )
     return DetectionSet(
         rows,
@@ -219,6 +230,19 @@ def make_dataset(source: Source, on_bad_box: OnBadBox, check_files: bool) -> Det
         {reason: int(mask.sum()) for reason, mask in reasons.items() if mask.any()},
         source.protocol,
         source.parts,
+        outlines=coco.outlines if outlines else None,
+    )
+
+
+def no_outlines(what: str) -> str:
+    """What is said of data that objects cannot be cut out of.
+
+    Args:
+        what: The data.
+    """
+    return (
+        f"{what} has no outlines of objects (COCO's segmentation, LabelMe's polygons), along which copy_paste cuts "
+        "them out. Leave --copy_paste out; mosaic and mixup (--mosaic 0.5 --mixup 0.15) also bring objects elsewhere."
     )
 
 
@@ -291,6 +315,7 @@ def kept_boxes(coco: CocoFile) -> tuple[dict[str, Bools], KeptBoxes]:
         boxes=np.empty((many, 4), np.float32),
         labels=np.empty(many, np.int64),
         crowd=np.empty(many, bool),
+        outline=None if coco.outlines is None else np.empty(many, np.int64),
     )
     count = 0
     for part in in_parts(coco):
@@ -299,12 +324,15 @@ def kept_boxes(coco: CocoFile) -> tuple[dict[str, Bools], KeptBoxes]:
         rows = slice(count, count := count + int(keep.sum()))
         kept["owner"][rows], kept["boxes"][rows] = image_rows(part)[keep], clip_boxes(part)[keep]
         kept["labels"][rows], kept["crowd"][rows] = lookup(part.category_of[keep], categories), part.crowd[keep]
+        if coco.outlines is not None and kept["outline"] is not None:
+            kept["outline"][rows] = coco.outlines.places(part.ids[keep])
     reasons = {reason: np.concatenate([each[reason] for each in masks]) for reason in masks[0]}
     return reasons, KeptBoxes(
         owner=kept["owner"][:count],
         boxes=kept["boxes"][:count],
         labels=kept["labels"][:count],
         crowd=kept["crowd"][:count],
+        outline=None if kept["outline"] is None else kept["outline"][:count],
     )
 
 

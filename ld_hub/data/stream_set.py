@@ -145,6 +145,19 @@ def require_files(dataset: TrainingSet | None, what: str) -> DetectionSet | None
     return dataset
 
 
+def require_outlines(dataset: TrainingSet | None) -> None:
+    """Refuse a data set that objects cannot be cut out of.
+
+    Raises:
+        ConfigError: If it has no outlines of objects.
+    """
+    if isinstance(dataset, StreamSet) or dataset is None or dataset.outlines is None:
+        raise ConfigError(
+            "copy_paste cuts objects out along their outlines, and the images to train on have none here: "
+            "load_data(..., outlines=True) reads them; else leave it out."
+        )
+
+
 def image_source(image: Mapping[str, Any] | None, where: str) -> bytes:
     """The encoded image of a row.
 

@@ -53,6 +53,7 @@ def cut_into_tiles(dataset: DetectionSet, tiling: Tiling) -> DetectionSet:
         np.concatenate([*boxes, np.zeros((0, 4))]),
         records.labels[picked],
         records.crowd[picked],
+        None if records.outline is None else records.outline[picked],
     )
     return replace(dataset, rows=table.add_column("crop", places.tolist()))
 

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from ld_hub.data import DetectionSet
-from ld_hub.data.stream_set import TrainingSet, require_files
+from ld_hub.data.stream_set import TrainingSet, require_files, require_outlines
 from ld_hub.data.tile_set import cut_into_tiles
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
@@ -86,6 +86,8 @@ class Trainer:
             refuse_leaks(unlabeled_dataset, eval_dataset)
         if self.config.tile is not None and unlabeled_dataset is not None:
             raise ConfigError("tile cuts images with labels alone; with images without labels leave it out.")
+        if self.config.augmentation.copy_paste:
+            require_outlines(train_dataset)
         if self.config.patience is not None and eval_dataset is None:
             raise ConfigError("patience counts evaluations, and there are no images to evaluate on: leave it out.")
 

@@ -20,14 +20,13 @@ _CLOSING = re.compile(r'[\]}",]')
 _POLYGONS = re.compile(r'"segmentation"\s*:\s*\[[^"{}]*\](?=\s*(?:\}|,\s*"))')
 
 
-def read_lists(read: Callable[[int], bytes], path: Path) -> Iterator[tuple[str, object]]:
+def read_lists(read: Callable[[int], bytes], path: Path, *, polygons: bool = False) -> Iterator[tuple[str, object]]:
     """Go through the object that a JSON file holds.
-
-    Polygons are left out: nothing reads them.
 
     Args:
         read: Gives at most so many further bytes of the file, none at its end.
         path: What messages call it.
+        polygons: Keep the polygons, which few need.
 
     Yields:
         Keys and values in the order of the file; a list comes in parts, the first of which is empty.
@@ -35,7 +34,7 @@ def read_lists(read: Callable[[int], bytes], path: Path) -> Iterator[tuple[str, 
     Raises:
         DataError: If it is not JSON, or cut short; says where.
     """
-    text = _Text(read, path)
+    text = _Text(read, path, polygons)
     text.expect("{", "an object with 'images', as COCO files are,")
     if text.peek() == "}":
         return
@@ -58,8 +57,8 @@ def read_lists(read: Callable[[int], bytes], path: Path) -> Iterator[tuple[str, 
 class _Text:
     """The part of the file that is being read."""
 
-    def __init__(self, read: Callable[[int], bytes], path: Path) -> None:
-        self._read, self._path = read, path
+    def __init__(self, read: Callable[[int], bytes], path: Path, polygons: bool) -> None:
+        self._read, self._path, self._polygons = read, path, polygons
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")()
         self._text, self._ended = "", False
         self.at = 0  # place in `_text`
@@ -148,7 +147,8 @@ class _Text:
             text = self._decoder.decode(block, final=self._ended)
         except UnicodeDecodeError as error:
             raise self._fault(f"bytes that are no UTF-8 text ({error.reason})", len(self._text)) from None
-        self._text, self.at = _POLYGONS.sub('"segmentation":[]', self._text[self.at :] + text), 0
+        rest = self._text[self.at :] + text
+        self._text, self.at = rest if self._polygons else _POLYGONS.sub('"segmentation":[]', rest), 0
 
     def _fault(self, what: str, at: int) -> DataError:
         rest = self._text[at:]

@@ -21,12 +21,14 @@ class Box:
         sides: Four numbers, see `Form`.
         crowd: Whether it is many objects.
         ignore: Whether it is not to be learnt, as VOC's difficult ones.
+        outline: Of `ld_hub.formats.outlines.packed`; empty where there is none.
     """
 
     label: str
     sides: Sides
     crowd: bool = False
     ignore: bool = False
+    outline: bytes = b""
 
 
 @dataclass(frozen=True)

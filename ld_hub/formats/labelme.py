@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
-from ld_hub.formats.outlines import Corners, around_points
+from ld_hub.formats.outlines import Corners, around_points, packed
 from ld_hub.formats.split_files import has_marks, label_files
 from ld_hub.formats.text import read_json_file
 
 _AREAS = ("rectangle", "polygon", "circle", "mask", "rotation")
+_SIDES = 64  # of the polygon that a circle is taken for
 _OUTLINES = "shapes that are no rectangles, of which the boxes around them are used"
 
 
@@ -43,7 +44,8 @@ def read_labelme(file: Path, name: str) -> Iterator[Labelled | Fault]:
         else:
             told[_OUTLINES] += kind != "rectangle"
             flags = shape.get("flags") or {}
-            boxes.append(Box(str(shape["label"]), corners, bool(flags.get("crowd")), bool(flags.get("ignore"))))
+            crowd, ignore = bool(flags.get("crowd")), bool(flags.get("ignore"))
+            boxes.append(Box(str(shape["label"]), corners, crowd, ignore, _outline(shape["points"], kind)))
     width, height = content.get("imageWidth"), content.get("imageHeight")
     size = (width, height) if isinstance(width, int) and isinstance(height, int) and width and height else None
     names = [str(content.get("imagePath") or ""), file.stem]
@@ -61,6 +63,14 @@ def _around(shape: dict[str, object], kind: str) -> Corners | None:
     return around_points(points) if len(points) >= 2 else None
 
 
+def _outline(points: list[list[float]], kind: str | None) -> bytes:
+    if kind == "circle" and len(points) == 2:
+        (x, y), (edge_x, edge_y) = points
+        radius, turns = math.hypot(edge_x - x, edge_y - y), [math.tau * k / _SIDES for k in range(_SIDES)]
+        points = [[x + radius * math.cos(turn), y + radius * math.sin(turn)] for turn in turns]
+    return packed([points]) if kind in ("polygon", "rotation", "circle") else b""
+
+
 def _is_point(point: object) -> bool:
     return isinstance(point, list) and len(point) == 2 and all(isinstance(x, (int, float)) for x in point)
 
@@ -71,5 +81,12 @@ def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
 
 register_layout(
     "labelme",
-    Layout("LabelMe", _files, read_labelme, "LabelMe's SPLIT/*.json or *.json beside images", per_image=True),
+    Layout(
+        "LabelMe",
+        _files,
+        read_labelme,
+        "LabelMe's SPLIT/*.json or *.json beside images",
+        per_image=True,
+        outlines=True,
+    ),
 )

@@ -27,6 +27,7 @@ class Layout:
         looked_for: What `files` looks for, in words.
         protocol: How such data is usually scored, see `DetectionSet`.
         per_image: Whether there is a file for each image; else one describes all images of a split, or some files do.
+        outlines: Whether `reads` gives the outlines of objects.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Layout:
     looked_for: str
     protocol: str = "coco"
     per_image: bool = False
+    outlines: bool = False
 
 
 LAYOUTS: Registry[Layout] = Registry("layout")

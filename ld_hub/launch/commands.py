@@ -117,7 +117,7 @@ def train(argv: Sequence[str]) -> int:
     from ld_hub.engine.trainer import DetectionTrainer
     from ld_hub.launch.start import build_model, load_data, seed_weights
 
-    training, evaluation = load_data(parsed.of(DataArguments))
+    training, evaluation = load_data(parsed.of(DataArguments), outlines=config.augmentation.copy_paste > 0)
     seed_weights(config)
     resuming = RunDirectory(config.output_dir).resumes(config.resume)
     model = build_model(parsed.name, parsed.of(ModelArguments), training, _say, resuming=resuming)
@@ -148,7 +148,8 @@ def distill(argv: Sequence[str]) -> int:
     names = [] if typed.only_detects else _teacher_names(typed.teacher, flags)
     wanted = [TeacherWanted(parsed.name, name, flags, parsed.of(TeacherArguments), data) for name in names]
     without = parsed.of(UnlabeledArguments)
-    training, evaluation = load_parts(data, labels=without.train_labels)
+    outlines = config.augmentation.copy_paste > 0
+    training, evaluation = load_parts(data, labels=without.train_labels, outlines=outlines)
     images = load_images(without, skip_broken=config.skip_broken)
     known = require_known(training, evaluation)
     boxes = load_teacher(typed.teacher, flags.teacher_checkpoint) if typed.only_detects else None

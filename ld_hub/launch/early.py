@@ -44,13 +44,16 @@ def require_layout(parsed: Parsed) -> None:
 
     Raises:
         MissingFileError: If no reader finds any.
+        DataError: If objects are to be cut out, and the layout has no outlines.
     """
-    from ld_hub.data.layouts import require_split
+    from ld_hub.data.layouts import require_outlined, require_split
 
     data = parsed.of(DataArguments)
     require_split(
         data.data, "train", images=data.train_images, annotations=data.train_annotations, reading=data.reading
     )
+    if parsed.of(TrainConfig).augmentation.copy_paste:
+        require_outlined(data.data, "train", images=data.train_images, annotations=data.train_annotations)
 
 
 def require_files(**flags: str | None) -> None:

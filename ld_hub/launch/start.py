@@ -60,8 +60,12 @@ def structure_of(arguments: ModelArguments) -> Structure:
     }
 
 
-def load_data(arguments: DataArguments) -> tuple[TrainingSet, DetectionSet | None]:
+def load_data(arguments: DataArguments, *, outlines: bool = False) -> tuple[TrainingSet, DetectionSet | None]:
     """Read training and evaluation images; the former are a stream where that is asked for.
+
+    Args:
+        arguments: Where they are.
+        outlines: Keep the outlines of the objects to train on.
 
     Raises:
         ConfigError: If the arguments do not say where they are; whatever `ld_hub.data.load_data` raises.
@@ -78,14 +82,17 @@ def load_data(arguments: DataArguments) -> tuple[TrainingSet, DetectionSet | Non
         annotations=given.train_annotations,
         on_bad_box=given.on_bad_box,
         **asdict(given.reading),
+        outlines=outlines,
     )
     return train, load_evaluation(given)
 
 
-def load_parts(arguments: DataArguments, *, labels: bool) -> tuple[TrainingSet | None, DetectionSet | None]:
+def load_parts(
+    arguments: DataArguments, *, labels: bool, outlines: bool = False
+) -> tuple[TrainingSet | None, DetectionSet | None]:
     """As `load_data`, or without labels to train on, only the images to evaluate on."""
     if labels:
-        return load_data(arguments)
+        return load_data(arguments, outlines=outlines)
     return None, load_evaluation(arguments)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ld_hub.errors import ConfigError
 
 PresetName = Literal["none", "flip", "standard", "strong"]
-_CHANCES = ("flip", "crop", "zoom_out", "color", "mosaic", "mixup")
+_CHANCES = ("flip", "crop", "zoom_out", "color", "mosaic", "mixup", "copy_paste")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Augmentation:
         color: Probability of other light.
         mosaic: Probability of three more images on the same canvas.
         mixup: Probability of another image, blended in.
+        copy_paste: Probability of objects of another image, cut out along their outlines.
 
     Raises:
         ConfigError: If a value cannot work; names the field.
@@ -38,6 +39,7 @@ class Augmentation:
     color: float = 0.0
     mosaic: float = 0.0
     mixup: float = 0.0
+    copy_paste: float = 0.0
 
     def __post_init__(self) -> None:
         for name in _CHANCES:
@@ -62,7 +64,7 @@ class Augmentation:
     @property
     def mixes(self) -> bool:
         """Whether images are made of several."""
-        return self.mosaic > 0 or self.mixup > 0
+        return self.mosaic > 0 or self.mixup > 0 or self.copy_paste > 0
 
     def describe(self) -> str:
         """The parts in words, for the user."""
@@ -111,9 +113,12 @@ class AugmentationFlags:
         mosaic: Probability of putting an image together from four, each at 0.4 to 0.8 of its size; takes the place of
             crop and zoom_out there.
         mixup: Probability of blending another image in, with its objects.
-        copy_paste: Not there yet: objects cannot be cut out, since masks are not read from annotations. 0.
-        close_mosaic: Optimizer steps at the end of the run that are done without mosaic and mixup, on images as they
-            will be; below 1 a share of the run.
+        copy_paste: Probability of pasting objects of another image onto this one, cut out along their outlines, after
+            both went through the parts above; an object of which less than a fifth stays visible is dropped, the box
+            of another is what is visible. It is for data with outlines (COCO's segmentation, LabelMe's polygons), and
+            thus in no preset; crowds, and objects without outline, are not pasted.
+        close_mosaic: Optimizer steps at the end of the run that are done without mosaic, mixup and copy_paste, on
+            images as they will be; below 1 a share of the run.
     """
 
     augment: PresetName = "flip"
@@ -125,7 +130,7 @@ class AugmentationFlags:
     color: float | None = None
     mosaic: float | None = None
     mixup: float | None = None
-    copy_paste: float = 0.0
+    copy_paste: float | None = None
     close_mosaic: float = 0.1
 
     def __post_init__(self) -> None:
@@ -135,11 +140,6 @@ class AugmentationFlags:
                 object.__setattr__(self, name, tuple(value))
         if self.augment not in PRESETS:
             raise ConfigError(f"augment is {self.augment!r}; it can be: {', '.join(PRESETS)}.")
-        if self.copy_paste:
-            raise ConfigError(
-                f"copy_paste is {self.copy_paste}, and objects cannot be cut out: data sets keep boxes here, no masks. "
-                "Leave it out; mosaic and mixup (--mosaic 0.5 --mixup 0.15) also bring objects to other places."
-            )
         if self.close_mosaic < 0:
             raise ConfigError(f"close_mosaic is {self.close_mosaic}; it must not be negative.")
         self.augmentation  # noqa: B018  # refuses values that cannot work
@@ -166,7 +166,9 @@ class AugmentationFlags:
             steps: Of the whole run.
         """
         augmentation = self.augmentation
-        end = f"; mosaic and mixup until step {self.mixed_steps(steps)}" if augmentation.mixes else ""
+        mixing = ("mosaic", "mixup", *(["copy-paste"] if augmentation.copy_paste else []))
+        named = f"{', '.join(mixing[:-1])} and {mixing[-1]}"
+        end = f"; {named} until step {self.mixed_steps(steps)}" if augmentation.mixes else ""
         return f"{self.augment}: {augmentation.describe()}{end}"
 
 

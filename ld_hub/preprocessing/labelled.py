@@ -36,29 +36,47 @@ class Labelled:
         boxes: ``(G, 4)`` float32 xyxy px.
         labels: ``(G,)`` int64.
         crowd: ``(G,)`` bool.
+        masks: ``(G, h, w)`` bool, pixels of the objects, all False for those without outline; None where nobody needs
+            them.
     """
 
     image: Tensor
     boxes: Tensor
     labels: Tensor
     crowd: Tensor
+    masks: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in px."""
         return self.image.shape[1], self.image.shape[2]
 
-    def moved(self, image: Tensor, boxes: Tensor, areas: Tensor) -> Labelled:
+    @property
+    def bare(self) -> Labelled:
+        """Without masks."""
+        return self if self.masks is None else replace(self, masks=None)
+
+    def chosen(self, objects: Tensor) -> Labelled:
+        """The image with some of its objects.
+
+        Args:
+            objects: ``(G,)`` bool, or their numbers.
+        """
+        masks = None if self.masks is None else self.masks[objects]
+        return Labelled(self.image, self.boxes[objects], self.labels[objects], self.crowd[objects], masks)
+
+    def moved(self, image: Tensor, boxes: Tensor, areas: Tensor, masks: Tensor | None) -> Labelled:
         """The same objects elsewhere, without those of which too little is left.
 
         Args:
             image: ``(K, h', w')`` uint8.
             boxes: ``(G, 4)`` px of it, clipped to it.
             areas: ``(G,)`` px² of the boxes before they were clipped, at the scale of `boxes`.
+            masks: ``(G, h', w')`` bool, where there are any.
         """
         sides = boxes[:, 2:] - boxes[:, :2]
         kept = (sides.prod(dim=1) >= VISIBLE * areas) & (sides >= 1).all(dim=1)
-        return Labelled(image, boxes[kept], self.labels[kept], self.crowd[kept])
+        return replace(self, image=image, boxes=boxes, masks=masks).chosen(kept)
 
 
 def fit_shape(size: tuple[int, int], room: tuple[int, int], scale: float = 1.0) -> tuple[int, int]:
@@ -76,13 +94,15 @@ def fit_shape(size: tuple[int, int], room: tuple[int, int], scale: float = 1.0) 
 def resized(labelled: Labelled, shape: tuple[int, int]) -> Labelled:
     """Resize to height and width in px."""
     boxes = resize_boxes(labelled.boxes, labelled.size, shape)
-    return replace(labelled, image=resize(labelled.image, shape), boxes=boxes)
+    masks = None if labelled.masks is None else _nearest(labelled.masks, shape)
+    return replace(labelled, image=resize(labelled.image, shape), boxes=boxes, masks=masks)
 
 
 def mirrored(labelled: Labelled) -> Labelled:
     """Mirror left to right."""
     boxes = flip_boxes(labelled.boxes, labelled.size[1])
-    return replace(labelled, image=flip_image(labelled.image), boxes=boxes)
+    masks = None if labelled.masks is None else labelled.masks.flip(2)
+    return replace(labelled, image=flip_image(labelled.image), boxes=boxes, masks=masks)
 
 
 def cropped_to_objects(labelled: Labelled) -> Labelled:
@@ -136,7 +156,13 @@ def pasted(ground: Labelled, labelled: Labelled, top: int, left: int) -> Labelle
     ground.image[:, first[0] : last[0], first[1] : last[1]] = part
     shifted = labelled.boxes + torch.tensor([left, top, left, top], dtype=labelled.boxes.dtype)
     limit = torch.tensor([width, height, width, height], dtype=shifted.dtype)
-    placed = labelled.moved(ground.image, torch.minimum(shifted.clamp(min=0), limit), _areas(shifted))
+    masks = None
+    if labelled.masks is not None:
+        masks = torch.zeros(len(shifted), height, width, dtype=torch.bool)
+        masks[:, first[0] : last[0], first[1] : last[1]] = labelled.masks[
+            :, first[0] - top : last[0] - top, first[1] - left : last[1] - left
+        ]
+    placed = labelled.moved(ground.image, torch.minimum(shifted.clamp(min=0), limit), _areas(shifted), masks)
     return _joined(ground.image, [ground, placed])
 
 
@@ -175,8 +201,18 @@ def mosaic(tiles: Sequence[Labelled], shape: tuple[int, int], center: tuple[int,
 def _through(transform: v2.Transform, labelled: Labelled) -> Labelled:
     """One of torchvision's transforms that cuts out a part."""
     boxes = tv_tensors.BoundingBoxes(labelled.boxes, format="XYXY", canvas_size=labelled.size)
-    image, moved = transform(tv_tensors.Image(labelled.image), boxes)
-    return labelled.moved(image.as_subclass(Tensor), moved.as_subclass(Tensor), _areas(labelled.boxes))
+    masks = None if labelled.masks is None else tv_tensors.Mask(labelled.masks)
+    image, moved, seen = transform(tv_tensors.Image(labelled.image), boxes, masks)
+    pixels = None if seen is None else seen.as_subclass(Tensor)
+    return labelled.moved(image.as_subclass(Tensor), moved.as_subclass(Tensor), _areas(labelled.boxes), pixels)
+
+
+def _nearest(masks: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Pixels at the middle of those of another size, height and width in px."""
+    rows, columns = (
+        ((torch.arange(new) + 0.5) * (old / new)).long() for new, old in zip(shape, masks.shape[1:], strict=True)
+    )
+    return masks[:, rows][:, :, columns]
 
 
 def _areas(boxes: Tensor) -> Tensor:
@@ -184,6 +220,10 @@ def _areas(boxes: Tensor) -> Tensor:
 
 
 def _joined(image: Tensor, parts: Sequence[Labelled]) -> Labelled:
-    """An image with the objects of several."""
+    """An image with the objects of several, which are of its size where they have masks."""
     boxes, labels, crowd = (torch.cat([getattr(part, name) for part in parts]) for name in ("boxes", "labels", "crowd"))
-    return Labelled(image, boxes, labels, crowd)
+    masks = None
+    if any(part.masks is not None for part in parts):
+        none = [torch.zeros(len(part.boxes), *image.shape[1:], dtype=torch.bool) for part in parts]
+        masks = torch.cat([a if part.masks is None else part.masks for part, a in zip(parts, none, strict=True)])
+    return Labelled(image, boxes, labels, crowd, masks)

@@ -105,6 +105,11 @@ class TrainTransform:
         """Whether it makes an image of several, so that it wants `others`."""
         return False
 
+    @property
+    def pastes(self) -> bool:
+        """Whether it cuts objects out, so that it wants `masks`, of `others` as well."""
+        return False
+
     def __call__(
         self,
         image: Image.Image,
@@ -114,6 +119,7 @@ class TrainTransform:
         *,
         key: tuple[int, int] = (0, 0),
         others: Sequence[Labelled] = (),
+        masks: Tensor | None = None,
     ) -> Sample:
         """Transform one image.
 
@@ -124,6 +130,7 @@ class TrainTransform:
             crowd: ``(G,)`` bool; None means no crowds.
             key: Epoch and image id.
             others: Images to mix in; this transform takes none, see `mixes`.
+            masks: ``(G, h, w)`` bool pixels of the objects; this transform takes none, see `pastes`.
         """
         mirrored, short = self.draw(key)
         sample = _resized(image, self.config, (short, self.config.image_size[1]))
@@ -142,11 +149,18 @@ class TrainTransform:
         """What the image of this epoch gets: whether it is mirrored, and its short side in px."""
         return self.first_draws(self.generator(key))
 
-    def generator(self, key: tuple[int, int]) -> np.random.Generator:
-        """The random numbers of an image in an epoch."""
+    def generator(self, key: tuple[int, int], part: int = 0) -> np.random.Generator:
+        """The random numbers of an image in an epoch.
+
+        Args:
+            key: Epoch and image id.
+            part: Of the augmentation; another one has numbers of its own.
+        """
         epoch, image_id = key
         # Image ids may be negative in foreign files; a seed may not.
-        sequence = np.random.SeedSequence((self.seed, epoch, image_id & 0xFFFFFFFFFFFFFFFF))
+        sequence = np.random.SeedSequence(
+            (self.seed, epoch, image_id & 0xFFFFFFFFFFFFFFFF), spawn_key=(part,) if part else ()
+        )
         return np.random.Generator(np.random.Philox(sequence))
 
     def first_draws(self, random: np.random.Generator) -> tuple[bool, int]:

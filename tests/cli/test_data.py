@@ -54,7 +54,8 @@ def test_show_draws_what_training_sees(demo, tmp_path, capsys):
     ("flags", "said"),
     [
         (["--mosaic", "3"], "mosaic is 3.0; it must be between 0 and 1"),
-        (["--copy_paste", "0.3"], "no masks"),
+        (["--copy_paste", "3"], "copy_paste is 3.0; it must be between 0 and 1"),
+        (["--copy_paste", "0.3"], "has no outlines of objects"),
         (["--number", "0"], "at least 1"),
         (["--out", "p.txt"], "no picture format"),
         (["--split", "val2"], "No annotations of the split 'val2'"),

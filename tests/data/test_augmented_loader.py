@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from ld_hub.data import load_coco, train_loader
+from ld_hub.data.loader import TrainRows
 from ld_hub.data.training_sheet import training_sheet
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.preprocessing import AugmentedTransform, DataConfig
@@ -37,6 +40,36 @@ def test_workers_and_breaks_do_not_change_what_comes(coco):
         assert_equal(a, b)
     for a, b in zip(whole[3:], batches(dataset, 5, mixed_steps=6, start_batch=3), strict=True):
         assert_equal(a, b)
+
+
+def with_triangles(coco):
+    for row in coco.content["annotations"]:
+        x, y, w, h = row["bbox"]
+        row["segmentation"] = [[x, y, x + w, y, x, y + h]]
+    coco.write()
+    return load_coco(coco.root, outlines=True)
+
+
+def test_pasted_objects_do_not_depend_on_workers_batches_or_breaks(coco):
+    dataset, pasting = with_triangles(coco), replace(PRESETS["strong"], copy_paste=0.7)
+    whole = batches(dataset, 8, pasting, mixed_steps=6)
+    for a, b in zip(whole, batches(dataset, 8, pasting, mixed_steps=6, workers=2), strict=True):
+        assert_equal(a, b)
+    for a, b in zip(whole[3:], batches(dataset, 5, pasting, mixed_steps=6, start_batch=3), strict=True):
+        assert_equal(a, b)
+    plain = batches(load_coco(coco.root), 8, mixed_steps=6)
+    assert [same(a, b) for a, b in zip(whole, plain, strict=True)] == [False] * 6 + [True] * 2
+
+
+def test_pasted_objects_come_from_other_images(coco):
+    """One image has no objects of its own; all others lend it some, but for the crowd."""
+    dataset = with_triangles(coco)
+    empty = int(np.flatnonzero(np.diff(dataset.records.offsets) == 0)[0])
+    rows = TrainRows(dataset.records, AugmentedTransform(CONFIG, Augmentation(copy_paste=1.0), seed=1))
+    samples = [rows[epoch, empty, True] for epoch in range(40)]
+    assert {label for sample in samples for label in sample.labels.tolist()} == {0, 1, 2}
+    assert not any(sample.crowd.any() for sample in samples)
+    assert all(rows[epoch, empty, False].labels.tolist() == [] for epoch in range(5))
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -60,6 +60,24 @@ def two(root: Path, names: tuple[str, str], ids: tuple[dict[str, int], dict[str,
     return root
 
 
+def test_outlines_stay_with_the_objects_of_their_file(tmp_path):
+    """Both files number from 0; the first object of the first one and the second of the other one have an outline."""
+    root = two(
+        tmp_path / "set", ("train_1/boxes.json", "train_2/boxes.json"), ({"cat": 1, "dog": 2}, {"dog": 0, "bee": 1})
+    )
+    for k, (x, y) in enumerate(((1, 2), (5, 6))):
+        file = root / f"train_{k + 1}/boxes.json"
+        content = json.loads(file.read_text())
+        content["annotations"][k]["segmentation"] = [[x, y, x + 3, y, x + 3, y + 4, x, y + 4]]
+        file.write_text(json.dumps(content))
+    records = quiet_load(root, outlines=True)[0].records
+    names = [path.as_py().partition("/set/")[2] for path in records.paths]
+    assert {name: int(records.masks(k).sum()) for k, name in enumerate(names)} == {
+        "train_1/a.png": 12, "train_1/b.png": 0, "train_2/a.png": 0, "train_2/b.png": 12,
+    }  # fmt: skip
+    assert records.masks(0)[0, 2:6, 1:4].all() and records.masks(3)[0, 6:10, 5:8].all()
+
+
 def test_coco_files_of_other_images_are_one_split(tmp_path):
     names = ("train_1/boxes.json", "train_2/boxes.json")
     root = two(tmp_path / "set", names, ({"cat": 1, "dog": 2}, {"dog": 0, "bee": 1}))

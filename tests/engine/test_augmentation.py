@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 
-from ld_hub.engine import TrainConfig
+from ld_hub.data import load_coco
+from ld_hub.engine import DetectionTrainer, TrainConfig
 from ld_hub.engine.train_config import changed_fields
 from ld_hub.errors import ConfigError
 from ld_hub.preprocessing.augmentation import PRESETS, Augmentation
-from tests.engine.runs import detector, distil, equal, train, weights
+from tests.engine.runs import QUICK, detector, distil, equal, train, weights
 
+PASTED = {"copy_paste": 0.8}
 STRONG = {"augment": "strong", "mosaic": 0.7, "mixup": 0.3, "close_mosaic": 3, "short_sides": (48, 64)}
 
 
@@ -39,7 +42,7 @@ def test_mixing_ends_before_the_run(given, steps, mixed):
     ("field", "value"),
     [
         ("augment", "mega"), ("crop", 1.5), ("zoom_out", -0.1), ("color", 2.0), ("mosaic", 1.1), ("mixup", -1.0),
-        ("scale_jitter", (2.0, 0.5)), ("scale_jitter", (0.0, 1.0)), ("close_mosaic", -1.0), ("copy_paste", 0.5),
+        ("scale_jitter", (2.0, 0.5)), ("scale_jitter", (0.0, 1.0)), ("close_mosaic", -1.0), ("copy_paste", 1.5),
     ],
 )  # fmt: skip
 def test_a_bad_value_is_refused_by_name(field, value):
@@ -55,10 +58,42 @@ def test_runs_are_the_same_if_the_same_is_done():
     assert changed_fields(TrainConfig(flip=0.5), TrainConfig()) == {}
 
 
-def test_a_broken_run_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def outlined(data, tmp_path_factory):
+    """The images with triangles as outlines of their objects."""
+    root = tmp_path_factory.mktemp("outlined") / "data"
+    shutil.copytree(data, root)
+    file = root / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    for row in content["annotations"]:
+        x, y, w, h = row["bbox"]
+        row["segmentation"] = [[x, y, x + w, y, x, y + h]]
+    file.write_text(json.dumps(content))
+    return root
+
+
+def trained(root, out, **settings):
+    dataset = load_coco(root, "train", outlines=settings.get("copy_paste", 0) > 0)
+    config = TrainConfig(output_dir=str(out), **{**QUICK, **settings})
+    return DetectionTrainer(detector(), train_dataset=dataset, config=config).train()
+
+
+def test_copy_paste_needs_outlines(data, tmp_path):
+    with pytest.raises(ConfigError, match=r"copy_paste .*load_data\(\.\.\., outlines=True\)"):
+        train(data, tmp_path / "run", copy_paste=0.5)
+
+
+def test_copy_paste_changes_what_is_learnt_and_is_said(outlined, tmp_path, capsys):
+    trained(outlined, tmp_path / "pasted", **PASTED)
+    assert "copy_paste 0.8; mosaic, mixup and copy-paste until step 2" in capsys.readouterr().out
+    trained(outlined, tmp_path / "plain")
+    assert not equal(weights(tmp_path / "pasted/model"), weights(tmp_path / "plain/model"))
+
+
+def test_a_broken_run_goes_on_to_the_same_weights(outlined, tmp_path, monkeypatch):
     from ld_hub.engine.loop import Loop
 
-    settings = {**STRONG, "steps": 6, "save_every": 2}
+    data, train, settings = outlined, trained, {**STRONG, **PASTED, "steps": 6, "save_every": 2}
     train(data, tmp_path / "whole", **settings)
     update = Loop._update
 
@@ -76,7 +111,8 @@ def test_a_broken_run_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
     train(data, tmp_path / "plain", **{**settings, "mosaic": 0.0, "mixup": 0.0})
     assert not equal(weights(tmp_path / "whole/model"), weights(tmp_path / "plain/model"))
     written = json.loads((tmp_path / "whole/config.json").read_text())
-    expected = {**PRESETS["strong"].parts, "mosaic": 0.7, "mixup": 0.3, "short_sides": [48, 64], "zoom_out": 0.0}
+    expected = {**PRESETS["strong"].parts, "mosaic": 0.7, "mixup": 0.3, "short_sides": [48, 64], "zoom_out": 0.0,
+                "copy_paste": 0.8}  # fmt: skip
     assert written["augmentation"] == {**expected, "scale_jitter": [0.5, 1.5]}
     assert written["config"]["augment"] == "strong" and written["config"]["crop"] is None
     with pytest.raises(ConfigError, match=r"mosaic: 0\.7 there, 0\.5 now"):
