@@ -9,9 +9,9 @@ from typing import Any
 from accelerate import Accelerator
 
 from ld_hub.data import DetectionSet
-from ld_hub.data.stream_set import TrainingSet, require_files, require_outlines
+from ld_hub.data.stream_set import TrainingSet, require_files
 from ld_hub.data.tile_set import cut_into_tiles
-from ld_hub.data.unlabeled import refuse_leaks, without_annotations
+from ld_hub.data.unlabeled import without_annotations
 from ld_hub.distillation import Recipe, make_teaching
 from ld_hub.engine.assembly import gather, make_task, settle, usual_recipe
 from ld_hub.engine.batch_trial import batch_of, find_batch
@@ -21,12 +21,13 @@ from ld_hub.engine.detection_task import DetectionTask
 from ld_hub.engine.devices import make_accelerator
 from ld_hub.engine.distillation_task import DistillationTask
 from ld_hub.engine.identity import Identity, differences, require_same
-from ld_hub.engine.labels import fit_labels, require_same_classes, warn_of_random_frozen_stages
+from ld_hub.engine.labels import fit_labels, warn_of_random_frozen_stages
 from ld_hub.engine.loop import Loop
 from ld_hub.engine.model_settings import apply_settings, describe_classes
 from ld_hub.engine.records import RunSettings
 from ld_hub.engine.remembering import Bits, CacheWanted, remember
 from ld_hub.engine.reporter import describe_network, describe_teacher, table
+from ld_hub.engine.requirements import require_sets
 from ld_hub.engine.run_result import RunResult
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.showing import plain
@@ -74,22 +75,7 @@ class Trainer:
         self.trackers, self.attachments = tuple(trackers), dict(attachments or {})
         self.train_dataset = self._with_objects(train_dataset)
         self.eval_dataset, self.unlabeled_dataset = eval_dataset, unlabeled_dataset
-        if train_dataset is None and unlabeled_dataset is None:
-            raise DataError("There is nothing to train on: neither images with labels nor images without.")
-        if train_dataset is not None and eval_dataset is not None:
-            require_same_classes(train_dataset, eval_dataset)
-        if unlabeled_dataset is not None:
-            require_files(
-                train_dataset, "unlabeled_dataset (--unlabeled), whose threshold is found on labelled images,"
-            )
-        if unlabeled_dataset is not None and eval_dataset is not None:
-            refuse_leaks(unlabeled_dataset, eval_dataset)
-        if self.config.tile is not None and unlabeled_dataset is not None:
-            raise ConfigError("tile cuts images with labels alone; with images without labels leave it out.")
-        if self.config.augmentation.copy_paste:
-            require_outlines(train_dataset)
-        if self.config.patience is not None and eval_dataset is None:
-            raise ConfigError("patience counts evaluations, and there are no images to evaluate on: leave it out.")
+        require_sets(self.config, train_dataset, eval_dataset, unlabeled_dataset)
 
     def _with_objects(self, dataset: TrainingSet | None) -> TrainingSet | None:
         """The images to train on, refused if there are none."""
