@@ -171,6 +171,11 @@ class DistillationTask(LessonTask):
         teaching = replace(teaching, unlabeled=self.unlabeled, scored=self.scored, feature_teacher=self._encoder)
         return replace(teaching, teachers=names, origins=origins)
 
+    def most_found(self, unknown: int) -> int:
+        """See `LessonTask.most_found`; of several teachers the first one's detections count."""
+        first = next(iter(self.detectors.values()), None)
+        return 0 if first is None else first.postprocess_config.max_detections
+
     def prepare(
         self, images: DetectionSet, labelled: DetectionSet | None, config: TrainConfig, device: torch.device
     ) -> DetectionSet:

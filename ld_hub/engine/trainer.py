@@ -168,9 +168,12 @@ class Trainer:
             self.config = batch_of(checkpoint, self.config, accelerator.num_processes)
             return
         labelled = require_files(self.train_dataset, "auto_batch")
-        if labelled is None or self.unlabeled_dataset is not None:
-            raise ConfigError("auto_batch tries images with labels alone; with unlabeled ones give batch_size.")
-        images, said = find_batch(self.task, labelled, self.config, accelerator)
+        if labelled is None:
+            raise ConfigError(
+                "auto_batch finds how many images with labels fit, and there are none: leave it out, and say how many "
+                "without labels a step has: Unlabeled(batch=) (--unlabeled_batch)."
+            )
+        images, said = find_batch(self.task, labelled, self.config, accelerator, self.unlabeled_dataset)
         self.config = replace(self.config, batch_size=images)
         accelerator.print(said)
 
