@@ -80,7 +80,8 @@ class TrainConfig(AugmentationFlags):
         image_size: Length of the shorter side and limit of the longer side in px, for training and evaluation;
             becomes part of the model. The model's own where not given.
         tile: Train and evaluate on square tiles of so many px of the original images, for large images with small
-            objects; what is scored is whole images. Whole ones are looked at where not given.
+            objects, those without labels, too; what is scored is whole images. Whole ones are looked at where not
+            given.
         overlap: Share of a tile that neighbours have in common.
         filter_empty: Leave training images without objects out, as the published runs do; they train as background
             otherwise.

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from ld_hub.data import DetectionSet
 from ld_hub.data.stream_set import TrainingSet, require_files
-from ld_hub.data.tile_set import cut_into_tiles
+from ld_hub.data.tile_set import cut_into_tiles, numbered
 from ld_hub.data.unlabeled import refuse_leaks, without_annotations
 from ld_hub.distillation import Recipe, make_teaching
 from ld_hub.engine.assembly import gather, make_task, settle, usual_recipe
@@ -84,8 +84,8 @@ class Trainer:
             )
         if unlabeled_dataset is not None and eval_dataset is not None:
             refuse_leaks(unlabeled_dataset, eval_dataset)
-        if self.config.tile is not None and unlabeled_dataset is not None:
-            raise ConfigError("tile cuts images with labels alone; with images without labels leave it out.")
+        if self.config.tiling is not None and unlabeled_dataset is not None:
+            self.unlabeled_dataset = numbered(cut_into_tiles(unlabeled_dataset, self.config.tiling))
         if self.config.patience is not None and eval_dataset is None:
             raise ConfigError("patience counts evaluations, and there are no images to evaluate on: leave it out.")
 

@@ -7,8 +7,7 @@ import torch
 
 from ld_hub.data import load_coco
 from ld_hub.data.unlabeled import without_annotations
-from ld_hub.engine import DistillationTrainer
-from ld_hub.engine import batch_trial
+from ld_hub.engine import DistillationTrainer, batch_trial
 from ld_hub.engine.batch_trial import _Trial, find_batch
 from ld_hub.engine.detection_task import DetectionTask
 from ld_hub.engine.devices import make_accelerator
@@ -85,7 +84,7 @@ def test_images_without_labels_have_their_place_in_each_step(data, tmp_path, mon
         assert records(run)[0]["epoch"] == pytest.approx(expected / 12, abs=1e-3)
         assert any(name.startswith("unlabeled_") for name in records(run)[0])
     monkeypatch.setattr(batch_trial, "free_memory", lambda: fixed / batch_trial.PART)
-    with pytest.raises(ConfigError, match="beside the 5 without labels: .* a smaller --unlabeled_batch"):
+    with pytest.raises(ConfigError, match=r"beside the 5 without labels: .* a smaller --unlabeled_batch"):
         find_batch(trainer.task, trainer.train_dataset, config, accelerator, others)
 
 
