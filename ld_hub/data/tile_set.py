@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -91,7 +92,7 @@ def count_images(dataset: DetectionSet) -> int:
     return len(dataset) if records.crops is None else len(set(records.paths.to_pylist()))
 
 
-def truth_of(tiles: DetectionSet) -> dict[str, list[dict[str, Any]]]:
+def truth_of(tiles: DetectionSet) -> Mapping[str, object]:
     """The boxes of tiles as the content of a COCO file.
 
     Args:

@@ -84,7 +84,7 @@ class Trainer:
             )
         if unlabeled_dataset is not None and eval_dataset is not None:
             refuse_leaks(unlabeled_dataset, eval_dataset)
-        if self.config.tiling is not None and unlabeled_dataset is not None:
+        if unlabeled_dataset is not None and self.config.tiling is not None:
             self.unlabeled_dataset = numbered(cut_into_tiles(unlabeled_dataset, self.config.tiling))
         if self.config.patience is not None and eval_dataset is None:
             raise ConfigError("patience counts evaluations, and there are no images to evaluate on: leave it out.")
@@ -169,10 +169,7 @@ class Trainer:
             return
         labelled = require_files(self.train_dataset, "auto_batch")
         if labelled is None:
-            raise ConfigError(
-                "auto_batch finds how many images with labels fit, and there are none: leave it out, and say how many "
-                "without labels a step has: Unlabeled(batch=) (--unlabeled_batch)."
-            )
+            raise ConfigError("auto_batch is about images with labels, and there are none: give --unlabeled_batch.")
         images, said = find_batch(self.task, labelled, self.config, accelerator, self.unlabeled_dataset)
         self.config = replace(self.config, batch_size=images)
         accelerator.print(said)

@@ -94,7 +94,7 @@ def test_without_any_labels_there_is_no_batch_to_find(data, tmp_path):
     trainer = DistillationTrainer(
         detector(), detector(seed=1), train_dataset=None, unlabeled_dataset=others, config=config
     )
-    with pytest.raises(ConfigError, match="auto_batch finds how many images with labels fit, and there are none"):
+    with pytest.raises(ConfigError, match="auto_batch is about images with labels, and there are none"):
         trainer.train()
 
 
