@@ -13,14 +13,13 @@ from ld_hub.distillation.correspondence import rename
 from ld_hub.distillation.scored_targets import Thresholds
 from ld_hub.engine.asking import Said
 from ld_hub.engine.lessons import Looker
-from ld_hub.engine.looking import look_at
+from ld_hub.engine.looking import look_at_set
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.hub import ShardStore
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.dist import rank, world_size
 from ld_hub.structures import Detections, ImageBatch, ScoredTargets
 from ld_hub.teachers.box_teacher import BoxTeacher
-from ld_hub.teachers.photos import photos_of
 
 
 class BoxTable:
@@ -98,7 +97,7 @@ class BoxLooker(Looker):
         student: See `Looker`, also for `thresholds` and errors.
         thresholds: See there.
         class_map: The teacher's name of classes that the student calls otherwise.
-        store: See `look_at`.
+        store: See `look_at_set`.
 
     Attributes:
         table: Of the images without labels; None until `lay_out`.
@@ -147,7 +146,7 @@ class BoxLooker(Looker):
 
         Args:
             images: Without labels.
-            found: On each of them, as of `look_at`.
+            found: On each of them, as of `look_at_set`.
             device: Where the batches are.
 
         Returns:
@@ -164,7 +163,7 @@ class BoxLooker(Looker):
 
     def found_on(self, part: DetectionSet, batch_size: int, workers: int) -> Iterator[tuple[int, Detections]]:
         """See `Looker.found_on`."""
-        found = look_at(self.teacher, photos_of(part), batch_size, self.store).found
+        found = look_at_set(self.teacher, part, batch_size, self.store).found
         self.require_labels(found)
         pairs = list(zip(part.records.image_ids.tolist(), found, strict=True))
         return iter(pairs[rank() :: world_size()])

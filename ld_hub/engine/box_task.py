@@ -9,10 +9,11 @@ import torch
 
 from ld_hub.data import DetectionSet
 from ld_hub.data.checks import name_some
+from ld_hub.data.tile_set import count_images
 from ld_hub.engine.box_table import BoxLooker
 from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import DEFAULT, choose_thresholds, default_thresholds
-from ld_hub.engine.looking import look_at
+from ld_hub.engine.looking import look_at_set
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.hub import ShardStore
@@ -99,7 +100,7 @@ class BoxTask(LessonTask):
         """See `LessonTask.prepare`."""
         wanted, teacher = self.wanted, self.teacher
         teacher.to(device)
-        looked = look_at(teacher, photos_of(images), config.eval_batch_size, self.store)
+        looked = look_at_set(teacher, images, config.eval_batch_size, self.store)
         looker = self._looker()
         looker.require_labels(looked.found)
         if labelled is not None and wanted.threshold is None:
@@ -113,7 +114,7 @@ class BoxTask(LessonTask):
         looker.thresholds = choose_thresholds(looker, labelled, wanted, config)
         teacher.to(torch.device("cpu"))  # it has said all; the memory is the student's
         self.remarks += filter(None, [looked.remark(teacher.name), looker.remark()])
-        self._take(looker, len(images))
+        self._take(looker, count_images(images))
         return looker.lay_out(images, looked.found, device)
 
 

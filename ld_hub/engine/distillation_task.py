@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ld_hub.data import DetectionSet
+from ld_hub.data.tile_set import count_images
 from ld_hub.distillation import Committee, Distiller, MapInputs, Recipe, TermInputs, make_teaching
 from ld_hub.engine.asking import Memory, Said, Teacher, ask, head_of, maps_of
 from ld_hub.engine.detection_task import full_precision, targets_of
@@ -171,13 +172,19 @@ class DistillationTask(LessonTask):
         teaching = replace(teaching, unlabeled=self.unlabeled, scored=self.scored, feature_teacher=self._encoder)
         return replace(teaching, teachers=names, origins=origins)
 
+    def most_found(self, unknown: int) -> int:
+        """See `LessonTask.most_found`; of several teachers the first one's detections count."""
+        first = next(iter(self.detectors.values()), None)
+        return 0 if first is None else first.postprocess_config.max_detections
+
     def prepare(
         self, images: DetectionSet, labelled: DetectionSet | None, config: TrainConfig, device: torch.device
     ) -> DetectionSet:
         """See `LessonTask.prepare`; of several teachers the first one's detections count, and they are asked later."""
         if not self.detectors:
             self.remarks.append(
-                f"{len(images)} images without labels. A feature teacher finds no boxes: only its terms act on them."
+                f"{count_images(images)} images without labels. A feature teacher finds no boxes: only its terms act "
+                "on them."
             )
             return images
         name, teacher = next(iter(self.detectors.items()))
@@ -187,7 +194,7 @@ class DistillationTask(LessonTask):
         scale, class_map = self.distillers[name].teacher_scale, self.distillers[name].class_map
         looker = DenseLooker(teacher, self.model, default_thresholds(self.model), scale, class_map, memory)
         looker.thresholds = choose_thresholds(looker, labelled, self.wanted, config)
-        self._take(looker, len(images))
+        self._take(looker, count_images(images))
         return images
 
     def describe(self) -> list[str]:

@@ -64,6 +64,14 @@ class LessonTask(DetectionTask):
     def teaching(self) -> Teaching:
         """What is taught and by whom, to be kept with the student; the recipe is that of its family."""
 
+    def most_found(self, unknown: int) -> int:
+        """The most boxes that a teacher's detections on an image without labels can be.
+
+        Args:
+            unknown: Taken for a teacher that does not say.
+        """
+        return unknown
+
     def known(self, images: DetectionSet) -> DetectionSet:
         """Those of some images without labels which the teachers can say something about.
 
@@ -122,7 +130,17 @@ class LessonTask(DetectionTask):
         bare, looker = replace(batch, targets=None), self.looker
         taught = self.teach(bare) if taught is None else taught
         targets = ScoredTargets.none(batch.image_sizes) if looker is None else looker.targets(batch, taught)
-        return Lesson(bare, targets, self._assign(bare, targets).scored(targets), taught)
+        return self.lesson(bare, targets, taught)
+
+    def lesson(self, batch: ImageBatch, targets: ScoredTargets, taught: Mapping[str, Said]) -> Lesson:
+        """The student's rows that answer for some boxes on images without labels.
+
+        Args:
+            batch: Images, normalised for the student.
+            targets: The boxes.
+            taught: Of `teach` for them.
+        """
+        return Lesson(batch, targets, self._assign(batch, targets).scored(targets), taught)
 
     def forward(
         self,

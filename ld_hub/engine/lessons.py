@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from ld_hub.data import DetectionSet
+from ld_hub.data.tile_set import numbered, truth_of
 from ld_hub.distillation.correspondence import class_pairs, rename
 from ld_hub.distillation.scored_targets import Thresholds, scored_targets
 from ld_hub.engine.asking import Memory, Said, ask
@@ -23,7 +24,7 @@ from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
 from ld_hub.evaluation.best_f1 import best_f1_scores
 from ld_hub.evaluation.found import Found
-from ld_hub.evaluation.ground_truth import read_ground_truth
+from ld_hub.evaluation.ground_truth import GroundTruth, read_ground_truth
 from ld_hub.evaluation.matching import Overlaps, overlaps
 from ld_hub.models.detector import DenseDetector
 from ld_hub.structures import (
@@ -214,6 +215,8 @@ def _compared(looker: Looker, labelled: DetectionSet, batch_size: int, workers: 
     """The teacher's detections beside the labels of a part of a data set, over all ranks."""
     chosen = np.unique(np.linspace(0, len(labelled) - 1, min(MOST, len(labelled))).round().astype(np.int64))
     part = labelled.select(chosen)
+    if part.records.crops is not None:
+        part = numbered(part)
     images, categories = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     boxes, scores = [np.zeros((0, 4))], [np.zeros(0)]
     for image_id, each in looker.found_on(part, batch_size, workers):
@@ -225,5 +228,11 @@ def _compared(looker: Looker, labelled: DetectionSet, batch_size: int, workers: 
         scores.append(each.scores.cpu().double().numpy()[label >= 0])
     columns = [np.concatenate(each) for each in (images, categories, boxes, scores)]
     found = Found(*(np.concatenate(each) for each in zip(*gathered(columns), strict=True)))
-    truth = read_ground_truth(labelled.annotation_file).only(set(part.records.image_ids.tolist()))
-    return overlaps(truth, found, labelled.category_ids)
+    return overlaps(_truth(part), found, labelled.category_ids)
+
+
+def _truth(part: DetectionSet) -> GroundTruth:
+    """The labels of a part of a data set; those of tiles are in no file."""
+    if part.records.crops is not None:
+        return read_ground_truth(truth_of(part))
+    return read_ground_truth(part.annotation_file).only(set(part.records.image_ids.tolist()))

@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
+from ld_hub.data import DetectionSet
+from ld_hub.data.tile_set import boxes_in
 from ld_hub.engine.evaluate import gathered
 from ld_hub.errors import DataError
 from ld_hub.hub import ShardStore
 from ld_hub.ops.dist import rank, world_size
 from ld_hub.structures import Detections
 from ld_hub.teachers.box_teacher import BoxTeacher, Checked, check, detections_in
-from ld_hub.teachers.photos import Photo
+from ld_hub.teachers.photos import Photo, photos_of
+from ld_hub.tiling import View
 
 KEPT = ("boxes", "scores", "labels")  # of `Detections`, in a store
 NAMES = "label_names"  # entry of a store: the teacher's classes, where it has told them
@@ -29,7 +33,7 @@ class Looked(NamedTuple):
     """What a teacher found.
 
     Attributes:
-        found: On each image, in px of the file.
+        found: On each image, in px of the file; on each tile, in px of the tile.
         clipped: Number of boxes that reached beyond their images, and were cut.
         outside: Number of boxes without area on their images, which were left out.
     """
@@ -80,6 +84,32 @@ def look_at(teacher: BoxTeacher, photos: Sequence[Photo], batch_size: int, store
             "or x, y, width, height where corners are expected, or the reverse?"
         )
     return looked
+
+
+def look_at_set(teacher: BoxTeacher, images: DetectionSet, batch_size: int, store: ShardStore | None = None) -> Looked:
+    """What a teacher finds on a data set, of which tiles have what a labelled tile would have; see `look_at`.
+
+    Args:
+        teacher: Asked once about each image, as a whole.
+        images: With or without labels, or tiles of them.
+        batch_size: See `look_at`, also for `store` and errors.
+        store: See there.
+    """
+    photos, crops = photos_of(images), images.records.crops
+    if crops is None:
+        return look_at(teacher, photos, batch_size, store)
+    whole = list(dict.fromkeys(photos))
+    looked = look_at(teacher, whole, batch_size, store)
+    found = dict(zip(whole, looked.found, strict=True))
+    parts = [_part(found[photo], crop[:4]) for photo, crop in zip(photos, crops.tolist(), strict=True)]
+    return looked._replace(found=parts)
+
+
+def _part(found: Detections, tile: View) -> Detections:
+    kept, inside = boxes_in(tile, found.boxes.numpy())
+    rows = torch.from_numpy(kept)
+    boxes = torch.from_numpy(inside).to(found.boxes.dtype)
+    return replace(found, boxes=boxes, scores=found.scores[rows], labels=found.labels[rows])
 
 
 def _share(

@@ -36,8 +36,6 @@ def require_sets(
         require_files(train, "unlabeled_dataset (--unlabeled), whose threshold is found on labelled images,")
     if unlabeled is not None and evaluation is not None:
         refuse_leaks(unlabeled, evaluation)
-    if config.tile is not None and unlabeled is not None:
-        raise ConfigError("tile cuts images with labels alone; with images without labels leave it out.")
     if config.augmentation.copy_paste:
         require_outlines(train)
     if config.patience is not None and evaluation is None:

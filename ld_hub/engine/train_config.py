@@ -41,7 +41,7 @@ class TrainConfig(AugmentationFlags):
             is fitted so that training and evaluations end in that time; corrected on the way, by the first process.
         batch_size: Images per process and micro-step.
         auto_batch: Take the largest batch_size that fits into memory, up to an eighth of the training images: a GPU is
-            asked by trial, on a CPU what an image needs is counted.
+            asked by trial, on a CPU what an image needs is counted. Images without labels are in each step.
         accumulation: Micro-steps per optimizer step. Images and positives are counted over the whole step, so losses
             are those of one batch of accumulation x batch_size; only a mean of predictions (the score that GFocal's
             box losses are divided by) covers the micro-step.
@@ -80,7 +80,8 @@ class TrainConfig(AugmentationFlags):
         image_size: Length of the shorter side and limit of the longer side in px, for training and evaluation;
             becomes part of the model. The model's own where not given.
         tile: Train and evaluate on square tiles of so many px of the original images, for large images with small
-            objects; what is scored is whole images. Whole ones are looked at where not given.
+            objects, those without labels, too; what is scored is whole images. Whole ones are looked at where not
+            given.
         overlap: Share of a tile that neighbours have in common.
         filter_empty: Leave training images without objects out, as the published runs do; they train as background
             otherwise.

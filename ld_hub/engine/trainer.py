@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from ld_hub.data import DetectionSet
 from ld_hub.data.stream_set import TrainingSet, require_files
-from ld_hub.data.tile_set import cut_into_tiles
+from ld_hub.data.tile_set import cut_into_tiles, numbered
 from ld_hub.data.unlabeled import without_annotations
 from ld_hub.distillation import Recipe, make_teaching
 from ld_hub.engine.assembly import gather, make_task, settle, usual_recipe
@@ -76,6 +76,8 @@ class Trainer:
         self.train_dataset = self._with_objects(train_dataset)
         self.eval_dataset, self.unlabeled_dataset = eval_dataset, unlabeled_dataset
         require_sets(self.config, train_dataset, eval_dataset, unlabeled_dataset)
+        if unlabeled_dataset is not None and self.config.tiling is not None:
+            self.unlabeled_dataset = numbered(cut_into_tiles(unlabeled_dataset, self.config.tiling))
 
     def _with_objects(self, dataset: TrainingSet | None) -> TrainingSet | None:
         """The images to train on, refused if there are none."""
@@ -156,9 +158,9 @@ class Trainer:
             self.config = batch_of(checkpoint, self.config, accelerator.num_processes)
             return
         labelled = require_files(self.train_dataset, "auto_batch")
-        if labelled is None or self.unlabeled_dataset is not None:
-            raise ConfigError("auto_batch tries images with labels alone; with unlabeled ones give batch_size.")
-        images, said = find_batch(self.task, labelled, self.config, accelerator)
+        if labelled is None:
+            raise ConfigError("auto_batch is about images with labels, and there are none: give --unlabeled_batch.")
+        images, said = find_batch(self.task, labelled, self.config, accelerator, self.unlabeled_dataset)
         self.config = replace(self.config, batch_size=images)
         accelerator.print(said)
 

@@ -17,6 +17,7 @@ import numpy as np
 from ld_hub.benchmark.memory import Memory, MemoryWatch
 from ld_hub.data import DetectionSet
 from ld_hub.data.stream_set import StreamSet, TrainingSet, require_files
+from ld_hub.data.tile_set import count_images
 from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.devices import make_accelerator
 from ld_hub.engine.lesson_task import LessonTask
@@ -95,7 +96,11 @@ def _rows(trainer: Trainer, plan: Plan, world: int) -> list[tuple[str, str]]:
     teachers = trainer.task.taught_by if isinstance(trainer.task, LessonTask) else ()
     return [
         ("train on", _facts(trainer.train_dataset)),
-        *([("", f"without labels: {len(trainer.unlabeled_dataset)} images")] if trainer.unlabeled_dataset else []),
+        *(
+            [("", f"without labels: {count_images(trainer.unlabeled_dataset)} images")]
+            if trainer.unlabeled_dataset
+            else []
+        ),
         ("evaluate on", _facts(trainer.eval_dataset)),
         ("classes", f"{len(names)}: {shown}"),
         ("images", f"shorter side {size[0]} px, longer side up to {size[1]} px"),

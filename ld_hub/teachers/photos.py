@@ -48,8 +48,9 @@ def photos_of(dataset: DetectionSet) -> list[Photo]:
     """The images of a data set, in its order, with the ids of the user's own annotation file where there is one.
 
     Args:
-        dataset: With or without labels.
+        dataset: With or without labels; of a tile it is the whole image.
     """
     records, ids = dataset.records, dataset.file_ids
-    pairs = zip(records.paths.to_pylist(), records.sizes.tolist(), strict=True)
+    sizes = records.sizes if records.crops is None else records.crops[:, [5, 4]]
+    pairs = zip(records.paths.to_pylist(), sizes.tolist(), strict=True)
     return [Photo(path, (height, width), ids.get(path)) for path, (height, width) in pairs]

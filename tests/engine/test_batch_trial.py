@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from ld_hub.data import load_coco
-from ld_hub.engine import batch_trial
+from ld_hub.data.unlabeled import without_annotations
+from ld_hub.engine import DistillationTrainer, batch_trial
 from ld_hub.engine.batch_trial import _Trial, find_batch
 from ld_hub.engine.detection_task import DetectionTask
 from ld_hub.engine.devices import make_accelerator
 from ld_hub.engine.train_config import TrainConfig
 from ld_hub.errors import ConfigError
+from ld_hub.structures import Unlabeled
+from ld_hub.teachers.functions import FunctionTeacher
 from tests.engine.runs import QUICK, detector, distil, equal, records, train
 
 
@@ -50,6 +53,51 @@ def test_a_teacher_is_counted_and_asked(data, tmp_path, room_for):
     assert records(tmp_path / "run")[0]["epoch"] == pytest.approx(3 / 12, abs=1e-3)
 
 
+def _boxes_everywhere(images):
+    return [{"boxes": [[5, 5, 40, 40]], "scores": [0.9], "labels": [0]} for _ in images]
+
+
+@pytest.mark.parametrize("teacher", ["detector", "boxes alone"])
+def test_images_without_labels_have_their_place_in_each_step(data, tmp_path, monkeypatch, capsys, teacher):
+    """What a step of both needs is what its two batches need alone; what is left is for images with labels."""
+    monkeypatch.setattr(batch_trial, "STEPS_PER_PASS", 1)
+    others = without_annotations(load_coco(data, "train"))
+    options = {"teacher": detector(seed=1)}
+    if teacher == "boxes alone":
+        options = {"teacher": FunctionTeacher(_boxes_everywhere), "recipe": None}
+    config = TrainConfig(output_dir=str(tmp_path), **QUICK)
+    trainer = DistillationTrainer(
+        detector(), options["teacher"], options.get("recipe", "vlr"), train_dataset=load_coco(data, "train"),
+        unlabeled_dataset=others, unlabeled=Unlabeled(threshold=0.5, batch=5), config=config,
+    )  # fmt: skip
+    accelerator = make_accelerator(config, tmp_path)
+    trial = _Trial(trainer.task, trainer.train_dataset, config, accelerator, trainer.unlabeled_dataset)
+    each, fixed = trial._count(1, 0), trial._count(0, 5)
+    assert 3.5 * each < fixed < 20 * each
+    assert trial._count(3, 5) == pytest.approx(3 * each + fixed, rel=0.1)
+    for free, expected in ((3.2 * each + fixed, 3), (2.9 * each + fixed, 2)):
+        monkeypatch.setattr(batch_trial, "free_memory", lambda free=free: free / batch_trial.PART)
+        run = tmp_path / str(expected)
+        distil(data, run, auto_batch=True, unlabeled_dataset=others,
+               unlabeled=Unlabeled(threshold=0.5, batch=5), **options)  # fmt: skip
+        assert f"auto_batch: {expected} images fit beside the 5 without labels" in capsys.readouterr().out
+        assert records(run)[0]["epoch"] == pytest.approx(expected / 12, abs=1e-3)
+        assert any(name.startswith("unlabeled_") for name in records(run)[0])
+    monkeypatch.setattr(batch_trial, "free_memory", lambda: fixed / batch_trial.PART)
+    with pytest.raises(ConfigError, match=r"beside the 5 without labels: .* a smaller --unlabeled_batch"):
+        find_batch(trainer.task, trainer.train_dataset, config, accelerator, others)
+
+
+def test_without_any_labels_there_is_no_batch_to_find(data, tmp_path):
+    config = TrainConfig(output_dir=str(tmp_path / "run"), **QUICK, auto_batch=True)
+    others = without_annotations(load_coco(data, "train"))
+    trainer = DistillationTrainer(
+        detector(), detector(seed=1), train_dataset=None, unlabeled_dataset=others, config=config
+    )
+    with pytest.raises(ConfigError, match="auto_batch is about images with labels, and there are none"):
+        trainer.train()
+
+
 def test_no_image_fits(data, tmp_path, room_for):
     room_for(0.5)
     with pytest.raises(ConfigError, match="not even one image of 64 x 64 px fits into the memory of 'cpu'"):
@@ -69,7 +117,7 @@ def test_a_device_that_says_no(room_for, monkeypatch):
     trial = room_for(100)
     monkeypatch.setattr(trial, "_reserved", lambda: 0)
 
-    def step(images):
+    def step(images, without):
         if images > 5:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         trial.task.model.head.cls.bias.grad = torch.ones(3)
@@ -78,7 +126,7 @@ def test_a_device_that_says_no(room_for, monkeypatch):
     assert [trial._goes(images) for images in (1, 5, 6)] == [True, True, False]
     assert trial.task.model.head.cls.bias.grad is None
     assert batch_trial.largest_batch(trial._goes, 64) == 5
-    monkeypatch.setattr(trial, "_step", lambda images: torch.zeros(2) + torch.zeros(3))
+    monkeypatch.setattr(trial, "_step", lambda *_: torch.zeros(2) + torch.zeros(3))
     with pytest.raises(RuntimeError, match="must match the size"):
         trial._goes(1)
 

@@ -10,12 +10,17 @@ import pytest
 from PIL import Image
 
 from ld_hub.data import load_coco, train_loader
-from ld_hub.data.tile_set import cut_into_tiles
+from ld_hub.data.tile_set import cut_into_tiles, numbered
 from ld_hub.engine import DetectionTrainer, TrainConfig
+from ld_hub.engine.lesson_task import LessonTask
+from ld_hub.engine.lessons import Lesson
 from ld_hub.errors import ConfigError
 from ld_hub.preprocessing import TrainTransform
+from ld_hub.structures import Unlabeled
+from ld_hub.teachers.functions import FunctionTeacher
 from ld_hub.tiling import Tiling
 from tests.engine.runs import IDS, NAMES, QUICK, detector, distance, distil, records, sets
+from tests.support.judged import lively
 
 TILING = Tiling(64, 0.25)
 
@@ -108,6 +113,98 @@ def test_a_run_on_tiles_is_evaluated_on_whole_images_and_resumed(aerial, tmp_pat
         run("third", overlap=0.5, resume=str(tmp_path / "run/checkpoints/step_00000002"))
     with pytest.raises(ConfigError, match="side is 8 px"):
         TrainConfig(tile=8)
+
+
+def _everything(aerial: Path, *, junk: bool) -> FunctionTeacher:
+    """Knows where all white rectangles are, by whole images, and may see as many where nothing is, less surely."""
+    whole, asked = load_coco(aerial, "train").records, []
+
+    def look(images: list[Image.Image]) -> list[dict[str, object]]:
+        found = []
+        for image in images:
+            asked.append(image.size)
+            index = [tuple(size) for size in whole.sizes.tolist()].index(image.size[::-1])
+            rows = slice(whole.offsets[index], whole.offsets[index + 1])
+            boxes, labels = whole.boxes[rows], whole.labels[rows]
+            wrong = np.tile([[2.0, 2.0, 5.0, 5.0]], (3 * junk, 1))
+            found.append({
+                "boxes": np.concatenate([boxes, wrong]), "labels": np.concatenate([labels, np.zeros(len(wrong), int)]),
+                "scores": [0.905] * len(boxes) + [0.3] * len(wrong),
+            })  # fmt: skip
+        return found
+
+    teacher = FunctionTeacher(look)
+    teacher.asked = asked
+    return teacher
+
+
+def test_boxes_that_a_teacher_has_found_on_whole_images_are_cut_like_labels(aerial, tmp_path, monkeypatch):
+    lessons: list[Lesson] = []
+    look = LessonTask.look
+    monkeypatch.setattr(LessonTask, "look", lambda *args: lessons.append(look(*args)) or lessons[-1])
+    labelled, teacher = load_coco(aerial, "train"), _everything(aerial, junk=True)
+    _, trainer = distil(
+        aerial, tmp_path / "run", teacher=teacher, recipe=None, tile=64, overlap=0.25, flip=0.0, steps=1,
+        unlabeled_dataset=labelled, unlabeled=Unlabeled(batch=10),
+    )  # fmt: skip
+    assert sorted(teacher.asked) == sorted([(150, 100), (64, 64), (64, 130)] * 2)  # for targets, and for the threshold
+    assert trainer.task.scored.images == 3 and trainer.task.scored.sure == (0.9, 0.9, 0.9)
+    (lesson,) = lessons  # of the ten tiles: all of them
+    found = []
+    for image, boxes, labels, valid in zip(
+        lesson.batch.images, lesson.targets.boxes, lesson.targets.labels, lesson.targets.valid & lesson.targets.sure,
+        strict=True,
+    ):  # fmt: skip
+        found += [(label, *box) for label, box in zip(labels[valid].tolist(), boxes[valid].tolist(), strict=True)]
+        for x1, y1, x2, y2 in boxes[valid].round().int().tolist():
+            assert (image[0, y1 + 1 : y2 - 1, x1 + 1 : x2 - 1] > 0).all()
+    cut = cut_into_tiles(labelled, TILING).records
+    expected = [(label, *box) for label, box in zip(cut.labels.tolist(), cut.boxes.tolist(), strict=True)]
+    assert np.allclose(sorted(found), sorted(expected), atol=1e-3) and len(found) > 8
+
+
+def _written(aerial: Path, root: Path) -> Path:
+    """The tiles of the training images as files of their own."""
+    whole, boxes, images = load_coco(aerial, "train"), [], []
+    tiles = cut_into_tiles(whole, TILING).records
+    (root / "train").mkdir(parents=True)
+    for row, (height, width) in enumerate(tiles.sizes.tolist()):
+        tiles.load(row).save(root / f"train/{row}.png")
+        images.append({"id": row + 1, "file_name": f"{row}.png", "width": width, "height": height})
+        for k in range(tiles.offsets[row], tiles.offsets[row + 1]):
+            x1, y1, x2, y2 = tiles.boxes[k].tolist()
+            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1), "iscrowd": 0}
+            boxes.append({**box, "category_id": IDS[tiles.labels[k]], "id": len(boxes) + 1, "image_id": row + 1})
+    categories = [{"id": i, "name": n} for i, n in zip(IDS, NAMES, strict=True)]
+    (root / "annotations").mkdir()
+    content = {"images": images, "annotations": boxes, "categories": categories}
+    (root / "annotations/instances_train.json").write_text(json.dumps(content))
+    return root
+
+
+def test_a_teacher_sees_tiles_without_labels_as_it_would_see_them_in_files(aerial, tmp_path):
+    """Detections, losses and terms of tiles are those of the same tiles as images of their own."""
+    files, lines, scored, found = _written(aerial, tmp_path / "files"), [], [], []
+    teacher = lively(NAMES)
+    teacher.category_ids = IDS
+    for place, changes in ((aerial, {"tile": 64, "overlap": 0.25}), (files, {})):
+        given = load_coco(place, "train")
+        _, trainer = distil(
+            place, tmp_path / f"run{len(lines)}", teacher=teacher, recipe="ld", flip=0.0, steps=1, batch_size=10,
+            unlabeled_dataset=given, unlabeled=Unlabeled(batch=10, threshold=0.3), **changes,
+        )  # fmt: skip
+        lines.append(records(tmp_path / f"run{len(lines)}")[0])
+        scored.append(trainer.task.scored)
+        part = trainer.train_dataset if scored[1:] else numbered(trainer.train_dataset)
+        found.append([each for _, each in sorted(trainer.task.looker.found_on(part, 4, 0), key=lambda pair: pair[0])])
+    assert (scored[0].images, scored[1].images) == (3, 10) and len(found[0]) == 10
+    for tile, file in zip(*found, strict=True):  # what thresholds are looked for in
+        assert len(tile) == len(file) > 0 and np.allclose(tile.boxes, file.boxes, atol=1e-3)
+    names = [name for name in lines[0] if name.startswith(("loss", "unlabeled", "distill"))]
+    assert {"unlabeled_cls", "unlabeled_ld", "distill_ld"} <= set(names)
+    assert lines[0]["unlabeled_bbox"] > 0
+    for name in names:
+        assert lines[0][name] == pytest.approx(lines[1][name], rel=1e-4), name
 
 
 def test_a_teacher_that_is_asked_once_is_asked_about_tiles(aerial, tmp_path):
