@@ -7,7 +7,7 @@ import gc
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -216,7 +216,7 @@ def read_json(path: Path, *, polygons: bool = False, outlines: bool = False) -> 
     return content
 
 
-def _pack_outline(row: dict[str, Any]) -> dict[str, Any]:
+def _pack_outline(row: MutableMapping[str, Any]) -> Mapping[str, Any]:
     """A polygon as Python's numbers takes eight times the memory."""
     if "segmentation" in row and _is_box(row.get("bbox")) and all(map(math.isfinite, row["bbox"])):
         row["segmentation"] = packed(row["segmentation"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -85,7 +85,7 @@ def _rings(value: Any) -> Sequence[Any]:
     return (value,) if pairs else value  # [x, y], [x, y], ...
 
 
-def _packed_runs(segmentation: dict[str, Any]) -> bytes:
+def _packed_runs(segmentation: Mapping[str, Any]) -> bytes:
     height, width = segmentation["size"] if len(segmentation.get("size", ())) == 2 else (0, 0)
     runs = np.array(run_lengths(segmentation.get("counts")), dtype=np.int64)
     if height < 1 or width < 1 or (runs < 0).any() or runs.sum() != height * width:
