@@ -105,8 +105,7 @@ def _write_image(image: Mapping[str, Any] | None, index: int, folder: Path) -> s
 def _samples(kept: Sequence[_Kept], schema: ObjectSchema, folder: Path) -> Iterator[tuple[list[Any], int, int]]:
     for one in kept[:SAMPLE]:
         with contextlib.suppress(DataError):  # told where all rows are read
-            boxes, _, _ = schema.objects_of(one.row)
-            yield (boxes, *read_size(folder / one.file))
+            yield (schema.objects_of(one.row).boxes, *read_size(folder / one.file))
 
 
 def _coco_rows(
@@ -124,7 +123,7 @@ def _coco_rows(
     for place, one in enumerate(kept):
         number = given[place] if own else one.index + 1
         try:
-            boxes, values, crowds = schema.objects_of(one.row)
+            found = schema.objects_of(one.row)
             width, height = read_size(folder / one.file)
         except LdHubError as error:
             faults.append(("wrong rows", f"row {one.index}: {error}"))
@@ -132,21 +131,21 @@ def _coco_rows(
         made.images.append(
             {"id": number, "file_name": one.file, "width": width, "height": height, "read_from": f"row {one.index}"}
         )
-        for box, value, crowd in zip(boxes, values, crowds, strict=True):
+        for box, value, crowd, area in zip(*found, strict=True):
             if value not in numbers:
                 faults.append(("unknown classes", f"row {one.index}: class {value!r}"))
                 continue
-            made.annotations.append(object_row(number, numbers[value], schema.sides(box), crowd))
+            made.annotations.append(object_row(number, numbers[value], schema.sides(box), crowd, area))
     return made
 
 
-def object_row(image_id: int, category_id: int, box: Sequence[float], crowd: bool) -> ObjectRow:
-    """An annotation in COCO's form; the box is x, y, width, height in px."""
+def object_row(image_id: int, category_id: int, box: Sequence[float], crowd: bool, area: float | None) -> ObjectRow:
+    """An annotation in COCO's form; the box is x, y, width, height in px, the area that of the box where None."""
     return {
         "image_id": image_id,
         "category_id": category_id,
         "bbox": list(box),
-        "area": box[2] * box[3],
+        "area": box[2] * box[3] if area is None else float(area),
         "iscrowd": int(crowd),
     }
 

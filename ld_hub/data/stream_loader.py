@@ -106,13 +106,13 @@ def row_boxes(dataset: StreamSet, row: StreamRow, size: tuple[int, int]) -> tupl
         DataError: If a box is none, or a class is not among those of the data.
     """
     schema, classes = dataset.schema, dataset.classes
-    boxes, values, crowds = schema.objects_of(row.content)
-    unknown = [value for value in values if value not in classes]
+    found = schema.objects_of(row.content)
+    unknown = [value for value in found.values if value not in classes]
     if unknown:
         raise DataError(f"class {unknown[0]!r} is not among the {len(classes)} of the data set.")
     objects = [
-        {"id": k, **object_row(0, classes[value], schema.sides(box), crowd)}
-        for k, (box, value, crowd) in enumerate(zip(boxes, values, crowds, strict=True), start=1)
+        {"id": k, **object_row(0, classes[value], schema.sides(box), crowd, area)}
+        for k, (box, value, crowd, area) in enumerate(zip(*found, strict=True), start=1)
     ]
     content = {
         "images": [{"id": 0, "file_name": "image", "width": size[0], "height": size[1]}],

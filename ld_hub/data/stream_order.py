@@ -185,7 +185,7 @@ class _Reader:
         if block.complete:
             return
         for content in self._rows:
-            if self.dataset.with_objects and not self.dataset.schema.objects_of(content)[0]:
+            if self.dataset.with_objects and not self.dataset.schema.objects_of(content).boxes:
                 continue
             self._count += 1
             block.rows.append(_named(self.dataset, block.start.epoch, content))

@@ -186,7 +186,7 @@ def _samples(rows: Any, schema: ObjectSchema) -> list[tuple[list[Any], int, int]
     found = []
     for row in rows.take(SAMPLE):
         try:
-            boxes, _, _ = schema.objects_of(row)
+            boxes = schema.objects_of(row).boxes
             size = load_image(image_source(row[schema.image], "")).size
         except DataError:  # told where it is trained on
             continue

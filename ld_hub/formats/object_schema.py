@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,10 +29,27 @@ NAMES = {
         "name",
     ),
     "crowd": ("iscrowd", "is_crowd", "crowd"),
+    "area": ("area", "areas"),
     "image_id": ("image_id", "id"),
 }
-_OPTIONAL = ("crowd", "image_id")
+_OPTIONAL = ("crowd", "area", "image_id")
 _SLACK = 0.01  # by how much of the image's side boxes may go beyond it
+
+
+class RowObjects(NamedTuple):
+    """What is on an image.
+
+    Attributes:
+        boxes: Four numbers each.
+        values: Of their classes.
+        crowds: Which boxes stand for many objects.
+        areas: In px², as the row says; None where it does not.
+    """
+
+    boxes: list[Sequence[float]]
+    values: list[Any]
+    crowds: list[bool]
+    areas: list[float | None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +62,7 @@ class ObjectSchema:
         bbox: Key of the boxes.
         category: Key of the classes.
         crowd: Key that says which boxes stand for many objects; the empty string where none does.
+        area: Key of the objects' areas in px²; the empty string where there is none.
         image_id: Column of the images' ids; the empty string where there is none.
         form: ``"coco"`` (x, y, width, height) or ``"xyxy"``, in px; the empty string until `find_form`.
     """
@@ -54,6 +72,7 @@ class ObjectSchema:
     bbox: str
     category: str
     crowd: str = ""
+    area: str = ""
     image_id: str = ""
     form: str = ""
 
@@ -65,8 +84,8 @@ class ObjectSchema:
             f"classes in '{inside}{self.category}'"
         )
 
-    def objects_of(self, row: Mapping[str, Any]) -> tuple[list[Sequence[float]], list[Any], list[bool]]:
-        """Boxes, classes and crowd flags of a row, as they stand there.
+    def objects_of(self, row: Mapping[str, Any]) -> RowObjects:
+        """The objects of a row, as they stand there.
 
         Args:
             row: Whose objects are a mapping of lists, or a list of mappings.
@@ -75,17 +94,19 @@ class ObjectSchema:
             DataError: If there are not as many classes as boxes, or a box has not four numbers.
         """
         inner: Any = row[self.objects] if self.objects else row
-        if isinstance(inner, Mapping):
-            boxes, labels = list(inner[self.bbox] or []), list(inner[self.category] or [])
-            crowds = [bool(value) for value in (inner.get(self.crowd) or [])] if self.crowd else []
-        else:
-            boxes, labels = [each[self.bbox] for each in inner or []], [each[self.category] for each in inner or []]
-            crowds = [bool(each.get(self.crowd)) for each in inner or []] if self.crowd else []
-        if len(boxes) != len(labels):
-            raise DataError(f"{len(boxes)} boxes and {len(labels)} classes; expected a class for each box.")
-        if any(len(box) != 4 for box in boxes):
+        listed: Callable[[str], list[Any]] = (
+            (lambda key: list(inner.get(key) or []) if key else [])
+            if isinstance(inner, Mapping)
+            else (lambda key: [each.get(key) for each in inner or []] if key else [])
+        )
+        boxes, values = listed(self.bbox), listed(self.category)
+        if len(boxes) != len(values):
+            raise DataError(f"{len(boxes)} boxes and {len(values)} classes; expected a class for each box.")
+        if any(box is None or len(box) != 4 for box in boxes):
             raise DataError("a box has not four numbers.")
-        return boxes, labels, crowds or [False] * len(boxes)
+        crowds = [bool(value) for value in listed(self.crowd)] or [False] * len(boxes)
+        areas = listed(self.area) or [None] * len(boxes)
+        return RowObjects(boxes, values, crowds, areas)
 
     def sides(self, box: Sequence[float]) -> tuple[float, float, float, float]:
         """x, y, width and height in px of a box in this form."""
@@ -137,7 +158,8 @@ def find_schema(columns: Mapping[str, Collection[str]], given: Mapping[str, str]
     holders = [name for name in NAMES["objects"] if columns.get(name)]
     objects = pick("objects", columns) if "objects" in given else holders[0] if holders else ""
     inside = columns[objects] if objects else columns
-    return ObjectSchema(image, objects, pick("bbox", inside), pick("category", inside), pick("crowd", inside), image_id)
+    keys = {part: pick(part, inside) for part in ("bbox", "category", "crowd", "area")}
+    return ObjectSchema(image=image, objects=objects, image_id=image_id, **keys)
 
 
 def find_form(samples: Iterable[tuple[Sequence[Sequence[float]], int, int]], where: str) -> str:

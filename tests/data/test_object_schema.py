@@ -20,9 +20,9 @@ BOTH = {"bbox": [[1, 2, 3, 4], [5, 6, 7, 8]], "category": [1, 0]}
     [
         ({"image": (), "objects": ("bbox", "category")}, {}, ObjectSchema("image", "objects", "bbox", "category")),
         (
-            {"image_id": (), "img": (), "annotations": ("boxes", "label", "iscrowd")},
+            {"image_id": (), "img": (), "annotations": ("boxes", "label", "iscrowd", "area")},
             {},
-            ObjectSchema("img", "annotations", "boxes", "label", "iscrowd", "image_id"),
+            ObjectSchema("img", "annotations", "boxes", "label", "iscrowd", "area", "image_id"),
         ),
         ({"image": (), "bboxes": (), "labels": ()}, {}, ObjectSchema("image", "", "bboxes", "labels")),
         (
@@ -62,8 +62,8 @@ def test_objects_as_lists_and_as_mappings():
     rows = [{**BOTH, "crowd": [0, 1]}, [{"bbox": b, "category": c, "crowd": k} for b, c, k in
             zip(BOTH["bbox"], BOTH["category"], (0, 1), strict=True)]]  # fmt: skip
     for objects in rows:
-        assert inside.objects_of({"objects": objects}) == (BOTH["bbox"], BOTH["category"], [False, True])
-    assert ObjectSchema("image", "", "bbox", "category").objects_of(BOTH)[2] == [False, False]
+        assert inside.objects_of({"objects": objects}) == (BOTH["bbox"], BOTH["category"], [False, True], [None, None])
+    assert ObjectSchema("image", "", "bbox", "category").objects_of(BOTH).crowds == [False, False]
     for wrong, words in (({"bbox": [[1, 2, 3]], "category": [1]}, "four"), ({**BOTH, "category": []}, "2 boxes and 0")):
         with pytest.raises(DataError, match=words):
             inside.objects_of({"objects": {**wrong, "crowd": None}})

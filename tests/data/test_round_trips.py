@@ -225,6 +225,8 @@ def test_what_the_hub_reads_is_what_was_written(tmp_path, monkeypatch):
     ]  # fmt: skip
     assert [row["objects"]["category"] for row in rows] == [[2], [1, 0], [], [], []]
     assert rows[0]["objects"]["area"] == [77.5] and rows[1]["objects"]["id"] == [6, 7]
+    again = json.loads(Path(load_data(tmp_path / "hub", "train").annotation_file).read_text())
+    assert again["annotations"][0]["area"] == 77.5
     convert_data(root, tmp_path / "paths", "hub", splits=["train"], images="none")
     paths = datasets.load_dataset("parquet", data_files=str(tmp_path / "paths/data/*.parquet"), split="train")
     assert paths.cast_column("image", datasets.Image(decode=False))[1]["image"] == {
