@@ -13,6 +13,7 @@ from ld_hub.data import DetectionSet, eval_loader
 from ld_hub.errors import EvaluationError
 from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
 from ld_hub.evaluation.metrics import MOST_OF_IMAGE
+from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.inference import evaluating, iter_predict
 from ld_hub.ops.dist import is_distributed, rank, world_size
@@ -65,7 +66,7 @@ def evaluate(
     if evaluator.protocol == "lvis":
         config = replace(config, max_detections=max(config.max_detections, MOST_OF_IMAGE))
     if tiling is not None:
-        for image_id, detections in _in_tiles(model, dataset, batch_size, tiling, progress):
+        for image_id, detections in _in_tiles(model, dataset, batch_size, tiling, config, progress):
             evaluator.update([image_id], [detections])
     else:
         with evaluating(model):
@@ -82,13 +83,18 @@ def evaluate(
 
 
 def _in_tiles(
-    model: DenseDetector, dataset: DetectionSet, batch_size: int, tiling: Tiling, progress: bool
+    model: DenseDetector,
+    dataset: DetectionSet,
+    batch_size: int,
+    tiling: Tiling,
+    config: PostprocessConfig,
+    progress: bool,
 ) -> Iterator[tuple[int, Detections]]:
     """Id and detections of each image of this rank's share."""
     records = dataset.records
     mine = range(rank(), len(dataset), world_size())
     images = (records.load(index) for index in mine)
-    found = iter_predict(model, images, batch_size=batch_size, keep_images=False, tiling=tiling)
+    found = iter_predict(model, images, batch_size=batch_size, keep_images=False, tiling=tiling, config=config)
     ids = (int(records.image_ids[index]) for index in mine)
     return shown(zip(ids, found, strict=True), len(mine), "evaluating in tiles", progress)
 

@@ -113,6 +113,7 @@ def iter_predict(
     batch_size: int = 8,
     keep_images: bool = True,
     tiling: Tiling | None = None,
+    config: PostprocessConfig | None = None,
 ) -> Iterator[Detections]:
     """Detect on images one after the other, holding only a few in memory.
 
@@ -127,6 +128,7 @@ def iter_predict(
         batch_size: See `predict`.
         keep_images: See `predict`.
         tiling: See `predict`.
+        config: How boxes are chosen; by default the model's own ``postprocess_config``.
 
     Yields:
         The detections of each image, in the order of `sources`. Errors as in `predict`.
@@ -135,7 +137,7 @@ def iter_predict(
         raise ConfigError(f"threshold is a score from 0 to 1; found {threshold!r}.")
     if not (_is_a(Integral, batch_size) and batch_size >= 1):
         raise ConfigError(f"batch_size is a whole number from 1; found {batch_size!r}.")
-    config = model.postprocess_config
+    config = config or model.postprocess_config
     if threshold is not None:  # heads with a quality score multiply after the first filter, hence a second one
         config = replace(config, score_threshold=min(threshold, config.score_threshold))
     if nms is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,22 @@ def test_an_evaluation_in_tiles_scores_what_predict_finds(aerial):
     assert again == metrics
     plain, _ = evaluate(model, dataset, workers=0)
     assert plain.detections != metrics.detections
+
+
+def test_lvis_gets_its_detections_in_tiles_too(aerial, tmp_path):
+    """300 of an image, whatever the model's own number is: on images of one tile as without tiles."""
+    content = json.loads((aerial / "annotations/instances_val.json").read_text())
+    for image in content["images"]:
+        image |= {"neg_category_ids": [4], "not_exhaustive_category_ids": []}
+    (tmp_path / "lvis.json").write_text(json.dumps(content))
+    model, dataset = lively(NAMES), load_data(images=aerial / "val", annotations=tmp_path / "lvis.json", split="val")
+    model.postprocess_config = replace(model.postprocess_config, max_detections=3)
+    _, whole = evaluate(model, dataset, workers=0, protocol="lvis")
+    _, tiled = evaluate(model, dataset, workers=0, protocol="lvis", tiling=Tiling(64, 0.25))
+    for number in (2, 3):
+        one, other = ([row["bbox"] for row in each.results() if row["image_id"] == number] for each in (whole, tiled))
+        assert len(one) == len(other) > 3
+        assert np.allclose(one, other, atol=1e-3)
 
 
 def test_a_damaged_file_is_named(aerial, tmp_path):
