@@ -7,11 +7,20 @@ ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(4, navigator.hardw
 
 let session = null;
 
+async function fetched(name) {
+  const answer = await fetch(name);
+  if (!answer.ok) throw new Error(`${name}: the server answered ${answer.status}. Serve the whole directory.`);
+  return new Uint8Array(await answer.arrayBuffer());
+}
+
 async function load(program) {
-  const answer = await fetch(program);
-  if (!answer.ok) throw new Error(`${program}: the server answered ${answer.status}`);
-  const bytes = new Uint8Array(await answer.arrayBuffer());
-  session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"], logSeverityLevel: 3 });
+  const [bytes, wasm] = await Promise.all([fetched(program), fetched("ort-wasm-simd-threaded.wasm")]);
+  ort.env.wasm.wasmBinary = wasm;
+  try {
+    session = await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"], logSeverityLevel: 3 });
+  } catch (error) {
+    throw new Error(`${program} cannot be run by this browser: ${error?.message ?? error}`);
+  }
   return {};
 }
 
