@@ -3,6 +3,7 @@
 
 "use strict";
 
+const SMALLEST = 640; // px; smaller images are drawn some whole number of times larger, so that names can be read
 const LARGEST = 4096; // px of a side; the canvases of telephones end there, larger images are reduced
 
 const element = (id) => document.getElementById(id);
@@ -86,8 +87,10 @@ async function start() {
 function show(next) {
   picture?.bitmap.close();
   picture = next;
-  canvas.width = picture.bitmap.width;
-  canvas.height = picture.bitmap.height;
+  const { width, height } = picture.bitmap;
+  const times = Math.max(1, Math.floor(SMALLEST / Math.max(width, height)));
+  canvas.width = times * width;
+  canvas.height = times * height;
   element("view").hidden = false;
 }
 
@@ -190,12 +193,13 @@ function draw() {
   if (!picture) return;
   const context = canvas.getContext("2d");
   const unit = canvas.width / (canvas.clientWidth || canvas.width); // px of the image in one of the screen
-  context.drawImage(picture.bitmap, 0, 0);
+  const scale = (picture.scale * canvas.width) / picture.bitmap.width;
+  context.drawImage(picture.bitmap, 0, 0, canvas.width, canvas.height);
   context.lineWidth = 2 * unit;
   context.font = `600 ${13 * unit}px system-ui, sans-serif`;
   context.textBaseline = "middle";
   for (const { label, name, score, box } of shown().reverse()) { // the best lies on top
-    const [x1, y1, x2, y2] = box.map((side) => side * picture.scale);
+    const [x1, y1, x2, y2] = box.map((side) => side * scale);
     context.strokeStyle = context.fillStyle = colour(label);
     context.strokeRect(x1, y1, x2 - x1, y2 - y1);
     const text = `${name} ${score.toFixed(2)}`;
@@ -209,8 +213,9 @@ function draw() {
 }
 
 function tell() {
-  const above = shown();
-  say(`${above.length} of ${window.detections.length} boxes above the threshold · ${run}`, "done");
+  const [above, all] = [shown().length, window.detections.length];
+  const best = all && !above ? ` (the best scores ${window.detections[0].score.toFixed(2)})` : "";
+  say(`${above} of ${all} boxes above the threshold${best} · ${run}`, "done");
 }
 
 function list() {
