@@ -269,7 +269,7 @@ def test_large_images_are_reduced_and_boxes_are_px_of_the_file(opened: Any, expo
     small.resize((6400, 4800), Image.Resampling.NEAREST).save(tmp_path / "large.png")
     expected = Detector(exported).predict(tmp_path / "large.png")
     found = boxes_on(opened, tmp_path / "large.png")
-    assert "4096 × 3072 px" in opened.text_content("#status")
+    assert "4096\u00a0×\u00a03072\u00a0px" in opened.text_content("#status")
     assert isinstance(expected, Found)
     for mine, theirs in zip(found[:3], expected, strict=False):
         assert mine["name"] == theirs.label

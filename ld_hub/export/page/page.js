@@ -126,7 +126,7 @@ async function detect(next) {
     return { label, name: config.label_names[label], score, box: box.map((side) => side / next.scale) };
   });
   const time = milliseconds < 1000 ? `${milliseconds.toFixed(0)} ms` : `${(milliseconds / 1000).toFixed(1)} s`;
-  run = `${pixels.width} × ${pixels.height} px in ${time}`;
+  run = `${pixels.width}\u00a0×\u00a0${pixels.height}\u00a0px in ${time}`;
   show(next);
   draw();
   list();
@@ -187,7 +187,7 @@ function stopCamera() {
 }
 
 const shown = () => window.detections.filter(({ score }) => score > Number(slider.value));
-const colour = (label) => `hsl(${(label * 137.5 + 210) % 360} 85% 38%)`;
+const colour = (label) => `hsl(${(label * 137.5 + 210) % 360} 85% 30%)`;
 
 function draw() {
   if (!picture) return;
