@@ -36,6 +36,12 @@ def require_page(to: str, *, no_nms: bool) -> None:
         raise ConfigError("A page draws chosen boxes: leave out --no_nms (no_nms=True), or --page (page=True).")
 
 
+def runtime_for(to: str, given: str | Path | None = None, *, no_nms: bool = False) -> Path:
+    """As `find_runtime`, for an export that a page can run; see `require_page`."""
+    require_page(to, no_nms=no_nms)
+    return find_runtime(given)
+
+
 def find_runtime(given: str | Path | None = None) -> Path:
     """Where onnxruntime-web's files lie; through npm into this library's cache where they are nowhere yet.
 

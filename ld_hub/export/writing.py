@@ -19,7 +19,7 @@ from ld_hub.export.exported_model import ExportedModel
 from ld_hub.export.formats import ExportPlan, FormatFile, check_place, find_format
 from ld_hub.export.program import DetectorRows, whole_square
 from ld_hub.export.readme import readme
-from ld_hub.export.web_page import find_runtime, require_page, write_page
+from ld_hub.export.web_page import runtime_for, write_page
 from ld_hub.hub import atomic_directory, new_directory, write_json
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import ImageSource, load_image
@@ -84,23 +84,14 @@ def export_model(
             ``no_nms``).
         ExportError: If the exported detector differs from the model; nothing is written then.
     """
-    if page:
-        require_page(to, no_nms=no_nms)
-    runtime = find_runtime(onnxruntime_web) if page else None
+    runtime = runtime_for(to, onnxruntime_web, no_nms=no_nms) if page else None
     plan = ExportPlan(no_nms, with_preprocessing or page, size, runtime)
-    form = find_format(to)
-    form.require(plan)
-    file = form.load()
+    file = _required(model, to, plan)
     check_place(directory)
-    _require_pictures(model, page=page)
-    if not no_nms:
-        require_hard(model.postprocess_config)
     own = copy.deepcopy(model).cpu().float().eval()
     rows = DetectorRows(own.fuse() if not own.is_fused else own)
     network, plan, remark = _convert(file, rows, plan)
-    pictures = [*random_images(own.data_config.image_size), *map(load_image, images)]
-    if dataset is not None:
-        pictures += [dataset.records.load(row) for row in range(min(CHECKED, len(dataset)))]
+    pictures = [*random_images(own.data_config.image_size), *map(load_image, images), *_first(dataset)]
     written = atomic_directory if is_exported(directory) else new_directory
     with written(directory) as draft:
         write_export(
@@ -114,6 +105,25 @@ def export_model(
                 "keep it all the same with --keep (keep=True)."
             )
     return ExportReport(Path(directory), plan, agreement, remark)
+
+
+def _first(dataset: DetectionSet | None) -> list[Image.Image]:
+    """The first images of a data set."""
+    return [] if dataset is None else [dataset.records.load(row) for row in range(min(CHECKED, len(dataset)))]
+
+
+def _required(model: DenseDetector, to: str, plan: ExportPlan) -> FormatFile:
+    """The file of a format, for a model and a plan that it can hold.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    form = find_format(to)
+    form.require(plan)
+    _require_pictures(model, page=plan.page is not None)
+    if not plan.no_nms:
+        require_hard(model.postprocess_config)
+    return form.load()
 
 
 def _require_pictures(model: DenseDetector, *, page: bool) -> None:
