@@ -8,6 +8,7 @@ from typing import Any
 from ld_hub.cli.flags import DEFAULT, add_data_flags, read_data, require_data
 from ld_hub.errors import ConfigError
 from ld_hub.export.formats import FORMATS, ExportPlan, check_place, find_format
+from ld_hub.export.web_page import PACKAGE, find_runtime, require_page
 from ld_hub.models.names import require_model
 
 _DESCRIPTION = """\
@@ -21,13 +22,18 @@ The choice of boxes (filter, NMS per class, cap) is part of the program, with
 the model's own settings; batch, height and width are free. Before anything is
 kept the program is compared with the model: rows and detections on random
 images and, with --data, on the first of the data, and the AP on all of them. If
-they differ nothing is written, and the message names what differs first."""
+they differ nothing is written, and the message names what differs first.
+
+--page also writes index.html, which runs the program in a browser, on images
+and on the camera, with nothing from a network: any web server serves the
+directory as it is (`python -m http.server`)."""
 
 _EPILOG = """\
 examples:
   ld-hub export runs/student/model --out exported
   ld-hub export runs/student/model --out exported --with_preprocessing
   ld-hub export runs/student/model --out exported --data mine --to openvino
+  ld-hub export runs/student/model --out exported --page
   ld-hub eval exported --data mine
 
 in Python:
@@ -53,6 +59,12 @@ def add_parser(subparsers: Any) -> None:
     pixels = "take uint8 pixels (N, height, width, 3) in RGB order, resize and normalise inside"
     add("--with_preprocessing", action="store_true", help=pixels)
     add("--size", type=int, nargs=2, metavar=("H", "W"), help="px that all images are padded to (default: any)")
+    page = "also write a web page that runs the program (takes --with_preprocessing with it)"
+    add("--page", action="store_true", help=page)
+    runtime = (
+        f"what --page takes: the npm package, unpacked or as `npm pack {PACKAGE}` writes it (default: npm is asked)"
+    )
+    add("--onnxruntime_web", metavar="PLACE", help=runtime)
     add("--keep", action="store_true", help="write it even where it differs from the model")
     add_data_flags(parser)
 
@@ -61,12 +73,17 @@ def run(args: argparse.Namespace) -> int:
     """Export and print the comparison; returns the exit code."""
     if args.size is not None and min(args.size) < 1:
         raise ConfigError(f"--size {args.size[0]} {args.size[1]}: expected a height and a width in px.")
+    if args.page:
+        require_page(args.to, no_nms=args.no_nms)
+    elif args.onnxruntime_web:
+        raise ConfigError("--onnxruntime_web is what --page takes: add --page, or leave it out.")
     find_format(args.to).require(ExportPlan(args.no_nms, args.with_preprocessing))
     check_place(args.out)
     has_data = bool(args.data or args.annotations or args.images)
     if has_data:
         require_data(args)
     require_model(args.model)
+    runtime = find_runtime(args.onnxruntime_web) if args.page else None
 
     from ld_hub.export.writing import export_model
     from ld_hub.models.factory import create_model
@@ -82,11 +99,15 @@ def run(args: argparse.Namespace) -> int:
         size=None if args.size is None else (args.size[0], args.size[1]),
         dataset=dataset,
         keep=args.keep,
+        page=args.page,
+        onnxruntime_web=runtime,
     )
     if report.remark:
         print(report.remark)
     print(report.agreement)
     if report.agreement.fault:
         print(f"kept although it differs: {report.agreement.fault}")
+    if args.page:
+        print(f"the page: `python -m http.server --directory {report.directory}`, then http://localhost:8000")
     print(f"written to {report.directory}: `ld-hub predict IMG --model {report.directory}`, or its README.md")
     return 0

@@ -24,11 +24,13 @@ class ExportPlan:
         no_nms: Leave out the choice of boxes: the program gives rows.
         with_preprocessing: Take ``(N, h, w, K)`` uint8 pixels in RGB order, give boxes in px of these.
         size: Height and width in px that all images are padded to; None for any.
+        page: Where onnxruntime-web's files lie, of which a web page is made; None for no page.
     """
 
     no_nms: bool = False
     with_preprocessing: bool = False
     size: tuple[int, int] | None = None
+    page: Path | None = None
 
 
 class FormatFile(Protocol):

@@ -29,6 +29,20 @@ boxes, scores, quality, level_sizes = program(images, image_sizes)
 ```
 """
 
+_PAGE = """
+## In a browser
+
+`index.html` runs the program on images and on the camera. They stay on the machine, and nothing is taken from a
+network. Any web server serves the directory as it is, this one for instance, at http://localhost:8000:
+
+```
+python -m http.server
+```
+
+From elsewhere than localhost, browsers give the camera to https pages only. What begins with `ort` is onnxruntime-web,
+under the MIT licence (`onnxruntime-web.LICENSE`).
+"""
+
 _PIXELS = """\
 import json
 
@@ -92,6 +106,8 @@ A {model.title or model.family} detector of {model.num_classes} classes: {progra
 (`sha256sum -c SHA256SUMS`).
 
 {_PT2.format(program=program) if to == "pt2" else _RUNTIME.format(runs=runs)}"""
+    if plan.page is not None:
+        text += _PAGE
     if to != "onnx" or plan.no_nms or model.config.in_chans != 3:
         return text
     return f"{text}\n## With onnxruntime alone\n\n```python\n{_code(model.data_config, plan, program)}```\n"

@@ -19,6 +19,7 @@ from ld_hub.export.exported_model import ExportedModel
 from ld_hub.export.formats import ExportPlan, FormatFile, check_place, find_format
 from ld_hub.export.program import DetectorRows, whole_square
 from ld_hub.export.readme import readme
+from ld_hub.export.web_page import runtime_for, write_page
 from ld_hub.hub import atomic_directory, new_directory, write_json
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import ImageSource, load_image
@@ -56,6 +57,8 @@ def export_model(
     images: Sequence[ImageSource] = (),
     dataset: DetectionSet | None = None,
     keep: bool = False,
+    page: bool = False,
+    onnxruntime_web: str | Path | None = None,
 ) -> ExportReport:
     """Write a detector as a program that needs neither torch nor this library, checked against the model.
 
@@ -69,6 +72,8 @@ def export_model(
         images: Real images to compare on, beside random ones.
         dataset: Also compare the AP on it, and detections on its first images.
         keep: Write it even where it differs from the model by more than `Tolerance`.
+        page: Also write a web page that runs the program in a browser; its images are prepared inside then.
+        onnxruntime_web: Where the npm package lies that the page takes; None to find or fetch it.
 
     Returns:
         The report.
@@ -79,23 +84,19 @@ def export_model(
             ``no_nms``).
         ExportError: If the exported detector differs from the model; nothing is written then.
     """
-    plan = ExportPlan(no_nms, with_preprocessing, size)
-    form = find_format(to)
-    form.require(plan)
-    file = form.load()
+    runtime = runtime_for(to, onnxruntime_web, no_nms=no_nms) if page else None
+    plan = ExportPlan(no_nms, with_preprocessing or page, size, runtime)
+    file = _required(model, to, plan)
     check_place(directory)
-    _require_pictures(model)
-    if not no_nms:
-        require_hard(model.postprocess_config)
     own = copy.deepcopy(model).cpu().float().eval()
     rows = DetectorRows(own.fuse() if not own.is_fused else own)
     network, plan, remark = _convert(file, rows, plan)
-    pictures = [*random_images(own.data_config.image_size), *map(load_image, images)]
-    if dataset is not None:
-        pictures += [dataset.records.load(row) for row in range(min(CHECKED, len(dataset)))]
+    pictures = [*random_images(own.data_config.image_size), *map(load_image, images), *_first(dataset)]
     written = atomic_directory if is_exported(directory) else new_directory
     with written(directory) as draft:
-        write_export(file, network, rows, replace(plan, no_nms=True, with_preprocessing=False), draft / "rows", to)
+        write_export(
+            file, network, rows, replace(plan, no_nms=True, with_preprocessing=False, page=None), draft / "rows", to
+        )
         write_export(file, network, rows, plan, draft, to)
         agreement = _compare(file, DetectorRows(own), draft, pictures, dataset)
         if agreement.fault and not keep:
@@ -106,19 +107,41 @@ def export_model(
     return ExportReport(Path(directory), plan, agreement, remark)
 
 
-def _require_pictures(model: DenseDetector) -> None:
+def _first(dataset: DetectionSet | None) -> list[Image.Image]:
+    """The first images of a data set."""
+    return [] if dataset is None else [dataset.records.load(row) for row in range(min(CHECKED, len(dataset)))]
+
+
+def _required(model: DenseDetector, to: str, plan: ExportPlan) -> FormatFile:
+    """The file of a format, for a model and a plan that it can hold.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    form = find_format(to)
+    form.require(plan)
+    _require_pictures(model, page=plan.page is not None)
+    if not plan.no_nms:
+        require_hard(model.postprocess_config)
+    return form.load()
+
+
+def _require_pictures(model: DenseDetector, *, page: bool) -> None:
     """Refuse models that take other bands than those of pictures.
 
     Raises:
         ConfigError: If this is one.
     """
     config = model.data_config
-    if config.band_ranges or config.channels not in (1, 3):
+    if config.band_ranges or config.channels not in ((3,) if page else (1, 3)):
         deep = " of more than 8 bits" if config.band_ranges else ""
-        raise ConfigError(
-            f"'{model.name}' takes {config.channels} band{'s' if config.channels > 1 else ''}{deep}, and exported "
-            "detectors take pictures of 8 bits, grey or RGB: run the model itself."
+        taken = (
+            "a page gives RGB pictures of 8 bits: export without --page"
+            if page
+            else "exported detectors take pictures of 8 bits, grey or RGB: run the model itself"
         )
+        bands = f"{config.channels} band{'s' if config.channels > 1 else ''}{deep}"
+        raise ConfigError(f"'{model.name}' takes {bands}, and {taken}.")
 
 
 def _convert(file: FormatFile, rows: DetectorRows, plan: ExportPlan) -> tuple[Any, ExportPlan, str]:
@@ -166,6 +189,8 @@ def write_export(
     }
     write_json(directory / CONFIG, content)
     (directory / "README.md").write_text(readme(model, to, plan, str(content["program"])), encoding="utf-8")
+    if plan.page is not None:
+        write_page(plan.page, directory)
     write_sums(directory)
 
 
