@@ -7,7 +7,7 @@ from typing import Any
 
 from ld_hub.cli.flags import DEFAULT, add_data_flags, read_data, require_data
 from ld_hub.errors import ConfigError
-from ld_hub.export.formats import FORMATS, ExportPlan, check_place, find_format
+from ld_hub.export.formats import FORMATS, PRECISIONS, ExportPlan, check_place, find_format, require_calibration
 from ld_hub.models.names import require_model
 
 _DESCRIPTION = """\
@@ -53,6 +53,9 @@ def add_parser(subparsers: Any) -> None:
     pixels = "take uint8 pixels (N, height, width, 3) in RGB order, resize and normalise inside"
     add("--with_preprocessing", action="store_true", help=pixels)
     add("--size", type=int, nargs=2, metavar=("H", "W"), help="px that all images are padded to (default: any)")
+    add("--precision", default="float32", metavar="P", help=f"{', '.join(PRECISIONS)} {DEFAULT}")
+    images = "training images of --data that int8 measures its ranges on"
+    add("--calibration_images", type=int, default=128, metavar="N", help=f"{images} {DEFAULT}")
     add("--keep", action="store_true", help="write it even where it differs from the model")
     add_data_flags(parser)
 
@@ -61,11 +64,14 @@ def run(args: argparse.Namespace) -> int:
     """Export and print the comparison; returns the exit code."""
     if args.size is not None and min(args.size) < 1:
         raise ConfigError(f"--size {args.size[0]} {args.size[1]}: expected a height and a width in px.")
-    find_format(args.to).require(ExportPlan(args.no_nms, args.with_preprocessing))
+    find_format(args.to).require(ExportPlan(args.no_nms, args.with_preprocessing, precision=args.precision))
     check_place(args.out)
-    has_data = bool(args.data or args.annotations or args.images)
+    has_data, calibrates = bool(args.data or args.annotations or args.images), args.precision == "int8"
+    require_calibration(args.precision, bool(args.data), args.calibration_images)
     if has_data:
         require_data(args)
+    if calibrates:
+        require_data(_training_part(args))
     require_model(args.model)
 
     from ld_hub.export.writing import export_model
@@ -80,7 +86,10 @@ def run(args: argparse.Namespace) -> int:
         no_nms=args.no_nms,
         with_preprocessing=args.with_preprocessing,
         size=None if args.size is None else (args.size[0], args.size[1]),
+        precision=args.precision,
         dataset=dataset,
+        calibration=read_data(_training_part(args)) if calibrates else None,
+        calibration_images=args.calibration_images,
         keep=args.keep,
     )
     if report.remark:
@@ -90,3 +99,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"kept although it differs: {report.agreement.fault}")
     print(f"written to {report.directory}: `ld-hub predict IMG --model {report.directory}`, or its README.md")
     return 0
+
+
+def _training_part(args: argparse.Namespace) -> argparse.Namespace:
+    """The same flags, of the images to train on."""
+    return argparse.Namespace(**{**vars(args), "split": "train", "annotations": None})
