@@ -27,5 +27,6 @@ def halved(network: onnx.ModelProto) -> onnx.ModelProto:
     outside = [node.name for node in network.graph.node if node.name not in inside]
     logging.getLogger("onnxruntime.transformers.float16").setLevel(logging.ERROR)
     half: onnx.ModelProto = convert_float_to_float16(made, keep_io_types=True, node_block_list=outside)
+    del half.graph.value_info[:]  # the types that were
     OnnxModel(half).topological_sort()  # the converter appends its casts
     return half
