@@ -21,13 +21,21 @@ The choice of boxes (filter, NMS per class, cap) is part of the program, with
 the model's own settings; batch, height and width are free. Before anything is
 kept the program is compared with the model: rows and detections on random
 images and, with --data, on the first of the data, and the AP on all of them. If
-they differ nothing is written, and the message names what differs first."""
+they differ nothing is written, and the message names what differs first.
+
+--precision float16 halves the file (98 % of the detections within 0.02 of a
+box's side and 0.01 of the score, at most 0.1 AP lost). int8 measures its ranges
+on training images of --data, keeps predictions, boxes and the convolutions that
+cost too much AP in float32, and may lose 0.5 AP. int8_weights stores int8 and
+computes in float32 (80 % within 0.1, at most 0.5 AP lost). A CPU without float16
+or int8 instructions gains size, not speed."""
 
 _EPILOG = """\
 examples:
   ld-hub export runs/student/model --out exported
   ld-hub export runs/student/model --out exported --with_preprocessing
   ld-hub export runs/student/model --out exported --data mine --to openvino
+  ld-hub export runs/student/model --out exported --data mine --precision int8
   ld-hub eval exported --data mine
 
 in Python:

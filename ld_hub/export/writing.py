@@ -91,37 +91,22 @@ def export_model(
         ExportError: If the exported detector differs from the model; nothing is written then.
     """
     plan = ExportPlan(no_nms, with_preprocessing, size, precision)
-    form = find_format(to)
-    form.require(plan)
     require_calibration(precision, dataset is not None and calibration is not None, calibration_images)
-    file = form.load()
-    check_place(directory)
-    _require_pictures(model)
-    if not no_nms:
-        require_hard(model.postprocess_config)
+    file = _ready(model, directory, to, plan)
     own = copy.deepcopy(model).cpu().float().eval()
     rows = DetectorRows(own.fuse() if not own.is_fused else own)
     network, plan, remark = _convert(file, rows, plan)
-    pictures = [*random_images(own.data_config.image_size), *map(load_image, images)]
-    if dataset is not None:
-        pictures += [dataset.records.load(row) for row in range(min(CHECKED, len(dataset)))]
+    pictures = [*random_images(own.data_config.image_size), *map(load_image, images), *_first(dataset)]
     target = None if dataset is None else _Target(dataset, _ap(evaluate(own, dataset, workers=0)[0]))
-    how = None
+    sample = Sample(calibration, calibration_images) if calibration is not None and precision == "int8" else None
     written = atomic_directory if is_exported(directory) else new_directory
     with written(directory) as draft:
-        if target is not None and calibration is not None and precision == "int8":
-            sample = Sample(calibration, calibration_images)
-            network, how = _quantized(file, network, rows, plan, draft / "trial", to, target, sample)
-        else:
-            network = reduced(network, precision, to)
+        network, how = _reduced(file, network, rows, plan, draft / "trial", to, target, sample)
         write_export(file, network, rows, replace(plan, no_nms=True, with_preprocessing=False), draft / "rows", to)
         write_export(file, network, rows, plan, draft, to, how)
         agreement = _compare(file, DetectorRows(own), draft, pictures, target, precision)
         if agreement.fault and not keep:
-            raise ExportError(
-                f"'{own.name}' exported to {to} is not what the model is: {agreement.fault}. Nothing was written; "
-                "keep it all the same with --keep (keep=True)."
-            )
+            raise _refusal(own.name, to, agreement.fault)
     return ExportReport(Path(directory), plan, agreement, " ".join(filter(None, (remark, _said(how)))))
 
 
@@ -137,17 +122,42 @@ def _ap(metrics: DetectionMetrics) -> float:
     return 100 * (metrics.stats["AP"] or 0.0)
 
 
-def _quantized(
+def _refusal(name: str, to: str, fault: str) -> ExportError:
+    return ExportError(
+        f"'{name}' exported to {to} is not what the model is: {fault}. Nothing was written; "
+        "keep it all the same with --keep (keep=True)."
+    )
+
+
+def _ready(model: DenseDetector, directory: str | Path, to: str, plan: ExportPlan) -> FormatFile:
+    """The format's functions, once nothing speaks against the export; errors of `export_model`."""
+    form = find_format(to)
+    form.require(plan)
+    check_place(directory)
+    _require_pictures(model)
+    if not plan.no_nms:
+        require_hard(model.postprocess_config)
+    return form.load()
+
+
+def _first(dataset: DetectionSet | None) -> list[Image.Image]:
+    """The images of a data set on which detections are compared."""
+    return [] if dataset is None else [dataset.records.load(row) for row in range(min(CHECKED, len(dataset)))]
+
+
+def _reduced(
     file: FormatFile,
     network: Any,
     rows: DetectorRows,
     plan: ExportPlan,
     place: Path,
     to: str,
-    target: _Target,
-    sample: Sample,
-) -> tuple[Any, Calibration]:
-    """The network in int8, with as many layers in float32 as its AP needs; candidates are written to a place."""
+    target: _Target | None,
+    sample: Sample | None,
+) -> tuple[Any, Calibration | None]:
+    """The network in its precision; int8 with as many layers in float32 as AP needs, candidates written to a place."""
+    if target is None or sample is None:
+        return reduced(network, plan.precision, to), None
 
     def lost_ap(candidate: Any) -> float:
         write_export(file, candidate, rows, plan, place, to)
