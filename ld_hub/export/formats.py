@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from ld_hub.runtime.reader import Program
 
 
+PRECISIONS = {
+    "float32": "what the model computes",
+    "float16": "half the bytes; boxes and scores are computed in float32",
+    "int8": "convolutions in whole numbers, calibrated on training images",
+    "int8_weights": "a quarter of the bytes of the convolutions' weights, computed in float32",
+}
+
+
 @dataclass(frozen=True)
 class ExportPlan:
     """What stands around the network of an exported detector.
@@ -24,12 +32,14 @@ class ExportPlan:
         no_nms: Leave out the choice of boxes: the program gives rows.
         with_preprocessing: Take ``(N, h, w, K)`` uint8 pixels in RGB order, give boxes in px of these.
         size: Height and width in px that all images are padded to; None for any.
+        precision: One of `PRECISIONS`.
         page: Where onnxruntime-web's files lie, of which a web page is made; None for no page.
     """
 
     no_nms: bool = False
     with_preprocessing: bool = False
     size: tuple[int, int] | None = None
+    precision: str = "float32"
     page: Path | None = None
 
 
@@ -56,6 +66,7 @@ class Format:
         extra: The extra of this library that brings them.
         no_pixels: Why its programs do not prepare images; empty where they can.
         no_choice: Why they do not choose boxes.
+        precisions: The numbers that it can compute in.
     """
 
     module: str
@@ -63,6 +74,7 @@ class Format:
     extra: str
     no_pixels: str = ""
     no_choice: str = ""
+    precisions: tuple[str, ...] = tuple(PRECISIONS)
 
     def require(self, plan: ExportPlan) -> None:
         """Refuse what the format cannot hold.
@@ -74,6 +86,8 @@ class Format:
             raise ConfigError(f"{self.no_pixels}: export without --with_preprocessing; ld_hub.runtime prepares images.")
         if not plan.no_nms and self.no_choice:
             raise ConfigError(f"{self.no_choice}: export with --no_nms (no_nms=True).")
+        if plan.precision not in self.precisions:
+            raise unknown_name("precision", plan.precision, self.precisions)
 
     def load(self) -> FormatFile:
         """Its functions."""
@@ -94,6 +108,7 @@ FORMATS = {
         "export",
         no_pixels="pt2 programs take normalised images",
         no_choice="pt2 programs give rows",
+        precisions=("float32",),
     ),
 }
 
@@ -115,6 +130,26 @@ def find_format(name: str) -> Format:
             f"installed: pip install 'ld_hub[{found.extra}]'."
         )
     return found
+
+
+def require_calibration(precision: str, has_data: bool, images: int) -> None:
+    """Refuse int8 where there is nothing to measure its ranges and its AP on.
+
+    Args:
+        precision: One of `PRECISIONS`.
+        has_data: Whether there are images to train and to evaluate on.
+        images: How many of the former are wanted.
+
+    Raises:
+        ConfigError: If there is nothing.
+    """
+    if images < 1:
+        raise ConfigError(f"--calibration_images {images}: expected at least 1.")
+    if precision == "int8" and not has_data:
+        raise ConfigError(
+            "int8 is calibrated on the images to train on and judged by the AP on those to evaluate on: name the data "
+            "set with --data DIR (dataset and calibration in Python). Without one: --precision int8_weights or float16."
+        )
 
 
 def check_place(directory: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""OpenVINO's form of the ONNX graph: model.xml and model.bin, in float32."""
+"""OpenVINO's form of the ONNX graph: model.xml and model.bin."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write(network: onnx.ModelProto, rows: DetectorRows, plan: ExportPlan, direct
     source = directory / onnx_format.write(network, rows, plan, directory)
     model = openvino.convert_model(str(source))
     model.set_rt_info(str(rows.model.num_classes), ["num_classes"])
-    openvino.save_model(model, str(directory / PROGRAM), compress_to_fp16=False)
+    openvino.save_model(model, str(directory / PROGRAM), compress_to_fp16=plan.precision == "float16")
     source.unlink()
     return PROGRAM
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from ld_hub.errors import ConfigError
 from ld_hub.models.detector import DenseDetector
 from ld_hub.models.detector_config import STRIDES
-from ld_hub.preprocessing import padded_shape
+from ld_hub.preprocessing import Preprocessor, collate, padded_shape
 
 Size = tuple[int, int]  # height and width in px
 
@@ -86,6 +87,20 @@ def trace(rows: DetectorRows, size: Size | None = None) -> ExportedProgram:
             f"'{rows.model.name}' (backbone '{rows.model.config.backbone}') cannot be exported for images of {of}: "
             f"{str(error).strip().splitlines()[0][:200]}"
         ) from error
+
+
+def network_inputs(rows: DetectorRows, image: Image.Image, size: Size | None) -> tuple[Tensor, Tensor]:
+    """An image as the network takes it: ``(1, K, H, W)``, and ``(1, 2)`` its height and width in px before padding.
+
+    Args:
+        rows: The detector.
+        image: RGB.
+        size: Height and width in px that it is padded to; None for the model's own padding.
+    """
+    batch = collate([Preprocessor(rows.model.data_config)(image)])
+    height, width = batch.images.shape[2:]
+    below, right = (0, 0) if size is None else (size[0] - height, size[1] - width)
+    return torch.nn.functional.pad(batch.images, (0, right, 0, below)), batch.image_sizes
 
 
 def whole_square(rows: DetectorRows) -> Size:

@@ -78,6 +78,13 @@ session = onnxruntime.InferenceSession("{program}")
 inputs = {{"images": images, "image_sizes": np.int64([[height, width]])}}
 """
 
+_PRECISIONS = {
+    "float32": "",
+    "float16": " Numbers inside are float16; boxes and scores are computed in float32.",
+    "int8": " Its convolutions are int8, calibrated on images that config.json names; boxes and scores are float32.",
+    "int8_weights": " The weights of its convolutions are int8; it computes in float32.",
+}
+
 _CHOSEN = """\
 for box, score, label in zip(boxes[0], scores[0], labels[0]):
     if score > 0.3:  # places that nothing was found for have the score 0
@@ -103,7 +110,7 @@ def readme(model: DenseDetector, to: str, plan: ExportPlan, program: str) -> str
 
 A {model.title or model.family} detector of {model.num_classes} classes: {program} takes {given} of {size} and gives
 {gives}. `config.json` holds the class names and settings, `SHA256SUMS` what every file has to be
-(`sha256sum -c SHA256SUMS`).
+(`sha256sum -c SHA256SUMS`).{_PRECISIONS[plan.precision]}
 
 {_PT2.format(program=program) if to == "pt2" else _RUNTIME.format(runs=runs)}"""
     if plan.page is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,12 +14,15 @@ from PIL import Image
 from ld_hub.data import DetectionSet
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.errors import ConfigError, ExportError
-from ld_hub.export.checking import Agreement, Tolerance, compare_detections, compare_rows, random_images
+from ld_hub.evaluation import DetectionMetrics
+from ld_hub.export.calibration import Calibration, Sample
+from ld_hub.export.checking import TOLERANCES, Agreement, compare_detections, compare_rows, random_images
 from ld_hub.export.choice_graph import require_hard
 from ld_hub.export.exported_model import ExportedModel
-from ld_hub.export.formats import ExportPlan, FormatFile, check_place, find_format
+from ld_hub.export.formats import ExportPlan, FormatFile, check_place, find_format, require_calibration
 from ld_hub.export.program import DetectorRows, whole_square
 from ld_hub.export.readme import readme
+from ld_hub.export.reducing import quantized, reduced
 from ld_hub.export.web_page import runtime_for, write_page
 from ld_hub.hub import atomic_directory, new_directory, write_json
 from ld_hub.models.detector import DenseDetector
@@ -54,8 +58,11 @@ def export_model(
     no_nms: bool = False,
     with_preprocessing: bool = False,
     size: tuple[int, int] | None = None,
+    precision: str = "float32",
     images: Sequence[ImageSource] = (),
     dataset: DetectionSet | None = None,
+    calibration: DetectionSet | None = None,
+    calibration_images: int = 128,
     keep: bool = False,
     page: bool = False,
     onnxruntime_web: str | Path | None = None,
@@ -69,9 +76,12 @@ def export_model(
         no_nms: Leave out the choice of boxes; the program gives rows then.
         with_preprocessing: Take uint8 pixels and prepare them inside; boxes are in px of these pixels.
         size: Height and width in px that all images are padded to; None for any multiples of ``size_divisor``.
+        precision: Of the numbers inside; see `ld_hub.export.formats.PRECISIONS`.
         images: Real images to compare on, beside random ones.
         dataset: Also compare the AP on it, and detections on its first images.
-        keep: Write it even where it differs from the model by more than `Tolerance`.
+        calibration: Training images, on which int8 measures its ranges.
+        calibration_images: How many of them, evenly over the set.
+        keep: Write it even where it differs from the model by more than its precision's `TOLERANCES`.
         page: Also write a web page that runs the program in a browser; its images are prepared inside then.
         onnxruntime_web: Where the npm package lies that the page takes; None to find or fetch it.
 
@@ -82,48 +92,97 @@ def export_model(
         ConfigError: If the format, its packages or the place are not to be had, or the model cannot be exported: its
             backbone cannot be traced, its images are no pictures of 8 bits, or its NMS is not the greedy one (then
             ``no_nms``).
+        DataError: If an image to calibrate on is damaged.
         ExportError: If the exported detector differs from the model; nothing is written then.
     """
     runtime = runtime_for(to, onnxruntime_web, no_nms=no_nms) if page else None
-    plan = ExportPlan(no_nms, with_preprocessing or page, size, runtime)
-    file = _required(model, to, plan)
-    check_place(directory)
+    plan = ExportPlan(no_nms, with_preprocessing or page, size, precision, runtime)
+    require_calibration(precision, dataset is not None and calibration is not None, calibration_images)
+    file = _ready(model, directory, to, plan)
     own = copy.deepcopy(model).cpu().float().eval()
     rows = DetectorRows(own.fuse() if not own.is_fused else own)
     network, plan, remark = _convert(file, rows, plan)
     pictures = [*random_images(own.data_config.image_size), *map(load_image, images), *_first(dataset)]
+    target = None if dataset is None else _Target(dataset, _ap(evaluate(own, dataset, workers=0)[0]))
+    sample = Sample(calibration, calibration_images) if calibration is not None and precision == "int8" else None
     written = atomic_directory if is_exported(directory) else new_directory
     with written(directory) as draft:
-        write_export(
-            file, network, rows, replace(plan, no_nms=True, with_preprocessing=False, page=None), draft / "rows", to
-        )
-        write_export(file, network, rows, plan, draft, to)
-        agreement = _compare(file, DetectorRows(own), draft, pictures, dataset)
+        network, how = _reduced(file, network, rows, plan, draft / "trial", to, target, sample)
+        bare = replace(plan, no_nms=True, with_preprocessing=False, page=None)
+        write_export(file, network, rows, bare, draft / "rows", to)
+        write_export(file, network, rows, plan, draft, to, how)
+        agreement = _compare(file, DetectorRows(own), draft, pictures, target, precision)
         if agreement.fault and not keep:
-            raise ExportError(
-                f"'{own.name}' exported to {to} is not what the model is: {agreement.fault}. Nothing was written; "
-                "keep it all the same with --keep (keep=True)."
-            )
-    return ExportReport(Path(directory), plan, agreement, remark)
+            raise _refusal(own.name, to, agreement.fault)
+    return ExportReport(Path(directory), plan, agreement, " ".join(filter(None, (remark, _said(how)))))
 
 
-def _first(dataset: DetectionSet | None) -> list[Image.Image]:
-    """The first images of a data set."""
-    return [] if dataset is None else [dataset.records.load(row) for row in range(min(CHECKED, len(dataset)))]
+@dataclass(frozen=True)
+class _Target:
+    """A data set to evaluate on, and the model's AP on it, 0..100."""
+
+    dataset: DetectionSet
+    ap: float
 
 
-def _required(model: DenseDetector, to: str, plan: ExportPlan) -> FormatFile:
-    """The file of a format, for a model and a plan that it can hold.
+def _ap(metrics: DetectionMetrics) -> float:
+    return 100 * (metrics.stats["AP"] or 0.0)
 
-    Raises:
-        ConfigError: If it cannot.
-    """
+
+def _refusal(name: str, to: str, fault: str) -> ExportError:
+    return ExportError(
+        f"'{name}' exported to {to} is not what the model is: {fault}. Nothing was written; "
+        "keep it all the same with --keep (keep=True)."
+    )
+
+
+def _ready(model: DenseDetector, directory: str | Path, to: str, plan: ExportPlan) -> FormatFile:
+    """The format's functions, once nothing speaks against the export; errors of `export_model`."""
     form = find_format(to)
     form.require(plan)
+    check_place(directory)
     _require_pictures(model, page=plan.page is not None)
     if not plan.no_nms:
         require_hard(model.postprocess_config)
     return form.load()
+
+
+def _first(dataset: DetectionSet | None) -> list[Image.Image]:
+    """The images of a data set on which detections are compared."""
+    return [] if dataset is None else [dataset.records.load(row) for row in range(min(CHECKED, len(dataset)))]
+
+
+def _reduced(
+    file: FormatFile,
+    network: Any,
+    rows: DetectorRows,
+    plan: ExportPlan,
+    place: Path,
+    to: str,
+    target: _Target | None,
+    sample: Sample | None,
+) -> tuple[Any, Calibration | None]:
+    """The network in its precision; int8 with as many layers in float32 as AP needs, candidates written to a place."""
+    if target is None or sample is None:
+        return reduced(network, plan.precision, to), None
+
+    def lost_ap(candidate: Any) -> float:
+        write_export(file, candidate, rows, replace(plan, page=None), place, to)
+        found = _ap(ExportedModel(place, program=file.opened(place)).evaluate(target.dataset)[0])
+        shutil.rmtree(place)
+        return target.ap - found
+
+    inputs = sample.inputs(rows, plan.size)
+    made, kept = quantized(network, inputs, lost_ap, TOLERANCES[plan.precision].ap)
+    return made, sample.described(kept)
+
+
+def _said(how: Calibration | None) -> str:
+    """Which layers are not int8; empty where all are that may be."""
+    if how is None or not how.float32_layers:
+        return ""
+    names = ", ".join(layer.removeprefix("model.").removesuffix(".weight") for layer in how.float32_layers)
+    return f"int8 costs too much AP in {names}: float32 there."
 
 
 def _require_pictures(model: DenseDetector, *, page: bool) -> None:
@@ -164,7 +223,13 @@ def _convert(file: FormatFile, rows: DetectorRows, plan: ExportPlan) -> tuple[An
 
 
 def write_export(
-    file: FormatFile, network: Any, rows: DetectorRows, plan: ExportPlan, directory: Path, to: str
+    file: FormatFile,
+    network: Any,
+    rows: DetectorRows,
+    plan: ExportPlan,
+    directory: Path,
+    to: str,
+    calibration: Calibration | None = None,
 ) -> None:
     """Program, config.json, README.md and sums."""
     directory.mkdir(exist_ok=True)
@@ -178,7 +243,7 @@ def write_export(
         "config": asdict(model.config),
         "to": to,
         "program": file.write(network, rows, plan, directory),
-        "precision": "float32",
+        "precision": plan.precision,
         "chooses": not plan.no_nms,
         "takes_pixels": plan.with_preprocessing,
         "size": plan.size,
@@ -187,6 +252,8 @@ def write_export(
         "data_config": model.data_config.to_dict(),
         "postprocess": model.postprocess_config.to_dict(),
     }
+    if calibration is not None:
+        content["calibration"] = asdict(calibration)
     write_json(directory / CONFIG, content)
     (directory / "README.md").write_text(readme(model, to, plan, str(content["program"])), encoding="utf-8")
     if plan.page is not None:
@@ -195,23 +262,24 @@ def write_export(
 
 
 def _compare(
-    file: FormatFile, model: DetectorRows, draft: Path, pictures: Sequence[Image.Image], dataset: DetectionSet | None
+    file: FormatFile,
+    model: DetectorRows,
+    draft: Path,
+    pictures: Sequence[Image.Image],
+    target: _Target | None,
+    precision: str,
 ) -> Agreement:
     """The rows first, then what is found, then AP; removes the rows, which serve this alone."""
-    limits, agreement = Tolerance(), Agreement()
+    limits, agreement = TOLERANCES[precision], Agreement()
     compare_rows(
         agreement, model, ExportedModel(draft / "rows", program=file.opened(draft / "rows")).detector, pictures, limits
     )
-    for each in (draft / "rows").iterdir():
-        each.unlink()
-    (draft / "rows").rmdir()
+    shutil.rmtree(draft / "rows")
     exported = ExportedModel(draft, program=file.opened(draft))
     compare_detections(agreement, model, exported.detector, pictures, limits)
-    if dataset is not None:
-        theirs, _ = evaluate(model.model, dataset, workers=0)
-        mine, _ = exported.evaluate(dataset)
-        pair = tuple(100 * (metrics.stats["AP"] or 0.0) for metrics in (theirs, mine))
-        agreement.ap = pair[0], pair[1]
-        if abs(pair[0] - pair[1]) > limits.ap:
-            agreement.blame(f"its AP is {pair[1]:.2f}, the model's {pair[0]:.2f}; {limits.ap:g} are allowed")
+    if target is not None:
+        found = _ap(exported.evaluate(target.dataset)[0])
+        agreement.ap = target.ap, found
+        if limits.loses(target.ap, found):
+            agreement.blame(f"its AP is {found:.2f}, the model's {target.ap:.2f}; {limits.ap:g} are allowed")
     return agreement

@@ -344,8 +344,8 @@ class DenseDetector(TimmMethods):
 
         Args:
             directory: Where to; new, empty, or an earlier export.
-            **options: ``to``, ``no_nms``, ``with_preprocessing``, ``size``, ``images``, ``dataset``, ``keep``,
-                ``page``, ``onnxruntime_web``.
+            **options: ``to``, ``no_nms``, ``with_preprocessing``, ``size``, ``precision``, ``images``, ``dataset``,
+                ``calibration``, ``calibration_images``, ``keep``, ``page``, ``onnxruntime_web``.
         """
         from ld_hub.export.writing import export_model  # the other door upwards: the room that exports
 
