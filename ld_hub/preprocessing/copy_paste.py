@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from ld_hub.preprocessing.labelled import VISIBLE, Labelled
 
@@ -20,7 +20,8 @@ def some_objects(labelled: Labelled, random: np.random.Generator) -> Labelled:
     """
     if labelled.masks is None:
         return labelled.chosen(torch.zeros(len(labelled.boxes), dtype=torch.bool))
-    fit = (labelled.masks.flatten(1).any(dim=1) & ~labelled.crowd).nonzero().flatten().tolist()
+    outlined = zip(labelled.masks.numpy(), labelled.crowd.tolist(), strict=True)
+    fit = [k for k, (mask, crowd) in enumerate(outlined) if mask.any() and not crowd]
     number = int(random.integers(1, len(fit), endpoint=True)) if fit else 0
     taken = sorted(random.permutation(fit)[:number].tolist())
     return labelled.chosen(torch.tensor(taken, dtype=torch.int64))
@@ -42,59 +43,58 @@ def with_objects(ground: Labelled, source: Labelled, top: int, left: int) -> Lab
     Returns:
         Objects of the ground, then those of the source; without masks.
     """
-    if source.masks is None or not source.masks.any():
+    masks = [] if source.masks is None else list(source.masks.numpy())  # NumPy's sums over bool are the faster ones
+    found = [extent(mask) for mask in masks]
+    kept = [k for k, box in enumerate(found) if box is not None]
+    if not kept:
         return ground.bare
-    kept = source.chosen(source.masks.flatten(1).any(dim=1))
-    masks = source.masks[source.masks.flatten(1).any(dim=1)]
     (height, width), image = source.size, ground.image.clone()
-    pasted = masks.any(dim=0)  # (h, w)
-    place = image[:, top : top + height, left : left + width]
-    place[:, pasted] = source.image[:, pasted]
-    hidden = torch.zeros(ground.size, dtype=torch.bool)
-    hidden[top : top + height, left : left + width] = pasted
-    shift = torch.tensor([left, top, left, top])
-    left_over = _visible(ground, hidden)
+    cut = np.logical_or.reduce([masks[k] for k in kept])
+    np.copyto(image.numpy()[:, top : top + height, left : left + width], source.image.numpy(), where=cut)
+    hidden = np.zeros(ground.size, dtype=bool)
+    hidden[top : top + height, left : left + width] = cut
+    left_over, pasted = _visible(ground, hidden), source.chosen(torch.tensor(kept))
+    boxes = torch.tensor([found[k] for k in kept], dtype=ground.boxes.dtype)
     return Labelled(
         image,
-        torch.cat([left_over.boxes, (extents(masks) + shift).to(left_over.boxes.dtype)]),
-        torch.cat([left_over.labels, kept.labels]),
-        torch.cat([left_over.crowd, kept.crowd]),
+        torch.cat([left_over.boxes, boxes + torch.tensor([left, top, left, top])]),
+        torch.cat([left_over.labels, pasted.labels]),
+        torch.cat([left_over.crowd, pasted.crowd]),
     )
 
 
-def extents(masks: Tensor) -> Tensor:
-    """``(G, h, w)`` bool to ``(G, 4)`` int64 xyxy px, whole pixels that enclose what is True; 0 where nothing is."""
-    columns, rows = masks.any(dim=1), masks.any(dim=2)
-    ends = []
-    for line in (columns, rows):  # argmax is the first of several
-        first = line.int().argmax(dim=1)
-        last = line.shape[1] - line.flip(1).int().argmax(dim=1)
-        ends.append(torch.stack([first, last], dim=1) * line.any(dim=1, keepdim=True))
-    x, y = ends
-    return torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], dim=1)
+def extent(mask: NDArray[np.bool_]) -> tuple[int, int, int, int] | None:
+    """``(h, w)`` to x1, y1, x2, y2 in whole px around what is True; None where nothing is."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return None
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def _visible(ground: Labelled, hidden: Tensor) -> Labelled:
+def _visible(ground: Labelled, hidden: NDArray[np.bool_]) -> Labelled:
     """What is left of the objects of an image, parts of which are hidden."""
-    masks = _own_pixels(ground)
-    seen = masks & ~hidden
-    before, after = masks.flatten(1).sum(dim=1), seen.flatten(1).sum(dim=1)
-    touched = after < before
-    found = extents(seen).to(ground.boxes.dtype)
-    low = torch.maximum(ground.boxes[:, :2], found[:, :2])
-    high = torch.minimum(ground.boxes[:, 2:], found[:, 2:])
-    kept = ~touched | ((after >= VISIBLE * before) & (high - low >= 1).all(dim=1))
-    boxes = torch.where(touched[:, None], torch.cat([low, high], dim=1), ground.boxes)
-    return replace(ground.bare, boxes=boxes).chosen(kept)
+    boxes, kept = ground.boxes.clone(), []
+    for k, box in enumerate(boxes):
+        own = _own_pixels(ground, k)
+        seen = own & ~hidden
+        before, after = np.count_nonzero(own), np.count_nonzero(seen)
+        if after < before:
+            found = extent(seen)
+            if found is None or after < VISIBLE * before:
+                continue
+            limit = torch.tensor(found, dtype=boxes.dtype)
+            box[:2], box[2:] = box[:2].maximum(limit[:2]), box[2:].minimum(limit[2:])
+            if (box[2:] - box[:2] < 1).any():
+                continue
+        kept.append(k)
+    return replace(ground.bare, boxes=boxes).chosen(torch.tensor(kept, dtype=torch.int64))
 
 
-def _own_pixels(labelled: Labelled) -> Tensor:
-    """``(G, h, w)`` masks of the objects, their boxes where they have none."""
-    height, width = labelled.size
-    x, y = torch.arange(width) + 0.5, torch.arange(height) + 0.5
-    x1, y1, x2, y2 = (side[:, None] for side in (*labelled.boxes[:, :2].floor().T, *labelled.boxes[:, 2:].ceil().T))
-    inside: Tensor = ((y > y1) & (y < y2))[:, :, None] & ((x > x1) & (x < x2))[:, None]
-    if labelled.masks is None:
-        return inside
-    outlined = labelled.masks.flatten(1).any(dim=1)
-    return torch.where(outlined[:, None, None], labelled.masks, inside)
+def _own_pixels(labelled: Labelled, number: int) -> NDArray[np.bool_]:
+    """``(h, w)`` pixels of an object, those of its box where it has no outline."""
+    if labelled.masks is not None and (mask := labelled.masks[number].numpy()).any():
+        return mask
+    low, high = labelled.boxes[number, :2].floor().int().tolist(), labelled.boxes[number, 2:].ceil().int().tolist()
+    own = np.zeros(labelled.size, dtype=bool)
+    own[low[1] : high[1], low[0] : high[0]] = True
+    return own

@@ -209,10 +209,12 @@ def _through(transform: v2.Transform, labelled: Labelled) -> Labelled:
 
 def _nearest(masks: Tensor, shape: tuple[int, int]) -> Tensor:
     """Pixels at the middle of those of another size, height and width in px."""
+    if shape == tuple(masks.shape[1:]):
+        return masks
     rows, columns = (
         ((torch.arange(new) + 0.5) * (old / new)).long() for new, old in zip(shape, masks.shape[1:], strict=True)
     )
-    return masks[:, rows][:, :, columns]
+    return masks.index_select(1, rows).index_select(2, columns)
 
 
 def _areas(boxes: Tensor) -> Tensor:
