@@ -89,31 +89,26 @@ def export_model(
         The report.
 
     Raises:
-        ConfigError: If the format, its packages or the place are not to be had, or the model cannot be exported: its
-            backbone cannot be traced, its images are no pictures of 8 bits, or its NMS is not the greedy one (then
-            ``no_nms``).
+        ConfigError: If the format, its packages or the place are not to be had, or the model cannot be exported (its
+            backbone is not traced, its images are no pictures of 8 bits, its NMS is not greedy: then ``no_nms``).
         DataError: If an image to calibrate on is damaged.
         ExportError: If the exported detector differs from the model; nothing is written then.
     """
     runtime = runtime_for(to, onnxruntime_web, no_nms=no_nms) if page else None
     plan = ExportPlan(no_nms, with_preprocessing or page, size, precision, runtime)
-    require_calibration(precision, dataset is not None and calibration is not None, calibration_images)
+    sample = _sample(precision, dataset, calibration, calibration_images)
     file = _ready(model, directory, to, plan)
     own = copy.deepcopy(model).cpu().float().eval()
     rows = DetectorRows(own.fuse() if not own.is_fused else own)
     network, plan, remark = _convert(file, rows, plan)
     pictures = [*random_images(own.data_config.image_size), *map(load_image, images), *_first(dataset)]
     target = None if dataset is None else _Target(dataset, _ap(evaluate(own, dataset, workers=0)[0]))
-    sample = Sample(calibration, calibration_images) if calibration is not None and precision == "int8" else None
-    written = atomic_directory if is_exported(directory) else new_directory
-    with written(directory) as draft:
+    with (atomic_directory if is_exported(directory) else new_directory)(directory) as draft:
         network, how = _reduced(file, network, rows, plan, draft / "trial", to, target, sample)
-        bare = replace(plan, no_nms=True, with_preprocessing=False, page=None)
-        write_export(file, network, rows, bare, draft / "rows", to)
+        write_export(file, network, rows, _of_rows(plan), draft / "rows", to)
         write_export(file, network, rows, plan, draft, to, how)
         agreement = _compare(file, DetectorRows(own), draft, pictures, target, precision)
-        if agreement.fault and not keep:
-            raise _refusal(own.name, to, agreement.fault)
+        _require(agreement, own.name, to, keep=keep)
     return ExportReport(Path(directory), plan, agreement, " ".join(filter(None, (remark, _said(how)))))
 
 
@@ -129,11 +124,30 @@ def _ap(metrics: DetectionMetrics) -> float:
     return 100 * (metrics.stats["AP"] or 0.0)
 
 
-def _refusal(name: str, to: str, fault: str) -> ExportError:
-    return ExportError(
-        f"'{name}' exported to {to} is not what the model is: {fault}. Nothing was written; "
-        "keep it all the same with --keep (keep=True)."
-    )
+def _require(agreement: Agreement, name: str, to: str, *, keep: bool) -> None:
+    """Refuse an export that is not what the model is, unless it is to be kept all the same."""
+    if agreement.fault and not keep:
+        raise ExportError(
+            f"'{name}' exported to {to} is not what the model is: {agreement.fault}. Nothing was written; "
+            "keep it all the same with --keep (keep=True)."
+        )
+
+
+def _of_rows(plan: ExportPlan) -> ExportPlan:
+    """The network alone, whose rows are compared."""
+    return replace(plan, no_nms=True, with_preprocessing=False, page=None)
+
+
+def _sample(
+    precision: str, dataset: DetectionSet | None, calibration: DetectionSet | None, images: int
+) -> Sample | None:
+    """What int8 measures its ranges on; None for other precisions.
+
+    Raises:
+        ConfigError: If int8 has nothing to measure them on, or AP cannot be compared.
+    """
+    require_calibration(precision, dataset is not None and calibration is not None, images)
+    return Sample(calibration, images) if calibration is not None and precision == "int8" else None
 
 
 def _ready(model: DenseDetector, directory: str | Path, to: str, plan: ExportPlan) -> FormatFile:
