@@ -42,7 +42,8 @@ def log_pictures(trackers: Sequence[Any], dataset: DetectionSet, evaluator: Dete
     for tracker in taking:
         if tracker.name == "trackio":  # accelerate hands it numbers only
             trackio = importlib.import_module("trackio")
-            tracker.log({TITLE: [trackio.Image(picture) for picture in pictures]}, step=step)
+            named = {f"{TITLE}/{k}": trackio.Image(picture) for k, picture in enumerate(pictures)}  # it drops lists
+            tracker.log(named, step=step)
         elif tracker.name == "tensorboard":
             tracker.log_images({TITLE: np.stack(pictures)}, step=step, dataformats="NHWC")
         else:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +14,9 @@ import torch
 from ld_hub.data import load_coco
 from ld_hub.engine import DetectionTrainer, TrainConfig
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
+from ld_hub.engine.evaluate import evaluator_of
 from ld_hub.engine.schedule import Plan
+from ld_hub.engine.showing import log_pictures
 from ld_hub.errors import ConfigError
 from ld_hub.evaluation import DetectionMetrics
 from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
@@ -135,6 +140,18 @@ def test_trackers_get_pictures_of_the_same_images_at_every_evaluation(data, tmp_
     changed = (first[0] != plain).any(axis=-1)
     assert 0.001 < changed.mean() < 0.9  # the image, with boxes on it
     assert (first == second).mean() > 0.99
+
+
+def test_trackio_gets_each_picture_under_a_key_of_its_own(data, monkeypatch):
+    """Of a list it keeps nothing, seen with trackio 0.43."""
+    trackio = SimpleNamespace(Image=lambda picture: ("picture", picture.shape))
+    monkeypatch.setitem(sys.modules, "trackio", trackio)
+    _, evaluation = sets(data)
+    evaluator = evaluator_of(detector(), evaluation)
+    seen: list[tuple[int, dict[str, Any]]] = []
+    tracker = SimpleNamespace(name="trackio", log=lambda values, step: seen.append((step, values)))
+    log_pictures([tracker], evaluation, evaluator, 7)
+    assert seen == [(7, {f"detections/{k}": ("picture", (640, 640, 3)) for k in range(4)})]
 
 
 def test_the_progress_line_has_steps_per_second(data, tmp_path, capsys):
