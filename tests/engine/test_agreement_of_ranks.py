@@ -36,7 +36,7 @@ def _all(data: Path, out: Path) -> None:
     _run(data, out / "patience", steps=20, eval_every_steps=2, patience=2, lr=1e-9)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(batch_trial, "STEPS_PER_PASS", 1)
-        patch.setattr(batch_trial._Trial, "_count", lambda self: 1.0)
+        patch.setattr(batch_trial._Trial, "_count", lambda self, images, without: float(images + without))
         room = (5 - 2 * rank()) / batch_trial.PART
         patch.setattr(batch_trial, "free_memory", lambda: room)
         _run(data, out / "batch", auto_batch=True)

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import random
-import signal
 import time
 
 import pytest
@@ -67,6 +66,17 @@ def test_a_shard_appears_whole_and_two_writers_do_not_collide(tmp_path):
     assert len(list(tmp_path.glob("shard-*"))) == 2
 
 
+def _stop_before_it_appears(store, written) -> None:
+    """Write a shard, and wait to be killed where it would get its name."""
+
+    def stop(*_: object) -> None:
+        written.set()
+        time.sleep(600)
+
+    os.replace = stop  # in this process alone
+    ShardStore(store, IDENTITY).append({"image999": entry("image999")})
+
+
 def test_writers_killed_at_random_moments_leave_a_store_that_continues(tmp_path):
     """SIGKILL at 20 moments of 20 writers of one store, two at a time every other time; then to the end."""
     context, draw = multiprocessing.get_context("fork"), random.Random(0)
@@ -77,12 +87,18 @@ def test_writers_killed_at_random_moments_leave_a_store_that_continues(tmp_path)
             writer.start()
         time.sleep(draw.uniform(0.0, 0.03))
         for writer in writers:
-            os.kill(writer.pid, signal.SIGKILL)
+            writer.kill()  # SIGKILL; nothing where it has ended
             writer.join()
         found = ShardStore(store, IDENTITY)
         assert len(found) >= seen and all(same(found.read(key), entry(key)) for key in found.keys())
         seen = len(found)
-    assert list(store.glob(".shard-*"))  # some died while they wrote
+    written = context.Event()
+    last = context.Process(target=_stop_before_it_appears, args=(store, written))
+    last.start()
+    assert written.wait(60)
+    last.kill()
+    last.join()
+    assert list(store.glob(".shard-*")) and "image999" not in ShardStore(store, IDENTITY)
     fill(store)
     fill(tmp_path / "whole")
     interrupted, whole = (ShardStore(tmp_path / name, IDENTITY) for name in ("store", "whole"))
