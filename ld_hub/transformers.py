@@ -12,7 +12,7 @@ A detector stays what it is: its own preprocessing, its own choice of boxes. Tra
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -201,8 +201,7 @@ class LdHubImageProcessor(BaseImageProcessor):
             ``scores`` ``(K,)``, ``labels`` ``(K,)``, ``boxes`` ``(K, 4)`` xyxy px of each image.
         """
         dense, sizes = outputs["dense"], outputs["image_sizes"]
-        config = self.postprocess_config
-        config = replace(config, score_threshold=min(threshold, config.score_threshold))
+        config = self.postprocess_config.letting_through(threshold)
         sizes = sizes.to(dense.box.device)
         factors = None
         if target_sizes is not None:

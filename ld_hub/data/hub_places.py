@@ -140,6 +140,28 @@ def class_values(opened: Opened, schema: ObjectSchema) -> dict[Any, str]:
     return {value: str(value) for value in sorted(values, key=lambda value: (str(type(value)), value))}
 
 
+def encoded_image(image: Mapping[str, Any] | None) -> bytes:
+    """The encoded image of a row.
+
+    Args:
+        image: Bytes, or the path or address of a file.
+
+    Raises:
+        DataError: If there is none, or it cannot be read.
+    """
+    if image is None or (image.get("bytes") is None and not image.get("path")):
+        raise DataError("there is no image.")
+    if image.get("bytes") is not None:
+        return bytes(image["bytes"])
+    from datasets.utils.file_utils import xopen
+
+    try:
+        with xopen(image["path"], "rb") as file:
+            return bytes(file.read())
+    except OSError as error:
+        raise DataError(f"{image['path']} cannot be read ({error}).") from None
+
+
 def first_line(error: Exception) -> str:
     """Of an error's text, without its full stop."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")

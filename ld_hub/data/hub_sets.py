@@ -15,7 +15,16 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from ld_hub.data.hub_places import PREFIX, class_values, find_part, first_line, open_place, open_rows, require_hub_place
+from ld_hub.data.hub_places import (
+    PREFIX,
+    class_values,
+    encoded_image,
+    find_part,
+    first_line,
+    open_place,
+    open_rows,
+    require_hub_place,
+)
 from ld_hub.data.source import CocoRows, Source, canonical_source, group_faults, tracked
 from ld_hub.errors import DataError, LdHubError
 from ld_hub.formats.object_schema import ObjectSchema, find_form, parse_columns
@@ -90,9 +99,7 @@ def _write_images(rows: Iterable[Any], column: str, folder: Path) -> tuple[list[
 
 
 def _write_image(image: Mapping[str, Any] | None, index: int, folder: Path) -> str:
-    if image is None or (image["bytes"] is None and not image["path"]):
-        raise DataError("there is no image.")
-    content: bytes = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
+    content = encoded_image(image)
     with Image.open(io.BytesIO(content)) as opened:
         kind = (opened.format or "png").lower().replace("jpeg", "jpg").replace("tiff", "tif")
     name = f"{index:07d}-{hashlib.sha256(content).hexdigest()[:12]}.{kind}"

@@ -15,11 +15,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ld_hub.data.annotations import parse_coco
+from ld_hub.data.hub_places import encoded_image
 from ld_hub.data.hub_sets import object_row
 from ld_hub.data.loader import Failure, make_loader
 from ld_hub.data.source import kept_boxes
 from ld_hub.data.stream_order import StreamBatches, StreamRow
-from ld_hub.data.stream_set import StreamSet, image_source
+from ld_hub.data.stream_set import StreamSet
 from ld_hub.errors import DataError, LdHubError
 from ld_hub.preprocessing import Sample, TrainTransform, load_image
 from ld_hub.preprocessing.augmenting import labelled_image
@@ -86,12 +87,12 @@ class _StreamRows(Dataset[Sample | Failure]):
             DataError: If the row makes no sense, or its image cannot be decoded; names it.
         """
         try:
-            image = load_image(image_source(row.content[self.dataset.schema.image], row.where))
+            image = load_image(encoded_image(row.content[self.dataset.schema.image]))
             if isinstance(image, BandImage):
                 raise DataError("it has more than 8 bits, or bands that are not RGB; leave --streaming out.")
             return image, *row_boxes(self.dataset, row, image.size)
         except DataError as error:
-            raise DataError(str(error) if row.where in str(error) else f"{row.where}: {error}") from None
+            raise DataError(f"{row.where}: {error}") from None
 
 
 def row_boxes(dataset: StreamSet, row: StreamRow, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
@@ -110,20 +111,21 @@ def row_boxes(dataset: StreamSet, row: StreamRow, size: tuple[int, int]) -> tupl
     unknown = [value for value in found.values if value not in classes]
     if unknown:
         raise DataError(f"class {unknown[0]!r} is not among the {len(classes)} of the data set.")
-    objects = [
-        {"id": k, **object_row(0, classes[value], schema.sides(box), crowd, area)}
-        for k, (box, value, crowd, area) in enumerate(zip(*found, strict=True), start=1)
-    ]
+    present = sorted({classes[value] for value in found.values}) or [0]  # one there has to be
     content = {
         "images": [{"id": 0, "file_name": "image", "width": size[0], "height": size[1]}],
-        "annotations": objects,
-        "categories": [{"id": label, "name": name} for label, name in enumerate(dataset.label_names)],
+        "annotations": [
+            {"id": k, **object_row(0, classes[value], schema.sides(box), crowd, area)}
+            for k, (box, value, crowd, area) in enumerate(zip(*found, strict=True), start=1)
+        ],
+        "categories": [{"id": label, "name": dataset.label_names[label]} for label in present],
     }
-    coco = parse_coco(Path(row.where), content)
+    coco = parse_coco(Path("its objects"), content)
     if not np.isfinite(coco.boxes).all():
         raise DataError("a box has a side that is no number.")
     kept = kept_boxes(coco)[1]
-    return torch.from_numpy(kept["boxes"]), torch.from_numpy(kept["labels"]), torch.from_numpy(kept["crowd"])
+    labels = np.array(present, dtype=np.int64)[kept["labels"]]
+    return torch.from_numpy(kept["boxes"]), torch.from_numpy(labels), torch.from_numpy(kept["crowd"])
 
 
 def stream_loader(

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ class StreamBatches:
                 reader.read()
                 if len(batch) == self.batch_size:
                     batches += 1
-                    self._places[batches] = _after(block.start, taken + 1, batches)
+                    self._places[batches] = replace(block.start, taken=taken + 1, batches=batches)
                     yield batch
                     batch = []
             done = 0
@@ -175,9 +175,9 @@ class _Reader:
     """Reads the blocks of one rank, one after the other, a row at a time if so wished."""
 
     def __init__(self, dataset: StreamSet, seed: int, start: StreamPlace) -> None:
-        self.dataset, self.seed, self.size = dataset, seed, max(1, dataset.buffer)
-        self._begin_epoch(start, start.stream)
-        self._block = _Block(_after(start, 0, 0))
+        self.dataset, self.seed, self.size = dataset, seed, dataset.buffer
+        self._begin_epoch(start)
+        self._block = _Block(replace(start, taken=0, batches=0))
 
     def read(self) -> None:
         """Read one row of the block in the making."""
@@ -187,7 +187,6 @@ class _Reader:
         for content in self._rows:
             if self.dataset.with_objects and not self.dataset.schema.objects_of(content).boxes:
                 continue
-            self._count += 1
             block.rows.append(_named(self.dataset, block.start.epoch, content))
             block.complete = len(block.rows) == self.size
             return
@@ -200,10 +199,10 @@ class _Reader:
                 self.read()
             block, start = self._block, self._block.start
             if len(block.rows) < self.size:  # the epoch is over
-                if not self._count and start.stream is None:
+                if not block.rows and start.block == 0:
                     raise DataError(f"{self.dataset.source} has no images for rank {start.rank} of {start.world}.")
                 begin = StreamPlace(start.epoch + 1, world=start.world, rank=start.rank)
-                self._begin_epoch(begin, None)
+                self._begin_epoch(begin)
             else:
                 place = (start.epoch, start.block + 1, self._stream.state_dict())
                 begin = StreamPlace(*place, world=start.world, rank=start.rank)
@@ -211,11 +210,11 @@ class _Reader:
             if block.rows:
                 return block
 
-    def _begin_epoch(self, place: StreamPlace, state: Mapping[str, Any] | None) -> None:
+    def _begin_epoch(self, place: StreamPlace) -> None:
         self._stream = _epoch(self.dataset.rows, self.seed, place)
-        if state is not None:
-            self._stream.load_state_dict(dict(state))
-        self._rows, self._count = iter(self._stream), 0
+        if place.stream is not None:
+            self._stream.load_state_dict(dict(place.stream))
+        self._rows = iter(self._stream)
 
 
 def _epoch(rows: Any, seed: int, place: StreamPlace) -> Any:
@@ -227,10 +226,6 @@ def _epoch(rows: Any, seed: int, place: StreamPlace) -> Any:
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, place.epoch))))
     files = [rows.shard(many, int(index)) for index in random.permutation(many)]
     return split_dataset_by_node(concatenate_datasets(files), place.rank, place.world)
-
-
-def _after(start: StreamPlace, taken: int, batches: int) -> StreamPlace:
-    return StreamPlace(start.epoch, start.block, start.stream, taken, batches, start.world, start.rank)
 
 
 def _named(dataset: StreamSet, epoch: int, content: Mapping[str, Any]) -> StreamRow:

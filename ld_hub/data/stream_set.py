@@ -9,11 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ld_hub.data.hub_places import class_values, find_part, is_hub_place, open_place, open_rows, require_hub_place
+from ld_hub.data.hub_places import (
+    class_values,
+    encoded_image,
+    find_part,
+    is_hub_place,
+    open_place,
+    open_rows,
+    require_hub_place,
+)
 from ld_hub.data.source import tracked
 from ld_hub.errors import ConfigError, DataError
 from ld_hub.formats.object_schema import ObjectSchema, find_form, parse_columns
-from ld_hub.preprocessing.loading import load_image
+from ld_hub.preprocessing.loading import read_size
 
 if TYPE_CHECKING:
     from ld_hub.data.detection_set import DetectionSet
@@ -158,36 +166,13 @@ def require_outlines(dataset: TrainingSet | None) -> None:
         )
 
 
-def image_source(image: Mapping[str, Any] | None, where: str) -> bytes:
-    """The encoded image of a row.
-
-    Args:
-        image: Bytes, or the path or address of a file.
-        where: What messages call the row.
-
-    Raises:
-        DataError: If there is none.
-    """
-    if image is None or (image.get("bytes") is None and not image.get("path")):
-        raise DataError(f"{where}: there is no image.")
-    if image.get("bytes") is not None:
-        return bytes(image["bytes"])
-    from datasets.utils.file_utils import xopen
-
-    try:
-        with xopen(image["path"], "rb") as file:
-            return bytes(file.read())
-    except OSError as error:
-        raise DataError(f"{where}: {image['path']} cannot be read ({error}).") from None
-
-
 def _samples(rows: Any, schema: ObjectSchema) -> list[tuple[list[Any], int, int]]:
     """Boxes, width and height of the first rows that can be read."""
     found = []
     for row in rows.take(SAMPLE):
         try:
             boxes = schema.objects_of(row).boxes
-            size = load_image(image_source(row[schema.image], "")).size
+            size = read_size(encoded_image(row[schema.image]))
         except DataError:  # told where it is trained on
             continue
         found.append((boxes, *size))

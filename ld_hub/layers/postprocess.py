@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -60,6 +60,13 @@ class PostprocessConfig:
         for name in ("soft_sigma", "voting_sigma"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; expected a number above 0.")
+
+    def letting_through(self, threshold: float) -> PostprocessConfig:
+        """The same settings with a first filter that no score above a threshold fails.
+
+        Heads with a quality score multiply behind it, so what is found has to be filtered once more.
+        """
+        return replace(self, score_threshold=min(threshold, self.score_threshold))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values. What later versions added is left out where it changes nothing, for older readers."""

@@ -138,8 +138,8 @@ def iter_predict(
     if not (_is_a(Integral, batch_size) and batch_size >= 1):
         raise ConfigError(f"batch_size is a whole number from 1; found {batch_size!r}.")
     config = config or model.postprocess_config
-    if threshold is not None:  # heads with a quality score multiply after the first filter, hence a second one
-        config = replace(config, score_threshold=min(threshold, config.score_threshold))
+    if threshold is not None:
+        config = config.letting_through(threshold)
     if nms is not None:
         config = replace(config, nms=nms)
     rest = iter(sources)

@@ -14,6 +14,8 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -243,3 +245,24 @@ def test_a_stream_of_the_hub(tmp_path):
         assert said(val) == "7"
         assert not any("train-00001" in where for _, where, _ in hub.seen)  # training images are not fetched
         assert said(train) == str(list(range(21)))
+
+
+def test_images_of_files_are_read_where_they_lie(tmp_path):
+    """Rows may hold paths in place of bytes; both ways of reading give the same images."""
+    held = {"bbox": [[1.0, 1.0, 5.0, 5.0]], "category": [0]}
+    for k in range(4):
+        (tmp_path / f"{k}.png").write_bytes(picture(k))
+    rows = [{"image": {"bytes": None, "path": str(tmp_path / f"{k}.png")}, "objects": held} for k in range(4)]
+    boxes = datasets.List(datasets.List(datasets.Value("float64")))
+    inner = {"bbox": boxes, "category": datasets.List(datasets.ClassLabel(names=["a"]))}
+    features = datasets.Features({"image": datasets.Image(), "objects": inner})
+    (tmp_path / "set").mkdir()
+    pq.write_table(pa.Table.from_pylist(rows, schema=features.arrow_schema), tmp_path / "set/train.parquet")
+    stream, disk = load_stream(tmp_path / "set"), load_data(tmp_path / "set", "train", streaming=True)
+    assert [Path(path).read_bytes() for path in disk.rows[:]["path"]] == [picture(k) for k in range(4)]
+    transform = train_transform(CONFIG, Augmentation(flip=0.0), 0)
+    batch = next(iter(stream_loader(stream, batches(stream, 4), transform, workers=0)))
+    assert sorted(round(float(image[0, 0, 0])) for image in batch.images) == [0, 1, 2, 3]
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(DataError, match=r"2\.png: .*2\.png cannot be read"):
+        next(iter(stream_loader(stream, batches(stream, 4), transform, workers=0)))
