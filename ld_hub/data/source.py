@@ -241,8 +241,9 @@ def no_outlines(what: str) -> str:
         what: The data.
     """
     return (
-        f"{what} has no outlines of objects (COCO's segmentation, LabelMe's polygons), along which copy_paste cuts "
-        "them out. Leave --copy_paste out; mosaic and mixup (--mosaic 0.5 --mixup 0.15) also bring objects elsewhere."
+        f"{what} has no outlines of objects (COCO's segmentation, polygons of YOLO and of labelling tools), along "
+        "which copy_paste cuts them out. Leave --copy_paste out; mosaic and mixup (--mosaic 0.5 --mixup 0.15) also "
+        "bring objects elsewhere."
     )
 
 

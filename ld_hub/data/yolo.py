@@ -23,6 +23,7 @@ from ld_hub.data.source import (
 )
 from ld_hub.data.yolo_parts import YAML_NAMES, below, find_part, find_yaml, folders, usual_places
 from ld_hub.errors import DataError, LdHubError, MissingFileError
+from ld_hub.formats.outlines import packed
 from ld_hub.formats.text import read_lines
 
 _ROUNDING = 1e-3  # by which tools that round go beyond the image, in fractions of it
@@ -60,12 +61,13 @@ def load_yolo(
     return make_dataset(source, on_bad_box, check_files)
 
 
-def yolo_source(place: Path, split: str) -> Source:
+def yolo_source(place: Path, split: str, *, outlines: bool = False) -> Source:
     """Read the label files of a split; goes on after the first fault.
 
     Args:
         place: Directory, or its YAML file.
         split: Name.
+        outlines: Keep the polygons.
 
     Raises:
         MissingFileError: If there is no such split.
@@ -93,9 +95,10 @@ def yolo_source(place: Path, split: str) -> Source:
         number, name = len(rows.images) + 1, below(file, root)
         picture = below(image, root)
         rows.images.append({"id": number, "file_name": picture, "width": size[0], "height": size[1], "read_from": name})
-        reader = _LabelFile(name, len(part.names), size, part.keypoints)
-        for label, box in reader.read(file) if exists else ():
+        reader = _LabelFile(name, len(part.names), size, keypoints=part.keypoints, outlines=outlines)
+        for label, box, outline in reader.read(file) if exists else ():
             area = round(box[2] * box[3], 4)
+            rows.outlines.append(outline)
             rows.annotations.append(
                 {"image_id": number, "category_id": label + 1, "bbox": box, "area": area, "iscrowd": 0}
             )
@@ -128,13 +131,14 @@ def label_file(image: Path, root: Path) -> Path:
 class _LabelFile:
     """Reads one label file; collects what is wrong with it."""
 
-    def __init__(self, name: str, classes: int, size: tuple[int, int], keypoints: bool) -> None:
-        self.name, self.classes, self.size, self.keypoints = name, classes, size, keypoints
+    def __init__(self, name: str, classes: int, size: tuple[int, int], *, keypoints: bool, outlines: bool) -> None:
+        self.name, self.classes, self.size = name, classes, size
+        self.keypoints, self.outlines = keypoints, outlines
         self.faults: list[tuple[str, str]] = []
         self.polygons = 0
 
-    def read(self, file: Path) -> Iterator[tuple[int, list[float]]]:
-        """Label and x, y, width, height in px of each good row."""
+    def read(self, file: Path) -> Iterator[tuple[int, list[float], bytes]]:
+        """Label, x, y, width, height in px, and the outline of each good row."""
         try:
             lines = read_lines(file)
         except DataError:
@@ -148,7 +152,7 @@ class _LabelFile:
             except ValueError as error:
                 self.faults.append(("wrong rows", f"{self.name}, line {number}: {error}"))
 
-    def _row(self, words: list[str]) -> tuple[int, list[float]]:
+    def _row(self, words: list[str]) -> tuple[int, list[float], bytes]:
         try:
             label, values = float(words[0]), [float(word) for word in words[1:]]
         except ValueError:
@@ -166,11 +170,15 @@ class _LabelFile:
         if not all(-_ROUNDING <= value <= 1 + _ROUNDING for value in values):  # NaN too
             raise ValueError(f"{' '.join(words[1:])[:60]} are not fractions of the image, 0 to 1")
         values = [min(max(value, 0.0), 1.0) for value in values]
+        outline = b""
         if len(values) > 4:
             self.polygons += 1
+            if self.outlines:
+                width, height = self.size
+                outline = packed([[x * width, y * height] for x, y in zip(values[::2], values[1::2], strict=True)])
             left, top, right, bottom = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
             values = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
-        return int(label), self._box(*values)
+        return int(label), self._box(*values), outline
 
     def _box(self, cx: float, cy: float, w: float, h: float) -> list[float]:
         width, height = self.size
@@ -186,5 +194,6 @@ register_reader(
         yolo_source,
         lambda root, split: f"YOLO's {YAML_NAMES[0]}, or images/{split}/ with labels/{split}/",
         suffixes=(".yaml", ".yml"),
+        read_outlined=lambda place, split: yolo_source(place, split, outlines=True),
     ),
 )

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from ld_hub.errors import DataError
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
-from ld_hub.formats.outlines import Corners, around_points
+from ld_hub.formats.outlines import Corners, around_ellipse, around_points, ellipse, packed
 from ld_hub.formats.split_files import has_marks, split_files
 from ld_hub.formats.text import read_json_file, read_lines
 from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
@@ -157,7 +157,8 @@ def _add_regions(image: _Image, items: Sequence[Json]) -> None:
         if corners is None:
             raise _WrongError(f"result {number} ({key}) has no numbers for its place")
         image.told[_NO_CLASS] += not labels
-        image.boxes += [Box(str(label), corners) for label in labels]
+        outline = _outline(image, value)
+        image.boxes += [Box(str(label), corners, outline=outline) for label in labels]
 
 
 def _label_key(value: object) -> str | None:
@@ -190,13 +191,11 @@ def _around(image: _Image, value: Json) -> Corners | None:
         cos, sin = math.cos(angle), math.sin(angle)
         if "points" in value:
             image.told[_OUTLINES] += 1
-            return around_points([(float(x) * width / 100, float(y) * height / 100) for x, y in value["points"]])
+            return around_points(_points(image, value))
         x, y = float(value["x"]) * width / 100, float(value["y"]) * height / 100
         if "radiusX" in value:
-            a, b = float(value["radiusX"]) * width / 100, float(value["radiusY"]) * height / 100
-            half_width, half_height = math.hypot(a * cos, b * sin), math.hypot(a * sin, b * cos)
             image.told[_OUTLINES] += 1
-            return x - half_width, y - half_height, x + half_width, y + half_height
+            return around_ellipse(*_ellipse(image, value))
         w, h = float(value["width"]) * width / 100, float(value["height"]) * height / 100
     except (KeyError, TypeError, ValueError):
         return None
@@ -204,6 +203,26 @@ def _around(image: _Image, value: Json) -> Corners | None:
     across, down = (w * cos, w * sin), (-h * sin, h * cos)  # turned about the corner x, y
     corners = ((0, 0), across, down, (across[0] + down[0], across[1] + down[1]))
     return around_points([(x + dx, y + dy) for dx, dy in corners])
+
+
+def _outline(image: _Image, value: Json) -> bytes:
+    """Of a polygon or ellipse in which `_around` has found numbers."""
+    if "points" in value:
+        return packed([_points(image, value)])
+    return packed([ellipse(*_ellipse(image, value))]) if "radiusX" in value else b""
+
+
+def _ellipse(image: _Image, value: Json) -> tuple[float, float, float, float, float]:
+    """Its middle, radii in px, and by how much it is turned in radians."""
+    width, height = image.size or (0, 0)
+    x, y = float(value["x"]) * width / 100, float(value["y"]) * height / 100
+    a, b = float(value["radiusX"]) * width / 100, float(value["radiusY"]) * height / 100
+    return x, y, a, b, math.radians(float(value.get("rotation") or 0))
+
+
+def _points(image: _Image, value: Json) -> list[list[float]]:
+    width, height = image.size or (0, 0)
+    return [[float(x) * width / 100, float(y) * height / 100] for x, y in value["points"]]
 
 
 def _csv_rows(file: Path) -> Iterator[Json]:
@@ -228,5 +247,6 @@ def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
 
 
 register_layout(
-    "label_studio", Layout("Label Studio", _files, read_label_studio, "Label Studio's JSON, JSON-MIN or CSV")
+    "label_studio",
+    Layout("Label Studio", _files, read_label_studio, "Label Studio's JSON, JSON-MIN or CSV", outlines=True),
 )

@@ -9,12 +9,11 @@ from pathlib import Path
 
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
-from ld_hub.formats.outlines import Corners, around_points, packed
+from ld_hub.formats.outlines import Corners, around_points, ellipse, packed
 from ld_hub.formats.split_files import has_marks, label_files
 from ld_hub.formats.text import read_json_file
 
 _AREAS = ("rectangle", "polygon", "circle", "mask", "rotation")
-_SIDES = 64  # of the polygon that a circle is taken for
 _OUTLINES = "shapes that are no rectangles, of which the boxes around them are used"
 
 
@@ -66,8 +65,8 @@ def _around(shape: dict[str, object], kind: str) -> Corners | None:
 def _outline(points: list[list[float]], kind: str | None) -> bytes:
     if kind == "circle" and len(points) == 2:
         (x, y), (edge_x, edge_y) = points
-        radius, turns = math.hypot(edge_x - x, edge_y - y), [math.tau * k / _SIDES for k in range(_SIDES)]
-        points = [[x + radius * math.cos(turn), y + radius * math.sin(turn)] for turn in turns]
+        radius = math.hypot(edge_x - x, edge_y - y)
+        points = ellipse(x, y, radius, radius)
     return packed([points]) if kind in ("polygon", "rotation", "circle") else b""
 
 

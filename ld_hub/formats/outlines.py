@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 Corners: TypeAlias = "tuple[float, float, float, float]"  # x1, y1, x2, y2 px
 
 RUNS = 0  # stands in place of the number of polygons where run lengths follow
+_SIDES = 64  # of the polygon that an ellipse is taken for
 
 
 def around(segmentation: Any) -> Corners | None:
@@ -51,6 +54,36 @@ def packed(segmentation: Any) -> bytes:
     if not rings or not np.isfinite(points).all():
         return b""
     return np.array([len(rings), *(len(ring) // 2 for ring in rings)], dtype=np.int32).tobytes() + points.tobytes()
+
+
+def packed_mask(mask: NDArray[np.bool_]) -> bytes:
+    """As `packed`, of pixels ``(h, w)``."""
+    columns = mask.T.reshape(-1)
+    edges = np.flatnonzero(np.diff(columns)) + 1
+    runs = np.diff(np.concatenate([[0] if columns[:1].any() else [], [0], edges, [columns.size]]))
+    return np.array([RUNS, *mask.shape, *runs], dtype=np.int32).tobytes()
+
+
+def ellipse(x: float, y: float, half_width: float, half_height: float, turn: float = 0.0) -> list[list[float]]:
+    """Points of the polygon that an ellipse is taken for.
+
+    Args:
+        x: Of its middle, px.
+        y: Of its middle, px.
+        half_width: Its first radius, px.
+        half_height: Its second radius, px.
+        turn: By how much it is turned clockwise, in radians.
+    """
+    cos, sin = math.cos(turn), math.sin(turn)
+    steps = [(half_width * math.cos(k), half_height * math.sin(k)) for k in np.linspace(0, math.tau, _SIDES + 1)[:-1]]
+    return [[x + a * cos - b * sin, y + a * sin + b * cos] for a, b in steps]
+
+
+def around_ellipse(x: float, y: float, half_width: float, half_height: float, turn: float = 0.0) -> Corners:
+    """The box around an ellipse; arguments as of `ellipse`."""
+    cos, sin = math.cos(turn), math.sin(turn)
+    right, down = math.hypot(half_width * cos, half_height * sin), math.hypot(half_width * sin, half_height * cos)
+    return x - right, y - down, x + right, y + down
 
 
 def around_points(points: Sequence[Sequence[float]]) -> Corners | None:

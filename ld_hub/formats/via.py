@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
-from ld_hub.formats.outlines import Corners, around_points
+from ld_hub.formats.outlines import Corners, around_ellipse, around_points, ellipse, packed
 from ld_hub.formats.split_files import has_marks, split_files
 from ld_hub.formats.text import read_json_file
 
@@ -50,7 +50,7 @@ def read_via(file: Path, name: str) -> Iterator[Labelled | Fault]:
                 yield "wrong regions", f"{name}: '{row['filename']}', region {number} has no shape or no one class"
                 continue
             told[_OUTLINES] += kind != "rect"
-            boxes.append(Box(label, corners))
+            boxes.append(Box(label, corners, outline=_outline(shape, kind)))
         yield Labelled((str(row["filename"]),), name, tuple(boxes), told=+told)
 
 
@@ -63,13 +63,35 @@ def _around(shape: Mapping[str, object], kind: str) -> Corners | None:
             x, y, radius = _numbers(shape, "cx", "cy", "r")
             return x - radius, y - radius, x + radius, y + radius
         if kind == "ellipse":
-            x, y, half_width, half_height = _numbers(shape, "cx", "cy", "rx", "ry")
-            return x - half_width, y - half_height, x + half_width, y + half_height
-        xs, ys = shape["all_points_x"], shape["all_points_y"]
-        assert isinstance(xs, list) and isinstance(ys, list)  # noqa: S101
-        return around_points(list(zip(xs, ys, strict=True)))
-    except (KeyError, TypeError, ValueError, AssertionError):
+            return around_ellipse(*_ellipse(shape))
+        return around_points(_points(shape))
+    except (KeyError, TypeError, ValueError):
         return None
+
+
+def _outline(shape: Mapping[str, object], kind: str) -> bytes:
+    """Of what `_around` has found; nothing of rectangles."""
+    if kind == "rect":
+        return b""
+    if kind == "circle":
+        x, y, radius = _numbers(shape, "cx", "cy", "r")
+        return packed([ellipse(x, y, radius, radius)])
+    if kind == "ellipse":
+        return packed([ellipse(*_ellipse(shape))])
+    return packed([_points(shape)])
+
+
+def _ellipse(shape: Mapping[str, object]) -> tuple[float, float, float, float, float]:
+    """Its middle, radii in px, and the angle in radians by which version 2 turns it."""
+    x, y, half_width, half_height = _numbers(shape, "cx", "cy", "rx", "ry")
+    return x, y, half_width, half_height, float(str(shape.get("theta") or 0))
+
+
+def _points(shape: Mapping[str, object]) -> list[list[float]]:
+    xs, ys = shape["all_points_x"], shape["all_points_y"]
+    if not isinstance(xs, list) or not isinstance(ys, list):
+        raise TypeError
+    return [[x, y] for x, y in zip(xs, ys, strict=True)]
 
 
 def _numbers(shape: Mapping[str, object], *keys: str) -> list[float]:
@@ -93,4 +115,4 @@ def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
     return split_files(root, split, (".json",), lambda file: has_marks(file, b'"regions"', b'"filename"', opening=b"{"))
 
 
-register_layout("via", Layout("VIA", _files, read_via, "VIA's via_region_data.json"))
+register_layout("via", Layout("VIA", _files, read_via, "VIA's via_region_data.json", outlines=True))

@@ -115,8 +115,8 @@ class AugmentationFlags:
         mixup: Probability of blending another image in, with its objects.
         copy_paste: Probability of pasting objects of another image onto this one, cut out along their outlines, after
             both went through the parts above; an object of which less than a fifth stays visible is dropped, the box
-            of another is what is visible. It is for data with outlines (COCO's segmentation, LabelMe's polygons), and
-            thus in no preset; crowds, and objects without outline, are not pasted.
+            of another is what is visible. It is for data with outlines (COCO's segmentation, polygons of YOLO and of
+            labelling tools), and thus in no preset; crowds, and objects without outline, are not pasted.
         close_mosaic: Optimizer steps at the end of the run that are done without mosaic, mixup and copy_paste, on
             images as they will be; below 1 a share of the run.
     """

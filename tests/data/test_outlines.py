@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from ld_hub.errors import DataError
 from ld_hub.formats.masks import mask_of
 from ld_hub.formats.outlines import packed
 from ld_hub.tiling import Tiling
-from tests.support.directories import yolo_directory
+from tests.support.directories import voc_devkit, yolo_directory
 
 
 @pytest.fixture(autouse=True)
@@ -203,8 +204,10 @@ def test_data_without_outlines_are_refused_by_name(coco, tmp_path_factory):
     with pytest.raises(DataError, match=r"instances_train\.json has no outlines .*Leave --copy_paste out; mosaic"):
         load_data(coco.root, outlines=True)
     root = yolo_directory(tmp_path_factory.mktemp("yolo") / "shapes")
-    with pytest.raises(DataError, match=r"as it is read, has no outlines"):
+    with pytest.raises(DataError, match=r"\(images/train\) has no outlines of objects"):
         load_data(root, outlines=True)
+    with pytest.raises(DataError, match=r"as it is read, has no outlines"):
+        load_data(voc_devkit(tmp_path_factory.mktemp("voc")), outlines=True)
     with pytest.raises(DataError, match=r"'hf:org/name', as it is read, has no outlines"):
         load_data("hf:org/name", outlines=True)
 
@@ -229,3 +232,110 @@ def test_objects_of_somebody_else_have_no_outlines(coco):
     other = dataset.with_objects(np.array([1, 1]), np.array([[1, 1, 5, 5], [2, 2, 9, 9]], np.float32), np.array([0, 1]))
     assert other.outlines is None and other.records.masks(1) is None
     assert other.records.boxes.tolist() == [[1, 1, 5, 5], [2, 2, 9, 9]]
+
+
+def masks_of(root):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the boxes around are taken
+        return load_data(root, "all", outlines=True).records.masks(0)
+
+
+def filled(ring):
+    return pixels([[tuple(point) for point in ring]], 30, 40)
+
+
+def nearly(found, inside, allowed):
+    """Curves are taken for polygons: but for a few pixels on the edge, what a formula says of pixels' middles."""
+    y, x = np.mgrid[:30, :40] + 0.5
+    return (found != inside(x, y)).sum() <= allowed
+
+
+def turned_ellipse(x, y):
+    """Middle 20, 15; radii 12 and 5; turned by 30 degrees clockwise."""
+    a = (x - 20) * np.cos(np.pi / 6) + (y - 15) * np.sin(np.pi / 6)
+    b = (y - 15) * np.cos(np.pi / 6) - (x - 20) * np.sin(np.pi / 6)
+    return (a / 12) ** 2 + (b / 5) ** 2 < 1
+
+
+RING = [[2.0, 3.0], [20.0, 5.0], [9.0, 25.0]]
+
+
+@pytest.fixture
+def picture(tmp_path):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    return tmp_path
+
+
+def test_yolo_polygons_are_outlines(picture):
+    row = " ".join(f"{x / 40} {y / 30}" for x, y in RING)
+    (picture / "a.txt").write_text(f"0 {row}\n0 0.5 0.5 0.2 0.2\n")
+    (picture / "classes.txt").write_text("cat\n")
+    polygon, box = masks_of(picture)
+    assert np.array_equal(polygon, filled(RING)) and not box.any()
+
+
+def test_cvat_shapes_are_outlines(picture):
+    mask = np.random.default_rng(0).random((6, 8)) > 0.4
+    edges = np.flatnonzero(np.diff(mask.reshape(-1))) + 1
+    runs = np.diff([0, *edges, mask.size]).tolist()
+    rle = ", ".join(map(str, [0, *runs] if mask[0, 0] else runs))
+    points = ";".join(f"{x},{y}" for x, y in RING)
+    (picture / "annotations.xml").write_text(
+        '<annotations><image id="0" name="a.png" width="40" height="30">'
+        '<box label="cat" xtl="1" ytl="1" xbr="9" ybr="8"/>'
+        f'<polygon label="cat" points="{points}"/>'
+        '<ellipse label="cat" cx="20" cy="15" rx="12" ry="5" rotation="30"/>'
+        f'<mask label="cat" rle="{rle}" left="30" top="20" width="8" height="6"/>'
+        '<box label="cat" xtl="10" ytl="10" xbr="30" ybr="20" rotation="30"/>'
+        f'<mask label="cat" rle="{rle}, 1" left="30" top="20" width="8" height="6"/>'
+        "</image></annotations>"
+    )
+    box, polygon, ellipse, pixel, turned, wrong = masks_of(picture)
+    assert not box.any() and not wrong.any() and np.array_equal(polygon, filled(RING))
+    assert nearly(ellipse, turned_ellipse, 4)
+    expected = np.zeros((30, 40), dtype=bool)
+    expected[20:26, 30:38] = mask
+    assert np.array_equal(pixel, expected)
+
+    def in_turned_box(x, y):
+        a = (x - 20) * np.cos(np.pi / 6) + (y - 15) * np.sin(np.pi / 6)
+        b = (y - 15) * np.cos(np.pi / 6) - (x - 20) * np.sin(np.pi / 6)
+        return (abs(a) < 10) & (abs(b) < 5)
+
+    assert nearly(turned, in_turned_box, 0)
+    with pytest.warns(UserWarning, match="boxes that are turned"):
+        boxes = load_data(picture, "all").records.boxes
+    y, x = np.nonzero(in_turned_box(*(np.mgrid[:3000, :4000][::-1] + 0.5) / 100))  # a hundredth of a pixel fine
+    assert np.allclose(boxes[4], [x.min() / 100, y.min() / 100, x.max() / 100, y.max() / 100], atol=0.02)
+    y, x = np.nonzero(turned_ellipse(*(np.mgrid[:3000, :4000][::-1] + 0.5) / 100))
+    assert np.allclose(boxes[2], [x.min() / 100, y.min() / 100, x.max() / 100, y.max() / 100], atol=0.02)
+
+
+def test_via_regions_are_outlines(picture):
+    shapes = [
+        {"name": "rect", "x": 1, "y": 1, "width": 8, "height": 7},
+        {"name": "polygon", "all_points_x": [x for x, _ in RING], "all_points_y": [y for _, y in RING]},
+        {"name": "circle", "cx": 25, "cy": 15, "r": 5},
+        {"name": "ellipse", "cx": 20, "cy": 15, "rx": 12, "ry": 5, "theta": np.pi / 6},
+    ]
+    regions = [{"shape_attributes": shape, "region_attributes": {"label": "cat"}} for shape in shapes]
+    (picture / "via.json").write_text(json.dumps({"a.png1": {"filename": "a.png", "size": 1, "regions": regions}}))
+    rect, polygon, circle, ellipse = masks_of(picture)
+    assert not rect.any() and np.array_equal(polygon, filled(RING))
+    assert nearly(circle, lambda x, y: (x - 25) ** 2 + (y - 15) ** 2 < 25, 4) and nearly(ellipse, turned_ellipse, 4)
+
+
+def test_label_studio_shapes_are_outlines(picture):
+    def result(kind, **value):
+        labels = {f"{kind}labels": ["cat"]}
+        return {"type": f"{kind}labels", "original_width": 40, "original_height": 30, "value": value | labels}
+
+    results = [
+        result("rectangle", x=10, y=10, width=20, height=20),
+        result("polygon", points=[[x / 0.4, y / 0.3] for x, y in RING]),
+        result("ellipse", x=50, y=50, radiusX=30, radiusY=5 / 0.3, rotation=30),
+    ]
+    task = {"id": 1, "data": {"image": "a.png"}, "annotations": [{"result": results}]}
+    (picture / "result.json").write_text(json.dumps([task]))
+    rectangle, polygon, ellipse = masks_of(picture)
+    assert not rectangle.any() and (polygon != filled(RING)).sum() == 0 and nearly(ellipse, turned_ellipse, 4)
