@@ -147,7 +147,9 @@ def _evaluate_exported(args: argparse.Namespace) -> int:
     dataset = read_data(args)
     check_classes(args.model, model.label_names, dataset.source, dataset.label_names)
     protocol = None if args.protocol == "auto" else args.protocol
-    metrics, evaluator = model.evaluate(dataset, batch_size=args.batch_size, protocol=protocol, backend=args.backend)
+    metrics, evaluator = model.evaluate(
+        dataset, batch_size=args.batch_size, workers=args.workers, protocol=protocol, backend=args.backend
+    )
     exported, out = model.detector.exported, Path(args.out)
     device = f"cpu ({exported.to})"
     how = Circumstances(_command(args), device, exported.precision, args.batch_size, evaluator.backend)

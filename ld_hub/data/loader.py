@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +25,8 @@ from ld_hub.preprocessing.labelled import Labelled
 from ld_hub.preprocessing.normalize import normalize_batch
 from ld_hub.preprocessing.transforms import collate_layout
 from ld_hub.structures import ImageBatch
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -278,3 +282,26 @@ def _collate(items: Sequence[Sample | Failure], skip_broken: bool = False) -> Im
         return collate(samples)
     pixels = np.concatenate([sample.image.numpy().reshape(-1) for sample in samples])
     return _Packed(torch.from_numpy(pixels), collate_layout(samples), samples[0].config)
+
+
+def read_ahead(read: Callable[[int], Item], rows: Iterable[int], workers: int) -> Iterator[Item]:
+    """What is read of each row, in order, by threads that stay as many rows ahead as they are.
+
+    For images as files hold them, which are decoded outside Python and too large to be sent from process to process.
+
+    Args:
+        read: Reads a row.
+        rows: Which ones.
+        workers: Threads; 0 reads a row when it is asked for.
+    """
+    if workers == 0:
+        yield from map(read, rows)
+        return
+    waiting: deque[Future[Item]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        for row in rows:
+            waiting.append(pool.submit(read, row))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

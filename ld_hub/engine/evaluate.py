@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import torch
 
 from ld_hub.data import DetectionSet, eval_loader
+from ld_hub.data.loader import read_ahead
 from ld_hub.errors import EvaluationError
 from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
 from ld_hub.evaluation.metrics import MOST_OF_IMAGE
 from ld_hub.layers.postprocess import PostprocessConfig
 from ld_hub.models.detector import DenseDetector
-from ld_hub.models.inference import evaluating, iter_predict
+from ld_hub.models.inference import evaluating, iter_predict, require_numbers
 from ld_hub.ops.dist import is_distributed, rank, world_size
 from ld_hub.structures import DenseOutput, Detections, ImageBatch
 from ld_hub.tiling import Tiling
@@ -66,7 +67,7 @@ def evaluate(
     if evaluator.protocol == "lvis":
         config = replace(config, max_detections=max(config.max_detections, MOST_OF_IMAGE))
     if tiling is not None:
-        for image_id, detections in _in_tiles(model, dataset, batch_size, tiling, config, progress):
+        for image_id, detections in _in_tiles(model, dataset, batch_size, workers, tiling, config, progress):
             evaluator.update([image_id], [detections])
     else:
         with evaluating(model):
@@ -86,6 +87,7 @@ def _in_tiles(
     model: DenseDetector,
     dataset: DetectionSet,
     batch_size: int,
+    workers: int,
     tiling: Tiling,
     config: PostprocessConfig,
     progress: bool,
@@ -93,10 +95,14 @@ def _in_tiles(
     """Id and detections of each image of this rank's share."""
     records = dataset.records
     mine = range(rank(), len(dataset), world_size())
-    images = (records.load(index) for index in mine)
+    images = read_ahead(records.load, mine, workers)
     found = iter_predict(model, images, batch_size=batch_size, keep_images=False, tiling=tiling, config=config)
-    ids = (int(records.image_ids[index]) for index in mine)
-    return shown(zip(ids, found, strict=True), len(mine), "evaluating in tiles", progress)
+    for index in shown(mine, len(mine), "evaluating in tiles", progress):
+        image_id = int(records.image_ids[index])
+        try:
+            yield image_id, next(found)
+        except EvaluationError as error:
+            raise EvaluationError(f"Image id {image_id}: {error}") from None
 
 
 class Labelled(Protocol):
@@ -131,19 +137,12 @@ def evaluator_of(
 
 
 def refuse_nan(output: DenseOutput, batch: ImageBatch) -> None:
-    """Refuse predictions that no threshold lets through, so that a broken model would merely find little.
+    """As `ld_hub.models.inference.require_numbers`, of a batch of a data set.
 
     Raises:
         EvaluationError: If a class or quality score is NaN, naming the image.
     """
-    best = output.cls_logits.amax(dim=(1, 2))
-    broken = (best if output.quality is None else best + output.quality.amax(dim=1)).isnan()
-    if broken.any():
-        index = int(broken.nonzero()[0])
-        raise EvaluationError(
-            f"Image id {batch.image_ids[index]}: the model's scores are not numbers (NaN). Did it diverge, or is the "
-            "precision too low for it?"
-        )
+    require_numbers(output, [f"Image id {image_id}" for image_id in batch.image_ids])
 
 
 def batches_of(

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from ld_hub.data import DetectionSet
+from ld_hub.data.loader import read_ahead
 from ld_hub.engine.evaluate import evaluator_of
 from ld_hub.errors import CheckpointError
 from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
@@ -59,6 +60,7 @@ class ExportedModel:
         dataset: DetectionSet,
         *,
         batch_size: int = 8,
+        workers: int = 2,
         protocol: str | None = None,
         backend: str = "auto",
     ) -> tuple[DetectionMetrics, DetectionEvaluator]:
@@ -67,6 +69,7 @@ class ExportedModel:
         Args:
             dataset: Images with annotations.
             batch_size: Most images in one run.
+            workers: Threads that read images ahead.
             protocol: As of `ld_hub.engine.evaluate.evaluate`.
             backend: As there.
 
@@ -75,10 +78,10 @@ class ExportedModel:
         """
         evaluator = evaluator_of(self, dataset, protocol=protocol, backend=backend)
         records = dataset.records
+        images = read_ahead(records.load, range(len(dataset)), workers)
         for start in range(0, len(dataset), batch_size):
-            rows = range(start, min(start + batch_size, len(dataset)))
-            found = self.predict([records.load(row) for row in rows])
-            evaluator.update([int(records.image_ids[row]) for row in rows], found)
+            found = self.predict(list(islice(images, batch_size)))
+            evaluator.update([int(each) for each in records.image_ids[start : start + batch_size]], found)
         return evaluator.compute(), evaluator
 
     def describe(

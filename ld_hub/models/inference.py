@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ld_hub.errors import ConfigError
+from ld_hub.errors import ConfigError, EvaluationError
 from ld_hub.layers.postprocess import NmsKind, PostprocessConfig
 from ld_hub.models.tiled import candidates, merge_views
 from ld_hub.preprocessing import DataConfig, ImageSource, Preprocessor, Sample, collate, load_image, padded_shape
@@ -88,6 +88,7 @@ def predict(
         MissingFileError: If a file does not exist, or a directory has no images.
         DataError: If an image cannot be read; it is named.
         ConfigError: If `images` is none of these, `threshold` or `batch_size` no number in range, or `nms` unknown.
+        EvaluationError: If the model's scores are not numbers.
     """
     sources, single = _sources(images)
     found = list(
@@ -229,5 +230,25 @@ def _detect(model: Predictor, samples: list[Sample], config: PostprocessConfig) 
     batch = collate(samples).to(weight.device)
     with evaluating(model):
         output = model(batch.images.to(weight.dtype))
+        require_numbers(output, [f"An image of {w} x {h} px" for h, w in batch.original_sizes.tolist()])
         found = model.postprocess(output, batch.image_sizes, batch.scale_factors, config=config)
     return [detections.to("cpu") for detections in found]
+
+
+def require_numbers(output: DenseOutput, images: Sequence[str]) -> None:
+    """Refuse predictions that no threshold lets through, so that a broken model would merely find little.
+
+    Args:
+        output: Of the network.
+        images: What to call each image.
+
+    Raises:
+        EvaluationError: If a class or quality score is NaN, naming the image.
+    """
+    best = output.cls_logits.amax(dim=(1, 2))
+    broken = (best if output.quality is None else best + output.quality.amax(dim=1)).isnan()
+    if broken.any():
+        raise EvaluationError(
+            f"{images[int(broken.nonzero()[0])]}: the model's scores are not numbers (NaN). Did it diverge, or is the "
+            "precision too low for it?"
+        )

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ld_hub.cli.main import main
 from ld_hub.data import load_data
+from ld_hub.data.loader import read_ahead
 from ld_hub.engine.evaluate import evaluate
-from ld_hub.errors import DataError, LdHubError
+from ld_hub.errors import DataError, EvaluationError, LdHubError
 from ld_hub.tiling import Tiling
 from tests.support.judged import lively
 
@@ -56,6 +60,33 @@ def test_an_evaluation_in_tiles_scores_what_predict_finds(aerial):
     assert plain.detections != metrics.detections
 
 
+def test_scores_that_are_no_numbers_are_refused_in_tiles_too(aerial):
+    model, dataset = lively(NAMES), load_data(aerial, "val")
+    with torch.no_grad():
+        model.head.cls.bias[1] = float("nan")
+    expected = r"^Image id 1: An image of 64 x 64 px: the model's scores are not numbers \(NaN\)"
+    for workers in (0, 2):
+        with pytest.raises(EvaluationError, match=expected):
+            evaluate(model, dataset, workers=workers, tiling=Tiling(64, 0.25))
+
+
+def test_images_are_read_ahead_in_order_and_no_further_than_there_are_workers():
+    begun, lock = [], threading.Lock()
+
+    def read(row: int) -> int:
+        with lock:
+            begun.append(row)
+        return row * row
+
+    for workers in (0, 1, 3):
+        begun.clear()
+        found = read_ahead(read, range(20), workers)
+        for row in range(20):
+            assert next(found) == row * row
+            assert len(begun) <= row + 1 + workers
+        assert next(found, None) is None and sorted(begun) == list(range(20))
+
+
 def test_lvis_gets_its_detections_in_tiles_too(aerial, tmp_path):
     """300 of an image, whatever the model's own number is: on images of one tile as without tiles."""
     content = json.loads((aerial / "annotations/instances_val.json").read_text())
@@ -73,11 +104,9 @@ def test_lvis_gets_its_detections_in_tiles_too(aerial, tmp_path):
 
 
 def test_a_damaged_file_is_named(aerial, tmp_path):
-    import shutil
-
     shutil.copytree(aerial, tmp_path / "data")
     (tmp_path / "data/val/2.png").write_bytes(b"no picture")
-    for workers in (0, 1):
+    for workers in (0, 1, 2):
         with pytest.raises(LdHubError, match=r"2\.png") as caught:
             evaluate(lively(NAMES), load_data(tmp_path / "data", "val"), workers=workers, tiling=Tiling(64))
         assert isinstance(caught.value, DataError)
