@@ -1,6 +1,6 @@
 """The tables of README.md from the runs' own files: python -m examples.temperature.table [OUT] [--write].
 
-Without OUT they are made from results.json beside this file; --write refreshes it and README.md.
+Runs that are not given are taken from results.json beside this file; --write refreshes it and README.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PLAN = [  # steps, seeds, students: what the study is to be made of
 
 
 def collect(out: Path) -> dict:
-    found: dict = {"shapes": json.loads((out / "shapes.json").read_text()), "runs": {}}
+    found: dict = json.loads((HERE / "results.json").read_text())
     for file in sorted(out.glob("*-*-*.json")):
         steps, seed, name = file.stem.split("-", 2)
         found["runs"].setdefault(steps, {}).setdefault(name, {})[seed] = json.loads(file.read_text())

@@ -66,6 +66,11 @@ def collect_lmo(out: Path) -> dict[str, dict]:
         run = read_run(result.parent)
         facts = {"AP": run["AP"], "steps": run["steps"], "seconds": run["seconds"]}
         found.setdefault(f"lmo-{part}", {}).setdefault(row, {})[seed] = facts
+    for rows in found.values():  # seconds mean something beside those of the same machine alone
+        for runs in rows.values():
+            for seed, run in runs.items():
+                if seed in rows.get("alone", {}):
+                    run["cost"] = run["seconds"] / rows["alone"][seed]["seconds"]
     return found
 
 
@@ -82,7 +87,7 @@ def table(key: str, rows: dict[str, dict]) -> str:
             gain = "" if row == "alone" else above(runs, rows["alone"])
             same = above(runs, rows.get(EQUAL.get(key, "alone.long"), {})) if row == "auto" else ""
             ap, steps = Spread.of([run["AP"] for run in runs.values()]).text(), next(iter(runs.values()))["steps"]
-            cells = [title, ", ".join(runs), str(steps), ap, gain, same, cost(runs, rows["alone"])]
+            cells = [title, ", ".join(runs), str(steps), ap, gain, same, cost(runs)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -93,13 +98,9 @@ def above(runs: dict, others: dict) -> str:
     return "" if found is None else found.text(sign="+")
 
 
-def cost(runs: dict, alone: dict) -> str:
+def cost(runs: dict) -> str:
     """Seconds over those of the student alone, seed by seed, as far as both were measured at one time."""
-    ratios = [
-        run.get("cost") or run["seconds"] / alone[seed]["seconds"]
-        for seed, run in runs.items()
-        if "cost" in run or ("seconds" in run and seed in alone)
-    ]
+    ratios = [run["cost"] for run in runs.values() if "cost" in run]
     return f"{Spread.of(ratios).mean:.1f} ×" if ratios else ""
 
 
