@@ -27,6 +27,7 @@ from ld_hub.launch.closing import next_commands
 from ld_hub.launch.data_arguments import DataArguments
 from ld_hub.launch.early import require_files, require_layout, require_start, require_terms
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
+from ld_hub.launch.habits import in_our_words
 from ld_hub.launch.imports import import_attachments, import_changes
 from ld_hub.launch.recipe_files import BOXES_ALONE, find_recipe, recipe_flags
 from ld_hub.models.names import find, require_backbone, require_model, split_tag
@@ -45,7 +46,10 @@ if TYPE_CHECKING:
 
 TRAIN = Command(
     program="ld_hub.train",
-    summary="Train a detector on COCO, PASCAL VOC or YOLO data. --flag alone means true for flags of true or false.",
+    summary=(
+        "Train a detector on COCO, PASCAL VOC or YOLO data. --flag alone means true for flags of true or false. Flags "
+        "of transformers' Trainer and timm's train.py that mean the same are taken, too."
+    ),
     name_help="Model to train: `ld-hub list` shows all.",
     groups=(DataArguments, ModelArguments, AugmentationFlags, TrainConfig, HubArguments, TrialArguments),
     examples="""examples:
@@ -110,7 +114,7 @@ def train(argv: Sequence[str]) -> int:
     Raises:
         LdHubError: For everything a user can cause.
     """
-    parsed = parse(TRAIN, load_plugins(argv))
+    parsed = parse(TRAIN, in_our_words(load_plugins(argv), _say))
     config = require_start(parsed)
     require_layout(parsed)
 
@@ -135,7 +139,7 @@ def train(argv: Sequence[str]) -> int:
 
 def distill(argv: Sequence[str]) -> int:
     """Run `ld_hub.distill` and return its exit code; see `train`."""
-    typed = parse_distill(load_plugins(argv))
+    typed = parse_distill(in_our_words(load_plugins(argv), _say))
     config = typed.require()
     parsed, recipe = typed.parsed, typed.make_recipe()
 
