@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from examples.balance import table as balance
+from examples.benchmarks import table as exports
 from examples.demo import table as demo
 from examples.lmo import table as lmo
 from examples.lmo.augment import table as augment
@@ -48,3 +49,8 @@ def test_temperature() -> None:
 def test_unlabeled() -> None:
     found = json.loads((unlabeled.HERE / "results.json").read_text())
     assert shown("examples/unlabeled/README.md", "table") == unlabeled.text(found)
+
+
+def test_exports() -> None:
+    found = json.loads((exports.HERE / "cpu_export.json").read_text())
+    assert shown("examples/benchmarks/README.md", "export") == exports.tables(found)
