@@ -136,8 +136,8 @@ def guarded(call: Callable[[], int | None], program: str = "ld-hub") -> int:
     try:
         code = call() or 0
         sys.stdout.flush()  # here, not at interpreter exit, where a broken pipe would print a traceback
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+    except KeyboardInterrupt as interrupt:  # a run that has left in order says what its process ends with
+        code = getattr(interrupt, "code", INTERRUPTED)
     except BrokenPipeError:
         _silence_stdout()
         code = BROKEN_PIPE

@@ -7,7 +7,7 @@ RUN/
   config.json                 settings of the run
   arguments.yaml, command.txt flags of the command, and what was typed: a line for the start and each continuation
   metrics.jsonl               one line per logged step and per evaluation
-  checkpoints/step_00001000/  state.json, model.safetensors, optimizer.safetensors, ema.safetensors
+  checkpoints/step_00001000/  state.json, model.safetensors, optimizer.safetensors, ema.safetensors, manifest.json
   best/, model/               loadable models: best AP so far, and last
   result.json                 written when the run is complete
   comparison/, comparison.json  other seeds and the student alone (`ld_hub.launch.repeats`)
@@ -18,21 +18,25 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ld_hub.checked import Scalar
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 from ld_hub.hub import atomic_directory, atomic_write
+from ld_hub.hub.manifest import MANIFEST_NAME, damages, write_manifest
+from ld_hub.version import __version__
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 FORMAT = 2  # of state.json
-KEPT = 2  # checkpoints; the one before the last stays in case the last turns out bad
+KEPT = 2  # checkpoints; the one before the last is there in case the last turns out bad
+_TENSORS = ("model.safetensors", "optimizer.safetensors", "ema.safetensors")
 
 
 class OptimizerState(TypedDict):
@@ -68,7 +72,7 @@ class Checkpoint:
     state: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
-        """Write to a directory that appears in one rename, when everything in it is on disk."""
+        """Write to a directory that appears in one rename, when everything in it is on disk, its manifest last."""
         from ld_hub.hub import save_safetensors
 
         tensors, values = flatten_optimizer(self.optimizer)
@@ -79,6 +83,15 @@ class Checkpoint:
                 save_safetensors(self.ema, beside / "ema.safetensors")
             content = {**self.state, "format": FORMAT, "step": self.step, "optimizer": values}
             atomic_write(beside / "state.json", json.dumps(content))
+            files = [name for name in ("state.json", *_TENSORS) if (beside / name).is_file()]
+            write_manifest(beside, files, {"step": self.step, **self._about()})
+
+    def _about(self) -> dict[str, Any]:
+        """What somebody who finds the files alone would ask."""
+        import torch
+
+        versions = {"ld_hub": __version__, "torch": torch.__version__}
+        return {"versions": versions, **({"run": self.state["identity"]} if "identity" in self.state else {})}
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -86,10 +99,11 @@ class Checkpoint:
 
         Raises:
             MissingFileError: If it is no checkpoint directory.
-            CheckpointError: If a file cannot be read or is of another format.
+            CheckpointError: If a file is not as it was written, cannot be read, or is of another format.
         """
         from ld_hub.hub import load_safetensors
 
+        require_whole(path)
         file = path / "state.json"
         if not file.is_file():
             raise MissingFileError(
@@ -162,11 +176,11 @@ class RunDirectory:
             self.require_new()
 
     def checkpoints(self) -> list[Path]:
-        """Complete checkpoints, oldest first."""
-        return sorted(path for path in self._checkpoints.glob("step_*") if (path / "state.json").is_file())
+        """Checkpoints that were written to the end, oldest first; `find` looks whether they are still whole."""
+        return sorted(path for path in self._checkpoints.glob("step_*") if (path / MANIFEST_NAME).is_file())
 
     def find(self, resume: bool | str) -> Path | None:
-        """Checkpoint to continue from.
+        """Checkpoint to continue from: one whose files are what was written.
 
         Args:
             resume: True for the last one here, or the path of a checkpoint or of a run directory.
@@ -176,31 +190,48 @@ class RunDirectory:
 
         Raises:
             MissingFileError: If a path was given and there is no checkpoint.
+            CheckpointError: If there are checkpoints, and all are damaged.
         """
         if isinstance(resume, bool):
-            found = self.checkpoints()
-            return found[-1] if found else None
+            return _last_whole(self.checkpoints())
         path = Path(resume)
         if (path / "state.json").is_file():
+            require_whole(path)
             return path
-        found = RunDirectory(path).checkpoints()
-        if not found:
+        found = _last_whole(RunDirectory(path).checkpoints())
+        if found is None:
             raise MissingFileError(
                 f"resume '{resume}': neither a checkpoint (RUN/checkpoints/step_*) nor a run with one."
             )
-        return found[-1]
+        return found
+
+    def damaged_after(self, path: Path) -> list[str]:
+        """What is wrong with the checkpoints that are later than one, in words."""
+        later = [each for each in self.checkpoints() if each.name > path.name]
+        return [f"'{each}': {'; '.join(faults)}" for each in later if (faults := _faults(each))]
 
     def resumes(self, resume: bool | str) -> bool:
         """Whether a run with this setting continues from a checkpoint."""
         return bool(resume) and self.find(resume) is not None
 
-    def save(self, checkpoint: Checkpoint) -> Path:
-        """Write a checkpoint, then remove the oldest ones and whatever a killed process left behind."""
+    def save(self, checkpoint: Checkpoint, *, keep: int = KEPT, best: int | None = None) -> Path:
+        """Write a checkpoint; once it is proven, remove the oldest ones and whatever a killed process left behind.
+
+        Args:
+            checkpoint: What is saved.
+            keep: How many checkpoints stay, this one included.
+            best: Step of one that stays beside them.
+
+        Raises:
+            CheckpointError: If what was written cannot be read back; all earlier checkpoints are there then.
+        """
         path = self._checkpoints / f"step_{checkpoint.step:08d}"
         checkpoint.save(path)
-        for old in self.checkpoints()[:-KEPT]:
-            (old / "state.json").unlink()  # from here on it does not count as a checkpoint
-            shutil.rmtree(old)
+        require_whole(path)
+        for old in self.checkpoints()[:-keep]:
+            if step_of(old) != best:
+                (old / MANIFEST_NAME).unlink()  # from here on it does not count as a checkpoint
+                shutil.rmtree(old)
         self.clean()
         return path
 
@@ -209,7 +240,7 @@ class RunDirectory:
         for leftover in [*self.path.glob(".*.tmp"), *self._checkpoints.glob(".*.tmp")]:
             shutil.rmtree(leftover, ignore_errors=True)
         for path in self._checkpoints.glob("step_*"):
-            if not (path / "state.json").is_file():
+            if not (path / MANIFEST_NAME).is_file():
                 shutil.rmtree(path, ignore_errors=True)
 
     def settings(self) -> dict[str, Any]:
@@ -240,8 +271,8 @@ class RunDirectory:
             unscored: Whether the evaluation of that step will be written again too.
         """
         for path in self.checkpoints():
-            if int(path.name.removeprefix("step_")) > step:
-                (path / "state.json").unlink()
+            if step_of(path) > step:
+                (path / MANIFEST_NAME).unlink()
         self.clean()
         self.result_file.unlink(missing_ok=True)
         if not self.metrics_file.is_file():
@@ -256,6 +287,56 @@ class RunDirectory:
             if record.get("step", 0) <= step and not again:
                 kept.append(line + "\n")
         atomic_write(self.metrics_file, "".join(kept))
+
+
+def step_of(checkpoint: Path) -> int:
+    """Optimizer steps made when a checkpoint was written, by its name."""
+    return int(checkpoint.name.removeprefix("step_"))
+
+
+def require_whole(path: Path) -> None:
+    """Refuse a checkpoint that is not what was written.
+
+    Args:
+        path: Its directory.
+
+    Raises:
+        MissingFileError: If it is none.
+        CheckpointError: If a file is missing, cut short or changed.
+    """
+    if not (path / MANIFEST_NAME).is_file():
+        raise MissingFileError(
+            f"'{path}' is no checkpoint: it has no {MANIFEST_NAME}. Checkpoints are RUN/checkpoints/step_*."
+        )
+    if faults := _faults(path):
+        raise CheckpointError(f"'{path}' is damaged: {'; '.join(faults)}. Take another checkpoint: --resume RUN.")
+
+
+def _last_whole(checkpoints: Sequence[Path]) -> Path | None:
+    """The last one that is what was written; None where there are none at all.
+
+    Raises:
+        CheckpointError: If there are some, and all are damaged.
+    """
+    whole = next((path for path in reversed(checkpoints) if not _faults(path)), None)
+    if whole is None and checkpoints:
+        found = ", ".join(f"'{path}' ({'; '.join(_faults(path))})" for path in checkpoints)
+        raise CheckpointError(
+            f"No checkpoint of the run is whole: {found}. Bring one back from a copy, or begin another --output_dir."
+        )
+    return whole
+
+
+def _faults(path: Path) -> tuple[str, ...]:
+    """Of a checkpoint; one that was found well is not read again while its files keep their size and time."""
+    known = [path / name for name in (MANIFEST_NAME, "state.json", *_TENSORS)]
+    states = tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in known if file.is_file())
+    return _faults_of(path.resolve(), states)
+
+
+@lru_cache(maxsize=16)
+def _faults_of(path: Path, states: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
+    return tuple(damages(path))
 
 
 def flatten_optimizer(state: OptimizerState) -> tuple[dict[str, Tensor], OptimizerValues]:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from ld_hub.data import DetectionSet, train_loader
@@ -21,6 +22,7 @@ from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.detection_task import DetectionTask, step_counts, total_loss
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.identity import Identity
+from ld_hub.engine.leaving import CODES, SAVE, TIME_LIMIT, LeftEarly, Limits, Wishes, agreed, continued_by
 from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import Lesson
 from ld_hub.engine.optimizer import gradient_norm, make_optimizer, set_lr
@@ -81,6 +83,8 @@ class Loop(Saving):
         self._place = StreamPlace(world=accelerator.num_processes, rank=accelerator.process_index)
         self._window = {}
         self._watch = LossWatch(self.device)
+        limits = Limits(self.config.save_every_minutes, self.config.max_minutes)
+        self._wishes = Wishes(limits, self.reporter.say)
         budget = self.config.time_budget
         self._pace = None if budget is None else Pace(budget_seconds(budget))
         self._prepare()
@@ -102,20 +106,29 @@ class Loop(Saving):
         self.task.train()
         self.reporter.start(self.step)
         try:
-            if self._unscored:
-                self._evaluate_safely()
-            self.clock.resume()
-            while not self._is_over():
-                self._train_step(*streams)
-                self._keep_time()
-                if self.plan.saves_after(self.step):
-                    self.clock.pause()
-                    self._agree()
-                    if self.plan.evaluates_after(self.step):
-                        self._evaluate_safely()
-                    else:
-                        self.save()
-                    self.clock.resume()
+            with self._wishes.listening():
+                if self._unscored:
+                    self._evaluate_safely()
+                self.clock.resume()
+                while not self._is_over():
+                    self._train_step(*streams)
+                    self._keep_time()
+                    wish = agreed(gather_object([self._wishes.wish()])) if self._watch.asked else ""
+                    if wish or self.plan.saves_after(self.step):
+                        self.clock.pause()
+                        self._agree()
+                        if self.plan.evaluates_after(self.step) and wish in ("", SAVE):
+                            self._evaluate_safely()
+                        else:
+                            self._unscored = self.plan.evaluates_after(self.step)
+                            self.save()
+                        if wish not in ("", SAVE):
+                            self._leave(wish)
+                        self.clock.resume()
+        except LeftEarly as left:  # in an evaluation, before which everything was saved
+            self.reporter.stop()
+            self.reporter.say(f"{left} after step {self.step}. {continued_by(self.run_dir.path)}")
+            raise
         finally:
             self.reporter.stop()
             for stream in streams:
@@ -125,6 +138,14 @@ class Loop(Saving):
             waited = f"{self.config.patience} evaluations without a better AP than after step {self.best.step}"
             self.reporter.say(f"stopped early, after step {self.step} of {self.plan.steps}: {waited}.")
         self._publish()
+
+    def _leave(self, wish: str) -> None:
+        """End here, where everything is saved.
+
+        Raises:
+            LeftEarly: Always.
+        """
+        raise LeftEarly("the time is up (max_minutes)" if wish == TIME_LIMIT else wish, CODES.get(wish, 0))
 
     def _is_over(self) -> bool:
         """Whether all steps are made, or the last evaluations were no better than an earlier one (`patience`).
@@ -231,7 +252,7 @@ class Loop(Saving):
                 notes.update({name: value for name, value in losses.items() if name.startswith(NOTES)})
                 self._watch.add({name: value for name, value in losses.items() if not name.startswith(NOTES)})
                 if last:
-                    self._watch.send()
+                    self._watch.send(asks=bool(self._wishes.wish()))
                 self.accelerator.backward(total_loss(losses) / parts)
         self._count(self._watch.read(step + 1))
         norm = self._clip(logged)
@@ -316,14 +337,15 @@ class Loop(Saving):
         """Score the published weights; keep them in best/ if they are the best so far."""
         self.reporter.stop()
         started = self.clock.spent()
-        self.metrics, evaluator = evaluate(
-            self.published,
-            dataset,
-            batch_size=self.config.eval_batch_size,
-            workers=self.config.workers,
-            accelerator=self.accelerator,
-            tiling=self.config.tiling,
-        )
+        with self._wishes.at_once() if self.accelerator.num_processes == 1 else contextlib.nullcontext():
+            self.metrics, evaluator = evaluate(
+                self.published,
+                dataset,
+                batch_size=self.config.eval_batch_size,
+                workers=self.config.workers,
+                accelerator=self.accelerator,
+                tiling=self.config.tiling,
+            )
         stats = {name: value for name, value in self.metrics.stats.items() if value is not None}
         epoch = round(self.plan.epoch(self.step), 4)
         self.reporter.record({"step": self.step, "epoch": epoch, **{f"eval/{k}": v for k, v in stats.items()}})

@@ -14,6 +14,7 @@ from ld_hub.data.stream_order import StreamBatches, StreamPlace, place_of
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
 from ld_hub.engine.detection_task import DetectionTask
 from ld_hub.engine.identity import Identity, differences, require_same
+from ld_hub.engine.leaving import Wishes
 from ld_hub.engine.records import Best, RunOutcome, RunState
 from ld_hub.engine.reporter import Clock, Reporter
 from ld_hub.engine.schedule import Plan
@@ -59,6 +60,7 @@ class Saving:
     step: int
     best: Best
     metrics: DetectionMetrics | None
+    _wishes: Wishes
     _unscored: bool  # an evaluation is due: the run was stopped in it
     _window: dict[str, tuple[float, int]]  # loss -> sum, steps since the last line of metrics
     _is_stream: bool  # whether the images with labels are a stream
@@ -104,8 +106,10 @@ class Saving:
             )
             ema = None if self.ema is None else self.ema.module.state_dict()
             tensors = self.task.state_dict(), self.optimizer.state_dict(), ema
-            self.run_dir.save(Checkpoint(self.step, *tensors, state.to_dict()))
+            checkpoint = Checkpoint(self.step, *tensors, state.to_dict())
+            self.run_dir.save(checkpoint, keep=self.config.keep_checkpoints, best=self.best.step)
             save_pretrained(self.published, self.run_dir.model_dir)
+        self._wishes.saved()
         self.accelerator.wait_for_everyone()
 
     def restore(self) -> None:
@@ -119,6 +123,8 @@ class Saving:
         set_seed(self.config.seed, device_specific=True)
         path = self.run_dir.find(self.config.resume) if self.config.resume else None
         if path is not None:
+            for damage in self.run_dir.damaged_after(path):
+                self.reporter.say(f"resume: {damage}: left aside, an earlier checkpoint is taken.")
             self._load(Checkpoint.load(path), path)
             self.reporter.say(f"resume: continuing from '{path}' at step {self.step} of {self.plan.steps}.")
         elif self.config.resume:

@@ -95,6 +95,9 @@ class TrainConfig(AugmentationFlags):
             images where eval_every_... does not say otherwise. best/ holds the best weights.
         eval_batch_size: Images per process at evaluation; the numbers do not depend on it.
         save_every: Write a checkpoint each so many optimizer steps, besides one at each evaluation and at the end.
+        save_every_minutes: Also write a checkpoint each so many minutes.
+        max_minutes: Save and end after so many minutes, for clusters with time limits; --resume continues.
+        keep_checkpoints: Checkpoints that stay, the last ones; the one of the best evaluation stays beside them.
         log_every: Optimizer steps between lines of metrics.jsonl.
         tracker: Where to report to as well: wandb, tensorboard, trackio, or another one of accelerate's, also several;
             each needs its own package (pip install NAME). Gets every line of metrics.jsonl and, at each evaluation,
@@ -142,6 +145,9 @@ class TrainConfig(AugmentationFlags):
     patience: int | None = None
     eval_batch_size: int = 8
     save_every: int = 1000
+    save_every_minutes: float | None = None
+    max_minutes: float | None = None
+    keep_checkpoints: int = 2
     log_every: int = 50
     tracker: tuple[str, ...] = ()
 
@@ -184,7 +190,7 @@ class TrainConfig(AugmentationFlags):
 # training step reads them.)
 RESUMABLE_CHANGES = frozenset(
     "output_dir resume batch_size auto_batch workers eval_every_steps eval_every_epochs patience eval_batch_size "
-    "save_every log_every tracker skip_broken".split()
+    "save_every save_every_minutes max_minutes keep_checkpoints log_every tracker skip_broken".split()
 )
 
 
@@ -231,14 +237,15 @@ def _check_choices(config: TrainConfig) -> None:
 def _check_ranges(config: TrainConfig) -> None:
     at_least: dict[str, float] = {
         "steps": 1, "batch_size": 1, "accumulation": 1, "workers": 0, "warmup_steps": 0, "eval_every_steps": 1,
-        "patience": 1, "eval_batch_size": 1, "save_every": 1, "log_every": 1, "weight_decay": 0,
+        "patience": 1, "eval_batch_size": 1, "save_every": 1, "keep_checkpoints": 1, "log_every": 1, "weight_decay": 0,
         "bias_weight_decay": 0, "seed": 0,
     }  # fmt: skip
     for name, low in at_least.items():
         value = getattr(config, name)
         if value is not None and value < low:
             raise ConfigError(f"{name} is {value}; it must be at least {low:g}.")
-    for name in ("epochs", "lr", "bias_lr_factor", "clip_grad_norm", "eval_every_epochs", "lr_decay"):
+    positive = "epochs lr bias_lr_factor clip_grad_norm eval_every_epochs lr_decay save_every_minutes max_minutes"
+    for name in positive.split():
         value = getattr(config, name)
         if value is not None and not value > 0:
             raise ConfigError(f"{name} is {value}; it must be above 0.")

@@ -1,10 +1,17 @@
-"""safetensors in and out, with errors that say what a bad file is."""
+"""safetensors in and out, with errors that say what a bad file is.
+
+The header of a file says the sha256 of its tensors, so that it proves itself wherever it is copied to; files of others,
+which say none, are taken as they are.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -14,6 +21,8 @@ from torch import Tensor
 
 from ld_hub.errors import CheckpointError, MissingFileError
 from ld_hub.hub.files import atomic_file, describe_bytes
+
+DIGEST_KEY = "ld_hub.sha256"  # of the header's metadata
 
 
 def save_safetensors(
@@ -27,7 +36,7 @@ def save_safetensors(
     Args:
         state_dict: Tensors by name, on any device.
         path: Target file.
-        metadata: Strings for the file's header; ``{"format": "pt"}`` is always there.
+        metadata: Strings for the file's header; ``"format"`` and `DIGEST_KEY` are always there.
 
     Returns:
         `path` as a `Path`.
@@ -48,11 +57,24 @@ def save_safetensors(
         beside.touch()
         mode = beside.stat().st_mode
         try:
-            save_file(own, beside, metadata={**(metadata or {}), "format": "pt"})
+            save_file(own, beside, metadata={**(metadata or {}), "format": "pt", DIGEST_KEY: tensors_digest(own)})
         except SafetensorError as error:
             raise _refused_by_disk(error) from None
         beside.chmod(mode)  # safetensors lets only the owner read its file
+        _sort_metadata(beside)
     return Path(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the header's metadata in order, so that the same tensors make the same bytes: safetensors shuffles them."""
+    with open(path, "r+b") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= size:
+            stream.seek(8)
+            stream.write(text.ljust(size))
 
 
 def load_safetensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]:
@@ -68,16 +90,38 @@ def load_safetensors(path: str | Path, device: str = "cpu") -> dict[str, Tensor]
     Raises:
         MissingFileError: If there is no such file.
         CheckpointError: If it is truncated, a Git LFS pointer, a web page, a pickle or anything else that is not
-            safetensors, or if a tensor holds NaN or infinity.
+            safetensors, if its tensors are not those that were written, or if one holds NaN or infinity.
     """
     _require(path)
     try:
         with safe_open(str(path), framework="pt", device=device) as file:
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+            written = (file.metadata() or {}).get(DIGEST_KEY)
     except (SafetensorError, OSError, ValueError) as error:
         raise _unreadable(path, error) from None
-    refuse_non_finite(tensors, f"'{path}': ")
+    with ThreadPoolExecutor(1) as pool:  # hashing leaves Python alone, and costs next to nothing beside the other check
+        digest = None if written is None else pool.submit(tensors_digest, tensors)
+        bad = _non_finite(tensors)
+    if digest is not None and digest.result() != written:
+        raise CheckpointError(
+            f"'{path}' is damaged: its tensors are not those that were written (another sha256). Copy or download it "
+            "again; whoever changes tensors on purpose writes the file with ld_hub.hub.save_safetensors."
+        )
+    _refuse(bad, f"'{path}': ")
     return tensors
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Hex digits of the sha256 of names, types, shapes and values, wherever and in whatever layout these lie.
+
+    Args:
+        tensors: By name; their order does not matter.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def tensor_shapes(path: str | Path) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -132,7 +176,14 @@ def refuse_non_finite(tensors: Mapping[str, Tensor], prefix: str) -> None:
     Raises:
         CheckpointError: Naming the tensors.
     """
-    bad = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)]
+    _refuse(_non_finite(tensors), prefix)
+
+
+def _non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    return [name for name, tensor in tensors.items() if tensor.is_floating_point() and not _finite(tensor)]
+
+
+def _refuse(bad: Sequence[str], prefix: str) -> None:
     if bad:
         shown = ", ".join(bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
         raise CheckpointError(

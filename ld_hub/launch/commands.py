@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -134,7 +135,9 @@ def train(argv: Sequence[str]) -> int:
     )
     if parsed.of(TrialArguments).dry_run:
         return _rehearse(trainer)
-    return _finish(trainer.train(), parsed)
+    with _left_together():
+        result = trainer.train()
+    return _finish(result, parsed)
 
 
 def distill(argv: Sequence[str]) -> int:
@@ -182,7 +185,8 @@ def distill(argv: Sequence[str]) -> int:
     )
     if trial:
         return _rehearse(students.distilled(config))
-    result, comparison = students.train()
+    with _left_together():
+        result, comparison = students.train()
     return _finish(result, parsed, comparison)
 
 
@@ -361,6 +365,20 @@ def _rehearse(trainer: Trainer) -> int:
     _say(rehearse(trainer))
     end_processes()
     return 0
+
+
+@contextlib.contextmanager
+def _left_together() -> Iterator[None]:
+    """Where a run ends early, end the processes' group as it does at its end."""
+    from ld_hub.engine.leaving import LeftEarly
+
+    try:
+        yield
+    except LeftEarly:
+        from ld_hub.engine.devices import end_processes
+
+        end_processes()
+        raise
 
 
 def _finish(result: RunResult, parsed: Parsed, comparison: Comparison | None = None) -> int:

@@ -25,6 +25,9 @@ class LossWatch:
 
     Args:
         device: Where the losses are computed.
+
+    Attributes:
+        asked: Whether some rank has asked for something in the step whose losses were read last.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -34,6 +37,7 @@ class LossWatch:
         self._parts = 0
         self._host = torch.empty(0)
         self._copied: torch.cuda.Event | None = None
+        self.asked = False
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Take in the losses of one micro-step, the same names in each."""
@@ -42,9 +46,14 @@ class LossWatch:
         self._sum = self._sum + values if self._parts else values
         self._parts += 1
 
-    def send(self) -> None:
-        """Start the way to the host; call between the last forward and its backward pass."""
-        mean = mean_over_ranks(self._sum / self._parts)
+    def send(self, asks: bool = False) -> None:
+        """Start the way to the host; call between the last forward and its backward pass.
+
+        Args:
+            asks: Whether this rank asks for something; all ranks learn it with the losses.
+        """
+        asking = torch.full((1,), float(asks), device=self._sum.device)
+        mean = mean_over_ranks(torch.cat([self._sum / self._parts, asking]))
         self._sum, self._parts = torch.zeros(()), 0
         if self._device.type != "cuda":
             self._host = mean.cpu()
@@ -65,7 +74,9 @@ class LossWatch:
         """
         if self._copied is not None:
             self._copied.synchronize()
-        values = dict(zip(self._names, self._host.tolist(), strict=True))
+        *losses, asking = self._host.tolist()
+        self.asked = asking > 0
+        values = dict(zip(self._names, losses, strict=True))
         bad = [name for name, value in values.items() if not torch.isfinite(torch.tensor(value))]
         if bad:
             shown = ", ".join(f"{name} = {value:.4g}" for name, value in values.items())

@@ -12,6 +12,7 @@ import torch
 from ld_hub.checked import Source, read_fields
 from ld_hub.engine.checkpoint import Checkpoint, RandomState, RunDirectory, random_state, set_random_state
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
+from ld_hub.hub.manifest import write_manifest
 
 CPU = torch.device("cpu")
 
@@ -55,7 +56,8 @@ def test_an_optimizer_goes_on_bit_for_bit(tmp_path, kind, options):
 def test_files_are_safetensors_and_json_only(tmp_path):
     run = RunDirectory(tmp_path)
     path = run.save(checkpoint(1))
-    assert sorted(file.name for file in path.iterdir()) == ["model.safetensors", "optimizer.safetensors", "state.json"]
+    files = ["manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
+    assert sorted(file.name for file in path.iterdir()) == files
     loaded = Checkpoint.load(path)
     assert (loaded.step, loaded.ema, loaded.state["best"]) == (1, None, {"AP": 0.5})
 
@@ -98,7 +100,7 @@ def test_a_half_removed_checkpoint_does_not_count(tmp_path):
     run = RunDirectory(tmp_path)
     run.save(checkpoint(1))
     run.save(checkpoint(2))
-    (run.checkpoints()[1] / "state.json").unlink()
+    (run.checkpoints()[1] / "manifest.json").unlink()
     assert [path.name for path in run.checkpoints()] == ["step_00000001"]
     run.clean()
     assert sorted(path.name for path in tmp_path.glob("checkpoints/*")) == ["step_00000001"]
@@ -137,12 +139,14 @@ def test_what_is_no_checkpoint_is_said(tmp_path):
     path = run.save(checkpoint(1))
     state = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps({**state, "format": 99}))
+    write_manifest(path, ["state.json"])
     with pytest.raises(CheckpointError, match="format 99"):
         Checkpoint.load(path)
     (path / "state.json").write_text("{")
+    write_manifest(path, ["state.json"])
     with pytest.raises(CheckpointError, match="not readable JSON"):
         Checkpoint.load(path)
-    with pytest.raises(MissingFileError, match=r"no state\.json"):
+    with pytest.raises(MissingFileError, match=r"no manifest\.json"):
         Checkpoint.load(tmp_path)
 
 

@@ -17,6 +17,7 @@ from ld_hub.distillation import get_recipe
 from ld_hub.engine import DetectionTrainer, TrainConfig
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory
 from ld_hub.errors import CheckpointError, ConfigError
+from ld_hub.hub.manifest import write_manifest
 from tests.engine.runs import QUICK, detector, distil, equal, records, sets, stop_before_step, train, weights
 
 
@@ -197,6 +198,7 @@ def test_checkpoints_from_before_the_mark_are_continued_after_their_evaluation(d
     state = json.loads(file.read_text())
     del state["unscored"]
     file.write_text(json.dumps(state))
+    write_manifest(file.parent, [each.name for each in file.parent.glob("[mos]*.*") if each.stem != "manifest"])
     _train_and_evaluate(data, stopped, resume=True)
     assert [line["step"] for line in records(stopped, "eval/AP")] == [4]
 

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from ld_hub.errors import CheckpointError, MissingFileError
 from ld_hub.hub import load_safetensors, save_safetensors, tensor_shapes
@@ -37,7 +40,13 @@ def test_bit_equal_for_every_type_and_layout(tmp_path):
         assert loaded[name].dtype == tensor.dtype and loaded[name].shape == tensor.shape
         assert torch.equal(loaded[name], tensor), name
     assert torch.signbit(loaded["f32"][1])
-    assert header(path)["__metadata__"] == {"format": "pt", "made_by": "test"}
+    digest = header(path)["__metadata__"].pop("ld_hub.sha256")
+    assert header(path)["__metadata__"] == {"format": "pt", "ld_hub.sha256": digest, "made_by": "test"}
+    expected = hashlib.sha256()
+    for name in sorted(tensors):
+        kind, shape = str(tensors[name].dtype), tuple(tensors[name].shape)
+        expected.update(f"{name} {kind} {shape}".encode() + bytes(tensors[name].contiguous().untyped_storage()))
+    assert digest == expected.hexdigest()
     assert tensor_shapes(path)["i64"] == ((), "I64")
     assert tensor_shapes(path)["transposed"] == ((3, 2), "F32")
 
@@ -100,3 +109,46 @@ def test_a_file_has_the_usual_mode(tmp_path):
     (tmp_path / "plain").touch()
     save_safetensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
     assert (tmp_path / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_same_tensors_make_the_same_bytes(tmp_path):
+    """safetensors writes its metadata in an order that changes from call to call."""
+    tensors = {"b": torch.arange(3.0), "a": torch.ones(2, 2)}
+    metadata = {f"key{k}": str(k) for k in range(6)}
+    files = {save_safetensors(tensors, tmp_path / f"{k}.safetensors", metadata).read_bytes() for k in range(8)}
+    assert len(files) == 1
+
+
+def test_one_bit_anywhere_is_noticed(tmp_path):
+    """Each bit of the tensors, and of the header but for its padding and the words of other metadata."""
+    tensors = {"weight": torch.linspace(-1, 1, 12).reshape(3, 4), "count": torch.tensor(3)}
+    path = save_safetensors(tensors, tmp_path / "m.safetensors")
+    whole = path.read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    padding = len(whole[8 : 8 + size]) - len(whole[8 : 8 + size].rstrip())
+    silent = []
+    for place in range(len(whole)):
+        if 8 + size - padding <= place < 8 + size:
+            continue
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            try:
+                loaded = load_safetensors(path)
+            except (CheckpointError, MissingFileError):
+                continue
+            silent.append((place, bit))
+            assert loaded.keys() == tensors.keys() and all(torch.equal(loaded[k], tensors[k]) for k in tensors)
+    words = whole.index(b'"format":"pt"'), whole.index(b'"ld_hub.sha256"')
+    harmless = range(words[0], words[1] + len('"ld_hub.sha256":"'))
+    assert all(place in harmless for place, _ in silent)
+
+
+def test_files_of_others_are_taken_as_they_are(tmp_path):
+    save_file({"a": torch.ones(2)}, tmp_path / "theirs.safetensors")
+    assert load_safetensors(tmp_path / "theirs.safetensors")["a"].tolist() == [1, 1]
+    path = save_safetensors({"a": torch.ones(2)}, tmp_path / "ours.safetensors")
+    with safe_open(path, framework="pt") as file:
+        kept = file.metadata()
+    save_file({"a": torch.zeros(2)}, path, metadata=kept)
+    with pytest.raises(CheckpointError, match=r"damaged: its tensors are not those that were written .*save_saf"):
+        load_safetensors(path)
