@@ -25,12 +25,14 @@ from ld_hub.engine.identity import Identity
 from ld_hub.engine.leaving import CODES, SAVE, TIME_LIMIT, LeftEarly, Limits, Wishes, agreed, continued_by
 from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import Lesson
+from ld_hub.engine.nonfinite import Buffers, describe, keep_batches
 from ld_hub.engine.optimizer import gradient_norm, make_optimizer, set_lr
 from ld_hub.engine.records import Best
 from ld_hub.engine.reporter import Clock, Reporter
 from ld_hub.engine.saving import Saving
 from ld_hub.engine.schedule import Plan
 from ld_hub.engine.showing import log_pictures
+from ld_hub.errors import NonFiniteLossError
 from ld_hub.models.checkpoints.pretrained import save_pretrained
 from ld_hub.ops.dist import from_first_rank
 from ld_hub.optim.averaging import Average, average_buffers
@@ -82,6 +84,7 @@ class Loop(Saving):
         self._is_stream, self._rows = isinstance(train_dataset, StreamSet), None
         self._place = StreamPlace(world=accelerator.num_processes, rank=accelerator.process_index)
         self._window = {}
+        self._skipped = 0
         self._watch = LossWatch(self.device)
         limits = Limits(self.config.save_every_minutes, self.config.max_minutes)
         self._wishes = Wishes(limits, self.reporter.say)
@@ -243,7 +246,9 @@ class Loop(Saving):
         assignments = [None if batch is None else self.task.assign(batch) for batch in batches]
         found = [each for each in assignments if each is not None]
         counts = step_counts(found) if found else None  # of the whole optimizer step, before the first backward pass
-        lessons = self._lessons([next(unlabeled) for _ in range(parts)])
+        others = [next(unlabeled) for _ in range(parts)]
+        lessons = self._lessons(others)
+        buffers = Buffers(self.task) if self.config.skip_nonfinite else None
         notes: dict[str, Tensor] = {}
         for index, (batch, assignment, lesson) in enumerate(zip(batches, assignments, lessons, strict=True)):
             last, extra = index == parts - 1, {} if lesson is None else {"lesson": lesson}
@@ -254,11 +259,35 @@ class Loop(Saving):
                 if last:
                     self._watch.send(asks=bool(self._wishes.wish()))
                 self.accelerator.backward(total_loss(losses) / parts)
-        self._count(self._watch.read(step + 1))
+        try:
+            self._count(self._watch.read(step + 1))
+        except NonFiniteLossError as error:
+            self._skip(error, [batch for batch in (*batches, *others) if batch is not None], buffers)
+            return
         norm = self._clip(logged)
         rate = self._update()
         if logged:
             self._report(rate, norm, notes)
+
+    def _skip(self, error: NonFiniteLossError, batches: Sequence[ImageBatch], buffers: Buffers | None) -> None:
+        """Go on without a step whose loss is no number, on all ranks, as often as the settings let it.
+
+        Raises:
+            NonFiniteLossError: If that was often enough; says what the step was about.
+        """
+        step = self.step + 1
+        keep_batches(self.run_dir.path, step, self.accelerator.process_index, batches)
+        ids = gather_object([image_id for batch in batches for image_id in batch.image_ids])
+        about = describe(self.run_dir, step, ids)
+        if buffers is None or self._skipped >= self.config.skip_nonfinite:
+            again = "" if buffers is None else f" {self._skipped} such steps were left out before (skip_nonfinite)."
+            raise NonFiniteLossError(f"{error} {about}{again}") from None
+        self._skipped += 1
+        self.reporter.say(f"step {step} is left out, {self._skipped} of {self.config.skip_nonfinite}: {error} {about}")
+        buffers.restore()
+        self.optimizer.zero_grad()
+        self.step = step
+        self.reporter.advance(step)
 
     def _lessons(self, batches: Sequence[ImageBatch | None]) -> list[Lesson | None]:
         """What the teachers say to the images without labels of each micro-batch; None where there are none."""

@@ -68,6 +68,7 @@ class RunState:
         window: Sum and number of each loss since the last line of metrics.
         clock: Seconds so far.
         unscored: Whether an evaluation is due: the run was stopped in it.
+        skipped: Steps that were left out because their loss was no number.
         fitted_steps: Steps that fit into a time budget; None where there is none, or they are not known yet.
     """
 
@@ -82,6 +83,7 @@ class RunState:
     window: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     clock: Times = Times()
     unscored: bool = False  # of older versions none is: they saved after the evaluation
+    skipped: int = 0
     fitted_steps: int | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -62,6 +62,7 @@ class Saving:
     metrics: DetectionMetrics | None
     _wishes: Wishes
     _unscored: bool  # an evaluation is due: the run was stopped in it
+    _skipped: int  # steps whose loss was no number
     _window: dict[str, tuple[float, int]]  # loss -> sum, steps since the last line of metrics
     _is_stream: bool  # whether the images with labels are a stream
     _rows: StreamBatches | None  # its batches, once there are some
@@ -102,6 +103,7 @@ class Saving:
                 window=self._window,
                 clock=self.clock.state(),
                 unscored=self._unscored,
+                skipped=self._skipped,
                 fitted_steps=self.plan.steps if self.config.time_budget is not None and self.plan.fitted else None,
             )
             ema = None if self.ema is None else self.ema.module.state_dict()
@@ -149,6 +151,7 @@ class Saving:
             self.accelerator.scaler.load_state_dict(dict(state.scaler))
         self.step, self.best, self.metrics = checkpoint.step, state.best, state.metrics
         self._unscored, self._window = state.unscored, dict(state.window)
+        self._skipped = state.skipped
         self.clock.restore(state.clock)
         if state.fitted_steps is not None:
             self.last_until(state.fitted_steps)

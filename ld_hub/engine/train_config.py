@@ -87,6 +87,8 @@ class TrainConfig(AugmentationFlags):
             otherwise.
         skip_broken: Leave out images that cannot be read, and say which, instead of stopping there; a run that has
             stopped can be continued with it.
+        skip_nonfinite: Go on after so many steps whose loss is NaN or infinite, without these; the run stops at the
+            next one. What such a step was about is kept in RUN/nonfinite.
         workers: Processes that load images, per training process.
         eval_every_steps: Evaluate each so many optimizer steps; only at the end where neither this nor
             eval_every_epochs is given.
@@ -139,6 +141,7 @@ class TrainConfig(AugmentationFlags):
     overlap: float = 0.2
     filter_empty: bool = False
     skip_broken: bool = False
+    skip_nonfinite: int = 0
     workers: int = 2
     eval_every_steps: int | None = None
     eval_every_epochs: float | None = None
@@ -190,7 +193,7 @@ class TrainConfig(AugmentationFlags):
 # training step reads them.)
 RESUMABLE_CHANGES = frozenset(
     "output_dir resume batch_size auto_batch workers eval_every_steps eval_every_epochs patience eval_batch_size "
-    "save_every save_every_minutes max_minutes keep_checkpoints log_every tracker skip_broken".split()
+    "save_every save_every_minutes max_minutes keep_checkpoints log_every tracker skip_broken skip_nonfinite".split()
 )
 
 
@@ -238,6 +241,7 @@ def _check_ranges(config: TrainConfig) -> None:
     at_least: dict[str, float] = {
         "steps": 1, "batch_size": 1, "accumulation": 1, "workers": 0, "warmup_steps": 0, "eval_every_steps": 1,
         "patience": 1, "eval_batch_size": 1, "save_every": 1, "keep_checkpoints": 1, "log_every": 1, "weight_decay": 0,
+        "skip_nonfinite": 0,
         "bias_weight_decay": 0, "seed": 0,
     }  # fmt: skip
     for name, low in at_least.items():

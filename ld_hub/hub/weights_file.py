@@ -26,7 +26,11 @@ DIGEST_KEY = "ld_hub.sha256"  # of the header's metadata
 
 
 def save_safetensors(
-    state_dict: Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, str] | None = None
+    state_dict: Mapping[str, Tensor],
+    path: str | Path,
+    metadata: Mapping[str, str] | None = None,
+    *,
+    finite: bool = True,
 ) -> Path:
     """Write tensors atomically, bit for bit.
 
@@ -37,6 +41,7 @@ def save_safetensors(
         state_dict: Tensors by name, on any device.
         path: Target file.
         metadata: Strings for the file's header; ``"format"`` and `DIGEST_KEY` are always there.
+        finite: Refuse NaN and infinity, as `load_safetensors` does.
 
     Returns:
         `path` as a `Path`.
@@ -45,7 +50,8 @@ def save_safetensors(
         CheckpointError: If a tensor is not finite; a model with NaN weights is of no use to anyone.
         OSError: If the disk refuses; an existing file is then as it was.
     """
-    refuse_non_finite(state_dict, f"'{path}' was not written: ")
+    if finite:
+        refuse_non_finite(state_dict, f"'{path}' was not written: ")
     own = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     seen: set[int] = set()
     for name, tensor in own.items():

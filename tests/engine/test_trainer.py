@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import nn
 
 from ld_hub.data import load_coco
@@ -233,12 +234,55 @@ def test_a_non_finite_loss_stops_before_the_optimizer_step(data, tmp_path):
         return {**losses, "loss_dfl": losses["loss_dfl"] * (float("nan") if len(calls) == 3 else 1)}
 
     model.criterion = breaking
-    with pytest.raises(NonFiniteLossError, match=r"^loss_dfl became NaN at step 3"):
+    with pytest.raises(NonFiniteLossError, match=r"^loss_dfl became NaN at step 3") as caught:
         train(data, tmp_path / "bad", model, steps=6, lr_schedule="constant", save_every=1)
+    with safe_open(tmp_path / "bad/nonfinite/step_00000003_rank0.safetensors", framework="pt") as kept:
+        ids = kept.get_tensor("0.image_ids").tolist()
+        assert kept.get_tensor("0.images").shape == (4, 3, 64, 64) and kept.get_tensor("0.boxes").shape[0] == 4
+    message = str(caught.value)
+    assert f"with the ids {', '.join(map(str, ids))}, kept in" in message and "step_00000002'" in message
     pairs = zip(model.named_parameters(), good.named_parameters(), strict=True)
     assert all(torch.equal(mine, theirs) for (_, mine), (_, theirs) in pairs)
     assert RunDirectory(tmp_path / "bad").checkpoints()[-1].name == "step_00000002"
     assert [record["step"] for record in records(tmp_path / "bad")] == [1, 2]
+
+
+def test_steps_whose_loss_is_no_number_may_be_left_out(data, tmp_path, capsys, monkeypatch):
+    """As if the optimizer had not been asked in that step; running statistics, which the batch spoils, included."""
+
+    def run(name, *bad, **options):
+        model = detector()
+        wanted, calls = model.forward_head, []
+
+        def breaking(pyramid, **maps):
+            calls.append(1)
+            broken = float("nan") if len(calls) in bad else 1.0
+            model.backbone.body.bn1.running_mean.data *= broken
+            return wanted([level * broken for level in pyramid], **maps)
+
+        model.forward_head = breaking
+        return train(data, tmp_path / name, model, **{"steps": 4, "lr_schedule": "constant", **options})[0]
+
+    run("skips", 3, skip_nonfinite=1)
+    said = capsys.readouterr().out
+    assert "step 3 is left out, 1 of 1: loss_" in said and "kept in" in said
+    assert Checkpoint.load(RunDirectory(tmp_path / "skips").checkpoints()[-1]).state["skipped"] == 1
+    with pytest.raises(NonFiniteLossError, match=r"at step 2 .*images with the ids"):
+        run("stops", 2)
+    with pytest.raises(NonFiniteLossError, match=r"at step 3 .* 1 such steps were left out before \(skip_nonfinite\)"):
+        run("again", 2, 3, skip_nonfinite=1)
+    original, calls = torch.optim.SGD.step, []
+
+    def only_others(self, closure=None):
+        calls.append(1)
+        return None if len(calls) == 3 else original(self, closure)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", only_others)
+    run("without")
+    one, other = weights(tmp_path / "skips/model"), weights(tmp_path / "without/model")
+    trained = [name for name in one if "running" not in name and "num_batches" not in name]
+    assert trained and all(torch.equal(one[name], other[name]) for name in trained)
+    assert all(torch.isfinite(value).all() for value in one.values())
 
 
 def test_the_teacher_leaves_no_trace_in_a_run(data, tmp_path):
