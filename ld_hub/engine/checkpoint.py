@@ -86,6 +86,12 @@ class Checkpoint:
             files = [name for name in ("state.json", *_TENSORS) if (beside / name).is_file()]
             write_manifest(beside, files, {"step": self.step, **self._about()})
 
+    def bytes(self) -> int:
+        """Of all tensors."""
+        from ld_hub.engine.disk import bytes_of
+
+        return bytes_of(self.model.values(), flatten_optimizer(self.optimizer)[0].values(), (self.ema or {}).values())
+
     def _about(self) -> dict[str, Any]:
         """What somebody who finds the files alone would ask."""
         import torch

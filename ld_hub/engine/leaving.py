@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 CODES = {"SIGTERM": 143, "SIGINT": 130, "SIGUSR1": 0, "SIGHUP": 0}  # exit codes by what may be sent
+FAILED = 2  # where the last step could not be saved
 TIME_LIMIT = "max_minutes"
 SAVE = "save_every_minutes"
 

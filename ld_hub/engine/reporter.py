@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.disk import describe_fault
 from ld_hub.engine.records import Times
 from ld_hub.engine.schedule import UNKNOWN
 from ld_hub.models.detector import DenseDetector
@@ -102,6 +104,7 @@ class Reporter:
         self._task: Any = None
         self._started = time.perf_counter()
         self._first = 0
+        self._unwritten = ""  # lines of metrics.jsonl
 
     def start(self, step: int) -> None:
         """Begin at an optimizer step; a terminal gets a bar, a file plain lines."""
@@ -144,10 +147,7 @@ class Reporter:
         """Write one line of metrics.jsonl and show its numbers."""
         if not self._active:
             return
-        with open(self._run.metrics_file, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
+        self._write(json.dumps(record) + "\n")
         if self._log is not None:
             step = int(record["step"])
             numbers = {key: float(value) for key, value in record.items() if isinstance(value, (int, float))}
@@ -155,6 +155,23 @@ class Reporter:
             self._log(numbers, step)
         if "loss" in record:
             self._show(record)
+
+    def _write(self, line: str) -> None:
+        """Add to metrics.jsonl, with what could not be written before; half a line is taken back."""
+        self._unwritten += line
+        size = self._run.metrics_file.stat().st_size if self._run.metrics_file.is_file() else 0
+        try:
+            with open(self._run.metrics_file, "a", encoding="utf-8") as stream:
+                stream.write(self._unwritten)
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self._run.metrics_file, size)
+            if self._unwritten == line:
+                self.say(f"{describe_fault(error, self._run.path)}. Lines of metrics.jsonl are kept until it can.")
+            return
+        self._unwritten = ""
 
     def _show(self, record: Mapping[str, Any]) -> None:
         losses = "  ".join(

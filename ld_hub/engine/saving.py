@@ -13,6 +13,7 @@ from accelerate.utils import gather_object, set_seed
 from ld_hub.data.stream_order import StreamBatches, StreamPlace, place_of
 from ld_hub.engine.checkpoint import Checkpoint, RunDirectory, random_state, set_random_state
 from ld_hub.engine.detection_task import DetectionTask
+from ld_hub.engine.disk import bytes_of, describe_fault, require_room
 from ld_hub.engine.identity import Identity, differences, require_same
 from ld_hub.engine.leaving import Wishes
 from ld_hub.engine.records import Best, RunOutcome, RunState
@@ -84,11 +85,22 @@ class Saving:
         if self.accelerator.is_main_process and self.run_dir.config_file.is_file():
             self.run_dir.write_json(self.run_dir.config_file, {**self.run_dir.settings(), "steps": steps})
 
-    def save(self) -> None:
-        """Write a checkpoint and the published model; every rank takes part."""
+    def save(self) -> bool:
+        """Write a checkpoint and the published model; every rank takes part.
+
+        Where the directory cannot be written that is said, and the run goes on to its next save, unless the settings
+        are strict about it; the checkpoints that are there stay.
+
+        Returns:
+            Whether it was written.
+
+        Raises:
+            CheckpointError: If it could not be, with ``strict_saves``; or if the weights are not finite.
+        """
         states = gather_object([random_state(self.device)])
         done = self.step * self.config.accumulation
         places = gather_object([] if self._rows is None else [self._rows.place(done)])
+        fault = ""
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             state = RunState(
@@ -109,10 +121,22 @@ class Saving:
             ema = None if self.ema is None else self.ema.module.state_dict()
             tensors = self.task.state_dict(), self.optimizer.state_dict(), ema
             checkpoint = Checkpoint(self.step, *tensors, state.to_dict())
-            self.run_dir.save(checkpoint, keep=self.config.keep_checkpoints, best=self.best.step)
-            save_pretrained(self.published, self.run_dir.model_dir)
-        self._wishes.saved()
-        self.accelerator.wait_for_everyone()
+            try:
+                require_room(self.run_dir.path, checkpoint.bytes() + bytes_of(self.published.state_dict().values()))
+                self.run_dir.save(checkpoint, keep=self.config.keep_checkpoints, best=self.best.step)
+                save_pretrained(self.published, self.run_dir.model_dir)
+            except OSError as error:
+                fault = describe_fault(error, self.run_dir.path)
+        fault = "".join(gather_object([fault]))
+        if fault and self.config.strict_saves:
+            raise CheckpointError(f"The checkpoint of step {self.step} was not written. {fault} (strict_saves).")
+        if fault:
+            self.reporter.say(
+                f"NOT SAVED at step {self.step}: {fault}. The run goes on, and tries again at its next save."
+            )
+        else:
+            self._wishes.saved()
+        return not fault
 
     def restore(self) -> None:
         """Set the random numbers, and continue from a checkpoint if the settings say so.
@@ -174,9 +198,15 @@ class Saving:
             self.task.model.load_state_dict(self.ema.module.state_dict())
         self.task.model.eval()
         if self.accelerator.is_main_process:
-            save_pretrained(self.task.model, self.run_dir.model_dir)
             outcome = RunOutcome(self.step, round(self.clock.training, 3), self.best, self.metrics)
-            self.run_dir.write_json(self.run_dir.result_file, asdict(outcome))
+            try:
+                save_pretrained(self.task.model, self.run_dir.model_dir)
+                self.run_dir.write_json(self.run_dir.result_file, asdict(outcome))
+            except OSError as error:
+                fault = describe_fault(error, self.run_dir.path)
+                raise CheckpointError(
+                    f"The run is done, and its model was not written. {fault}; then --resume."
+                ) from None
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.wait_for_everyone()

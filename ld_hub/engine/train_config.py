@@ -99,6 +99,8 @@ class TrainConfig(AugmentationFlags):
         save_every: Write a checkpoint each so many optimizer steps, besides one at each evaluation and at the end.
         save_every_minutes: Also write a checkpoint each so many minutes.
         max_minutes: Save and end after so many minutes, for clusters with time limits; --resume continues.
+        strict_saves: Stop where a checkpoint cannot be written (a full disk, for example), instead of going on to the
+            next one.
         keep_checkpoints: Checkpoints that stay, the last ones; the one of the best evaluation stays beside them.
         log_every: Optimizer steps between lines of metrics.jsonl.
         tracker: Where to report to as well: wandb, tensorboard, trackio, or another one of accelerate's, also several;
@@ -150,6 +152,7 @@ class TrainConfig(AugmentationFlags):
     save_every: int = 1000
     save_every_minutes: float | None = None
     max_minutes: float | None = None
+    strict_saves: bool = False
     keep_checkpoints: int = 2
     log_every: int = 50
     tracker: tuple[str, ...] = ()
@@ -193,7 +196,8 @@ class TrainConfig(AugmentationFlags):
 # training step reads them.)
 RESUMABLE_CHANGES = frozenset(
     "output_dir resume batch_size auto_batch workers eval_every_steps eval_every_epochs patience eval_batch_size "
-    "save_every save_every_minutes max_minutes keep_checkpoints log_every tracker skip_broken skip_nonfinite".split()
+    "save_every save_every_minutes max_minutes strict_saves keep_checkpoints log_every tracker skip_broken "
+    "skip_nonfinite".split()
 )
 
 
