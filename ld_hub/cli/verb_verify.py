@@ -20,6 +20,10 @@ that are still there. Exit code 0 if all agrees, 1 if anything differs; then the
 differences are listed. Of several evaluations in eval/, those of the given data
 are recomputed and the others named as skipped.
 
+Of the directory of a training run, every checkpoint is compared with its
+manifest, the weights of model/ and best/ with their digest, and all other files
+are read; that takes no --data.
+
 Hashes, and what the recorded detections score, have to agree exactly. Another
 machine computes other last digits, so recomputed numbers may differ by 0.001
 (AP 0.1), those of a class by 0.01, and 1 % of the detections may have no
@@ -29,7 +33,8 @@ _EPILOG = """\
 examples:
   ld-hub verify org/name --data coco
   ld-hub verify hf-hub:org/name@v1.0 --data coco --device cuda
-  ld-hub verify runs/student/model --data coco"""
+  ld-hub verify runs/student/model --data coco
+  ld-hub verify runs/student"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("model", metavar="REPO_OR_DIR", help="org/name, hf-hub:org/name@revision, or a model directory")
+    add("model", metavar="REPO_OR_DIR", help="org/name, hf-hub:org/name@revision, a model directory, or a run's")
     add_data_flags(parser, split=False)
     add("--evaluation", metavar="NAME", help="recompute this evaluation only: data set, directory in eval/, or file")
     add("--tolerance", type=float, default=1.0, metavar="X", help=f"factor of the tolerances {DEFAULT}")
@@ -56,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
             f"--batch_size {args.batch_size} --workers {args.workers} --tolerance {args.tolerance}: at least 1 and 0, "
             "and more than 0, are needed."
         )
+    if _is_run(Path(args.model)):
+        return _verify_run(Path(args.model))
     saved_directory(args.model)  # which refuses a directory that holds no model
     if args.data is None:
         require_data(args)  # a --data that is not there is one of the differences
@@ -78,6 +85,21 @@ def run(args: argparse.Namespace) -> int:
     print(report)
     left = f" Evaluations of other data, not recomputed: {len(report.skipped)}." if report.skipped else ""
     print(f"\n{len(report.checks) - failed} of {len(report.checks)} comparisons agree.{left}")
+    return 0 if report.ok else 1
+
+
+def _is_run(place: Path) -> bool:
+    return (place / "checkpoints").is_dir() or (place / "metrics.jsonl").is_file()
+
+
+def _verify_run(place: Path) -> int:
+    """Compare the files of a run with what was written, and print; returns as `run`."""
+    from ld_hub.publishing.run_check import verify_run
+
+    report = verify_run(place)
+    failed = sum(bool(check.differences) for check in report.checks)
+    print(report)
+    print(f"\n{len(report.checks) - failed} of {len(report.checks)} parts of the run are what was written.")
     return 0 if report.ok else 1
 
 
