@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ld_hub.checked import shorten
 from ld_hub.data.coco import coco_source, has_outlines, locate
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, contents, data_root
@@ -17,7 +18,7 @@ from ld_hub.data.readers import READERS, Reader, known_readers
 from ld_hub.data.reading import HELD_OUT, Reading
 from ld_hub.data.repairs import settled
 from ld_hub.data.source import OnBadBox, Source, make_dataset, no_outlines
-from ld_hub.errors import DataError
+from ld_hub.errors import DataError, LdHubError
 from ld_hub.formats.splits import SPLITS, WHOLE, NoSplitError
 
 
@@ -166,13 +167,26 @@ def read_part(place: Path, split: str, *, outlines: bool = False) -> Source:
         NoSplitError: If there is no such split; MissingFileError and DataError as for `load_data`.
     """
     first: NoSplitError | None = None
-    for reader, root in _readers_of(place, split):
-        try:
-            read = reader.read_outlined if outlines and reader.read_outlined else reader.read
-            return read(root, split)
-        except NoSplitError as error:
-            first = first or error
+    with _refusing_os_errors(place):
+        for reader, root in _readers_of(place, split):
+            try:
+                read = reader.read_outlined if outlines and reader.read_outlined else reader.read
+                return read(root, split)
+            except NoSplitError as error:
+                first = first or error
     raise first or NoSplitError(_no_split(place, split))
+
+
+@contextlib.contextmanager
+def _refusing_os_errors(place: Path) -> Iterator[None]:
+    """What the system says about names that stand in somebody's files, too long ones for example, as a `DataError`."""
+    try:
+        yield
+    except LdHubError:  # some are of the system's kinds, too
+        raise
+    except OSError as error:
+        name = "" if error.filename is None else f"{shorten(str(error.filename))} cannot be read: "
+        raise DataError(f"{place}: {name}{error.strerror or error}.") from None
 
 
 def _readers_of(place: Path, split: str) -> list[tuple[Reader, Path]]:

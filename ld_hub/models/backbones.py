@@ -41,7 +41,10 @@ def timm_name(backbone: str) -> str:
 
     Raises:
         UnknownNameError: If timm has no such model.
+        ConfigError: If it is no name.
     """
+    if not isinstance(backbone, str):  # from a config.json
+        raise ConfigError(f"backbone is {backbone!r}; expected a name, such as 'resnet50'.")
     full = SHORT_NAMES[backbone].timm if backbone in SHORT_NAMES else backbone
     if not timm.is_model(full):
         known = [*SHORT_NAMES, *timm.list_models()]
