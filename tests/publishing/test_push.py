@@ -19,7 +19,8 @@ from ld_hub.errors import CheckpointError, ConfigError, EvaluationError, HubErro
 from ld_hub.hub.card_file import BEGIN, END
 from ld_hub.models.factory import create_model
 from ld_hub.preprocessing import DataConfig, create_transform
-from ld_hub.publishing.push import preprocessor_settings, push_to_hf_hub
+from ld_hub.preprocessing.processor_file import preprocessor_settings
+from ld_hub.publishing.push import push_to_hf_hub
 from ld_hub.structures import Teaching
 from tests.hub_server import WRITER
 from tests.support.hub_client import connected
