@@ -20,6 +20,10 @@ that are still there. Exit code 0 if all agrees, 1 if anything differs; then the
 differences are listed. Of several evaluations in eval/, those of the given data
 are recomputed and the others named as skipped.
 
+An export, and each of a model's exports/, is compared with its SHA256SUMS file
+by file, its evaluations are recomputed with the program, and its row of the
+card is compared with them.
+
 Hashes, and what the recorded detections score, have to agree exactly. Another
 machine computes other last digits, so recomputed numbers may differ by 0.001
 (AP 0.1), those of a class by 0.01, and 1 % of the detections may have no
@@ -29,7 +33,8 @@ _EPILOG = """\
 examples:
   ld-hub verify org/name --data coco
   ld-hub verify hf-hub:org/name@v1.0 --data coco --device cuda
-  ld-hub verify runs/student/model --data coco"""
+  ld-hub verify runs/student/model --data coco
+  ld-hub verify exported --data coco"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,7 +47,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("model", metavar="REPO_OR_DIR", help="org/name, hf-hub:org/name@revision, or a model directory")
+    add("model", metavar="REPO_OR_DIR", help="org/name, hf-hub:org/name@revision, a model directory, or an export")
     add_data_flags(parser, split=False)
     add("--evaluation", metavar="NAME", help="recompute this evaluation only: data set, directory in eval/, or file")
     add("--tolerance", type=float, default=1.0, metavar="X", help=f"factor of the tolerances {DEFAULT}")
@@ -83,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _directory(name: str) -> Path:
     """The model directory, or the local copy of a repository with card and evaluations."""
+    from ld_hub.export.fetching import find_export
     from ld_hub.hub.evidence import download_evidence
 
     directory = saved_directory(name)
@@ -93,4 +99,7 @@ def _directory(name: str) -> Path:
     if source == "local-dir":
         return saved_directory(Path(place)) or Path(place)
     repo, _, revision = place.partition("@")
+    export = find_export(plain)
+    if export is not None:
+        return download_evidence(repo, export.name, exported=True)
     return download_evidence(repo, revision or None)
