@@ -121,6 +121,19 @@ class ScorerTable:
 
 
 @dataclass(frozen=True)
+class MeasuredProgram:
+    """Which exported program was measured.
+
+    Attributes:
+        digest: `ld_hub.runtime.Exported.digest`.
+        threads: CPU threads that it was given; None for its own choice.
+    """
+
+    digest: str
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
 class Figures:
     """Everything that one call of `ld-hub benchmark` has measured; None is what it was not asked for.
 
@@ -128,6 +141,7 @@ class Figures:
         hardware: Machine and libraries.
         workload: What was measured.
         model: Name of the detector.
+        program: Of an exported one.
         teacher: Name of its teacher.
         recipe: Name of what is distilled.
         inference: Its cost.
@@ -144,6 +158,7 @@ class Figures:
     hardware: str
     workload: Workload | None = None
     model: str | None = None
+    program: MeasuredProgram | None = None
     teacher: str | None = None
     recipe: str | None = None
     inference: InferenceSpeed | None = None

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ld_hub.benchmark.figures import Figures, InferenceSpeed, MeasuredProgram
 from ld_hub.benchmark.steps import Inference, Watch, Workload
 from ld_hub.errors import CheckpointError
+from ld_hub.ops.hardware import program_hardware
 from ld_hub.runtime import Detector, ExportedError
+from ld_hub.runtime.exported_files import read_exported
 from ld_hub.runtime.pixels import prepare
+
+PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}  # what runs a format's programs
+
+
+def program_figures(directory: str | Path, work: Workload, threads: int | None = None) -> Figures:
+    """What an exported detector costs, and on what; arguments and errors of `time_program`."""
+    cost = time_program(directory, work, threads)
+    exported = read_exported(directory)
+    height, width = exported.size or (work.height, work.width)
+    return Figures(
+        program_hardware(PACKAGES[exported.to], threads),
+        workload=replace(work, height=height, width=width),
+        model=str(directory),
+        program=MeasuredProgram(exported.digest, threads),
+        inference=InferenceSpeed.found(cost, work.batch_size),
+    )
 
 
 def time_program(directory: str | Path, work: Workload, threads: int | None = None) -> Inference:

@@ -130,22 +130,26 @@ def run(args: argparse.Namespace) -> int:
     height, width = args.size
     work = Workload(args.batch_size, height, width, args.boxes, args.repeats, args.precision, args.channels_last)
     figures = Figures(hardware(device), workload=None if args.eval else work)
-    print(figures.hardware)
-    if args.eval:
-        figures = replace(figures, eval=scorer_table(args.images, args.num_classes, args.detections))
+    if args.model and is_exported(args.model[0]):
+        figures = _program(args, work)
     else:
-        print(f"{work.batch_size} images of {height}x{width} px, {work.boxes} boxes each, {args.num_classes} classes, "
-              f"{'float32' if args.precision == 'no' else args.precision}")  # fmt: skip
-        if args.model and is_exported(args.model[0]):
-            figures = replace(figures, model=args.model[0], inference=_program(args, work))
-        elif args.table:
-            figures = replace(figures, table=speed_table(args.model, work, device, args.num_classes))
-        elif args.model:
-            figures = _measure(figures, args, work, device)
-        if args.data:
-            figures = replace(figures, data=_rates(args, work, figures))
+        print(figures.hardware)
+        figures = _part(args, figures, work, device)
+    if args.data:
+        figures = replace(figures, data=_rates(args, work, figures))
     _write(json.dumps(figures.to_dict(), indent=1), args.json)
     return 0
+
+
+def _part(args: argparse.Namespace, figures: Figures, work: Workload, device: torch.device) -> Figures:
+    """What was asked for, of scorers or of models; printed."""
+    if args.eval:
+        return replace(figures, eval=scorer_table(args.images, args.num_classes, args.detections))
+    print(f"{work.batch_size} images of {work.height}x{work.width} px, {work.boxes} boxes each, "
+          f"{args.num_classes} classes, {'float32' if args.precision == 'no' else args.precision}")  # fmt: skip
+    if args.table:
+        return replace(figures, table=speed_table(args.model, work, device, args.num_classes))
+    return _measure(figures, args, work, device) if args.model else figures
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -260,15 +264,17 @@ def _inference(model: DenseDetector, work: Workload) -> InferenceSpeed:
     return speed
 
 
-def _program(args: argparse.Namespace, work: Workload) -> InferenceSpeed:
+def _program(args: argparse.Namespace, work: Workload) -> Figures:
     """Time of an exported detector; printed."""
-    from ld_hub.benchmark.figures import InferenceSpeed
-    from ld_hub.benchmark.programs import time_program
+    from ld_hub.benchmark.programs import program_figures
 
-    cost = time_program(args.model[0], work, args.threads)
-    speed = InferenceSpeed.found(cost, work.batch_size)
-    _print_parts("inference of the exported program, its choice of boxes included", speed, work.batch_size)
-    return speed
+    figures = program_figures(args.model[0], work, args.threads)
+    print(figures.hardware)
+    if figures.workload is not None and figures.inference is not None:
+        height, width = figures.workload.height, figures.workload.width
+        title = f"inference of the exported program on {work.batch_size} images of {height}x{width} px, choice of boxes"
+        _print_parts(f"{title} included", figures.inference, work.batch_size)
+    return figures
 
 
 def _training(

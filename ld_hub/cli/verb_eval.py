@@ -91,8 +91,14 @@ def run(args: argparse.Namespace) -> int:
     check_directory(args.out)
     require_data(args)
     if is_exported(args.model):
-        return _evaluate_exported(args)
+        return _evaluate_exported(args, args.model)
     require_weights(args.model)
+
+    from ld_hub.export.fetching import find_export
+
+    export = find_export(args.model)
+    if export is not None:
+        return _evaluate_exported(args, export)
 
     from ld_hub.engine.evaluate import evaluate
     from ld_hub.evaluation.backends import choose_backend
@@ -135,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     return _finish(metrics, evidence, out)
 
 
-def _evaluate_exported(args: argparse.Namespace) -> int:
+def _evaluate_exported(args: argparse.Namespace, place: str | Path) -> int:
     """The same of a directory that `ld-hub export` wrote, on the CPU."""
     from ld_hub.evaluation.artefact import Circumstances
     from ld_hub.evaluation.backends import choose_backend
@@ -143,7 +149,7 @@ def _evaluate_exported(args: argparse.Namespace) -> int:
 
     choose_backend(args.backend)
     refuse_tiles(args)
-    model = ExportedModel(args.model)
+    model = ExportedModel(place)
     dataset = read_data(args)
     check_classes(args.model, model.label_names, dataset.source, dataset.label_names)
     protocol = None if args.protocol == "auto" else args.protocol

@@ -52,6 +52,7 @@ examples:
   ld-hub predict 'albums/**/*.jpg' --model runs/student/model
   ld-hub predict satellite.tif --model runs/student/model --tile 1024
   ld-hub predict clip.mp4 --model runs/student/model --every 2
+  ld-hub predict photo.jpg --model org/name
   ld-hub predict https://example.org/street.jpg --model NAME --device cpu
 
 in Python:
@@ -80,7 +81,7 @@ def add_parser(subparsers: Any) -> None:
         "--model",
         required=True,
         metavar="NAME|DIR",
-        help="a name that has weights (see `ld-hub list`), a directory, or an export",
+        help="a name that has weights (see `ld-hub list`), a directory or org/name of the Hub: a model, or an export",
     )
     add("--out", default="predictions", metavar="DIR", help=f"where pictures and JSON go {default}")
     add("--threshold", type=float, default=0.3, metavar="P", help=f"take objects with a score above this {default}")
@@ -100,8 +101,7 @@ def run(args: argparse.Namespace) -> int:
         )
     clips, args.images = _videos(args)
     _require_images(args.images)
-    exported = is_exported(args.model)
-    if exported:
+    if is_exported(args.model):
         refuse_tiles(args)
     else:
         require_weights(args.model)
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
 
     from ld_hub.hub.files import atomic_write
 
-    model, detect = _exported(args.model) if exported else _model(args)
+    model, detect = _opened(args)
     _detect_on_videos(clips, detect, args)
     if not sources:
         return 0
@@ -165,6 +165,17 @@ def _detect_on_videos(clips: list[str], detect: Detect, args: argparse.Namespace
         print(detect_on_video(clip, Path(name).stem, Path(args.out), detect, wanted))
 
 
+def _opened(args: argparse.Namespace) -> tuple[DenseDetector | ExportedModel, Detect]:
+    """What detects: a model, or an export, which may also lie on the Hub."""
+    from ld_hub.export.fetching import find_export
+
+    export = find_export(args.model)
+    if export is None:
+        return _model(args)
+    refuse_tiles(args)
+    return _exported(export)
+
+
 def _model(args: argparse.Namespace) -> tuple[DenseDetector, Detect]:
     """A model of the library, and what it detects with."""
     from ld_hub.models.factory import create_model
@@ -175,7 +186,7 @@ def _model(args: argparse.Namespace) -> tuple[DenseDetector, Detect]:
     return model, partial(iter_predict, model, tiling=tiling_of(args))
 
 
-def _exported(directory: str) -> tuple[ExportedModel, Detect]:
+def _exported(directory: Path) -> tuple[ExportedModel, Detect]:
     """The same of a directory that `ld-hub export` wrote."""
     from ld_hub.export.exported_model import ExportedModel
 

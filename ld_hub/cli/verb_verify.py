@@ -24,6 +24,10 @@ Of the directory of a training run, every checkpoint is compared with its
 manifest, the weights of model/ and best/ with their digest, and all other files
 are read; that takes no --data.
 
+An export, and each of a model's exports/, is compared with its SHA256SUMS file
+by file, its evaluations are recomputed with the program, and its row of the
+card is compared with them.
+
 Hashes, and what the recorded detections score, have to agree exactly. Another
 machine computes other last digits, so recomputed numbers may differ by 0.001
 (AP 0.1), those of a class by 0.01, and 1 % of the detections may have no
@@ -34,7 +38,8 @@ examples:
   ld-hub verify org/name --data coco
   ld-hub verify hf-hub:org/name@v1.0 --data coco --device cuda
   ld-hub verify runs/student/model --data coco
-  ld-hub verify runs/student"""
+  ld-hub verify runs/student
+  ld-hub verify exported --data coco"""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -47,7 +52,11 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("model", metavar="REPO_OR_DIR", help="org/name, hf-hub:org/name@revision, a model directory, or a run's")
+    add(
+        "model",
+        metavar="REPO_OR_DIR",
+        help="org/name, hf-hub:org/name@revision, a model's directory, a run's or an export's",
+    )
     add_data_flags(parser, split=False)
     add("--evaluation", metavar="NAME", help="recompute this evaluation only: data set, directory in eval/, or file")
     add("--tolerance", type=float, default=1.0, metavar="X", help=f"factor of the tolerances {DEFAULT}")
@@ -105,6 +114,7 @@ def _verify_run(place: Path) -> int:
 
 def _directory(name: str) -> Path:
     """The model directory, or the local copy of a repository with card and evaluations."""
+    from ld_hub.export.fetching import find_export
     from ld_hub.hub.evidence import download_evidence
 
     directory = saved_directory(name)
@@ -115,4 +125,7 @@ def _directory(name: str) -> Path:
     if source == "local-dir":
         return saved_directory(Path(place)) or Path(place)
     repo, _, revision = place.partition("@")
+    export = find_export(plain)
+    if export is not None:
+        return download_evidence(repo, export.name, exported=True)
     return download_evidence(repo, revision or None)

@@ -17,7 +17,6 @@ from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
 from ld_hub.evaluation.artefact import Circumstances, artefact
 from ld_hub.export.checking import as_detections
 from ld_hub.hub.evidence import Evidence, JudgedModel
-from ld_hub.hub.files import sha256_of
 from ld_hub.preprocessing import ImageSource, load_image
 from ld_hub.runtime import Detector, ExportedError
 from ld_hub.runtime.reader import Program
@@ -95,7 +94,7 @@ class ExportedModel:
         detections: Path,
         how: Circumstances,
     ) -> Evidence:
-        """The artefact of an evaluation that was just made; its weights are the program's file.
+        """The artefact of an evaluation that was just made; its weights are the program's file, `tensors` its digest.
 
         Args:
             metrics: What was measured.
@@ -112,7 +111,7 @@ class ExportedModel:
             metrics,
             model=judged,
             weights=exported.file,
-            tensors=sha256_of(exported.file),
+            tensors=exported.digest,
             data=data,
             split=split,
             annotations=dataset.annotation_file,

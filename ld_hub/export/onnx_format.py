@@ -51,7 +51,17 @@ def convert(rows: DetectorRows, size: Size | None) -> onnx.ModelProto:
         raise ConfigError("torch.onnx.export made no program; exports take torch 2.6 or newer.")
     model: onnx.ModelProto = made.model_proto
     model.ir_version = IR_VERSION
+    _forget_the_tracing(model.graph)
     return model
+
+
+def _forget_the_tracing(graph: onnx.GraphProto) -> None:
+    """Remove what torch notes of how it traced: paths of this machine among it, which nobody should publish."""
+    for each in (*graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output):
+        kept = [(entry.key, entry.value) for entry in each.metadata_props if not entry.key.startswith("pkg.")]
+        del each.metadata_props[:]
+        for key, value in kept:
+            each.metadata_props.add(key=key, value=value)
 
 
 def opset_of(rows: DetectorRows) -> int:

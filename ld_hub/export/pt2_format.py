@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from ld_hub.export.formats import ExportPlan
 from ld_hub.export.program import DetectorRows, Size, trace
@@ -17,8 +18,12 @@ PROGRAM = "model.pt2"
 
 
 def convert(rows: DetectorRows, size: Size | None) -> ExportedProgram:
-    """The network as a traced program; see `ld_hub.export.program.trace`."""
-    return trace(rows, size)
+    """The network as a traced program, without the paths of this machine; see `ld_hub.export.program.trace`."""
+    program = trace(rows, size)
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, GraphModule) else ():
+            node.meta.pop("stack_trace", None)
+    return program
 
 
 def write(network: ExportedProgram, rows: DetectorRows, plan: ExportPlan, directory: Path) -> str:

@@ -21,6 +21,7 @@ VERSION = "1.30.0"
 PACKAGE = f"onnxruntime-web@{VERSION}"
 RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 _PAGE = Path(__file__).parent / "page"
+PAGE_FILES = (*sorted(file.name for file in _PAGE.iterdir()), *RUNTIME_FILES)  # what a page adds to an export
 _TIMEOUT = 600  # seconds for 33 MB
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from PIL import Image
 
 from ld_hub.data import DetectionSet
 from ld_hub.engine.evaluate import evaluate
+from ld_hub.engine.identity import weights_digest
 from ld_hub.errors import ConfigError, ExportError
 from ld_hub.evaluation import DetectionMetrics
 from ld_hub.export.calibration import Calibration, Sample
@@ -27,7 +29,15 @@ from ld_hub.export.web_page import runtime_for, write_page
 from ld_hub.hub import atomic_directory, new_directory, write_json
 from ld_hub.models.detector import DenseDetector
 from ld_hub.preprocessing import ImageSource, load_image
-from ld_hub.runtime.exported_files import CONFIG, FORMAT_VERSION, MODEL_TYPE, is_exported, write_sums
+from ld_hub.runtime.exported_files import (
+    CONFIG,
+    FORMAT_VERSION,
+    MODEL_TYPE,
+    ExportedError,
+    is_exported,
+    listed,
+    write_sums,
+)
 from ld_hub.version import __version__
 
 CHECKED = 8  # images of a data set on which detections are compared
@@ -103,13 +113,28 @@ def export_model(
     network, plan, remark = _convert(file, rows, plan)
     pictures = [*random_images(own.data_config.image_size), *map(load_image, images), *_first(dataset)]
     target = None if dataset is None else _Target(dataset, _ap(evaluate(own, dataset, workers=0)[0]))
-    with (atomic_directory if is_exported(directory) else new_directory)(directory) as draft:
+    with _replacing(directory) as draft:
         network, how = _reduced(file, network, rows, plan, draft / "trial", to, target, sample)
         write_export(file, network, rows, _of_rows(plan), draft / "rows", to)
-        write_export(file, network, rows, plan, draft, to, how)
+        write_export(file, network, rows, plan, draft, to, how, weights_digest(own))
         agreement = _compare(file, DetectorRows(own), draft, pictures, target, precision)
         _require(agreement, own.name, to, keep=keep)
     return ExportReport(Path(directory), plan, agreement, " ".join(filter(None, (remark, _said(how)))))
+
+
+@contextlib.contextmanager
+def _replacing(place: str | Path) -> Iterator[Path]:
+    """A draft that becomes the directory; of an earlier export there, nothing stays that only that one lists."""
+    directory = Path(place).expanduser()
+    again = is_exported(directory)
+    try:
+        earlier = listed(directory) if again else {}
+    except ExportedError as error:
+        raise ConfigError(f"{error} Or remove '{directory}'.") from error
+    with (atomic_directory if again else new_directory)(directory) as draft:
+        yield draft
+    for name in earlier.keys() - listed(directory).keys():
+        (directory / name).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -244,8 +269,9 @@ def write_export(
     directory: Path,
     to: str,
     calibration: Calibration | None = None,
+    weights: str = "",
 ) -> None:
-    """Program, config.json, README.md and sums."""
+    """Program, config.json, README.md and sums; `weights` are the digits that tell which model's it is."""
     directory.mkdir(exist_ok=True)
     model = rows.model
     content = {
@@ -255,6 +281,7 @@ def write_export(
         "architecture": model.name,
         "family": model.family,
         "config": asdict(model.config),
+        "weights": weights,
         "to": to,
         "program": file.write(network, rows, plan, directory),
         "precision": plan.precision,

@@ -34,6 +34,8 @@ from ld_hub.hub.reach import unreachable
 FORMAT = "ld_hub.evaluation"
 FORMAT_VERSION = 1
 EVAL_DIRECTORY = "eval"  # of a model directory or repository: where artefacts and their detections lie
+EXPORTS_DIRECTORY = "exports"  # of a repository: programs of the model
+BENCHMARK_NAME = "benchmark.json"  # of an export: what `ld-hub benchmark EXPORT --json` wrote
 TRAINING_DIRECTORY = "training"  # of a repository: settings of the run that made the model
 COMPARISON_NAME = "comparison.json"  # of a run, and of that directory: the student alone beside the distillation
 MAX_BYTES = 8_000_000
@@ -325,13 +327,16 @@ def find_evidence(directory: str | Path) -> dict[Path, Evidence]:
     return found
 
 
-def download_evidence(repo_id: str, revision: str | None = None, *, token: str | bool | None = None) -> Path:
-    """Fetch a model with its card, its evaluations and the settings of its run into the cache.
+def download_evidence(
+    repo_id: str, revision: str | None = None, *, token: str | bool | None = None, exported: bool = False
+) -> Path:
+    """Fetch a model with its card, its evaluations, the settings of its run and its exports into the cache.
 
     Args:
         repo_id: ``org/name``.
         revision: Branch, tag or commit; the default branch when None.
         token: Access token, or True to require the stored one.
+        exported: Whether the repository is an export, whose program is not fetched here.
 
     Returns:
         The local directory, all of one commit.
@@ -339,7 +344,7 @@ def download_evidence(repo_id: str, revision: str | None = None, *, token: str |
     Raises:
         HubError: As `ld_hub.hub.downloads`.
     """
-    directory = download(repo_id, revision, token=token)
+    directory = download(repo_id, revision, token=token, weights=not exported)
     try:
         snapshot_download(
             repo_id,
@@ -347,6 +352,8 @@ def download_evidence(repo_id: str, revision: str | None = None, *, token: str |
             allow_patterns=[
                 "README.md",
                 f"{EVAL_DIRECTORY}/*.json",
+                BENCHMARK_NAME,
+                f"{EXPORTS_DIRECTORY}/*",
                 *(f"{TRAINING_DIRECTORY}/{name}" for name in (CONFIG_NAME, COMPARISON_NAME)),
             ],
             token=token,

@@ -33,6 +33,7 @@ def upload(
     commit_message: str,
     renew_card: Callable[[str, str], str],
     owned: Sequence[str] = (),
+    refuse: Callable[[Sequence[str]], str] | None = None,
     private: bool | None = None,
     create_pr: bool = False,
     revision: str | None = None,
@@ -51,6 +52,7 @@ def upload(
         renew_card: ``(README.md of the repository, new README.md) -> README.md to write``, where there is one.
         owned: Wildcards of paths that belong to the publisher: what fits one and is not in `files` is removed, so
             that results of earlier weights do not stay beside new ones.
+        refuse: Why these files must not be published where those of the given paths are; empty where they may.
         private: Make a new repository private; None leaves it to the account's settings.
         create_pr: Propose the commit as a pull request instead of making it.
         revision: Branch; a new one starts at the main branch. None is the main branch.
@@ -71,6 +73,9 @@ def upload(
     with _errors(repo_id, token):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         parent, present = _state(api, repo_id, revision, private, new_branch=not create_pr)
+        reason = refuse(present) if refuse is not None else ""
+        if reason:
+            raise HubError(f"Nothing was published: '{repo_id}' {reason}")
         operations = _operations(api, repo_id, parent, present, files, renew_card, owned)
     with _errors(repo_id, token, None if create_pr else lambda: _head(api, repo_id, revision) == parent):
         return api.create_commit(

@@ -330,7 +330,7 @@ class DenseDetector(TimmMethods):
         Args:
             repo_id: ``org/name``; made if it does not exist.
             **options: ``private``, ``create_pr``, ``revision``, ``token``, ``commit_message``, ``license``,
-                ``eval_results``, ``run``, ``image``, ``curves``.
+                ``eval_results``, ``run``, ``image``, ``curves``, ``exports``.
 
         Returns:
             The commit: as a text its address, with ``.oid`` and ``.pr_url``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from importlib import import_module
 
 import torch
 
@@ -38,6 +39,18 @@ def hardware(device: torch.device) -> str:
         threads = torch.get_num_threads()
         name = f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
     return f"{name}; torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def program_hardware(package: str, threads: int | None) -> str:
+    """As `hardware`, of what runs an exported detector on the CPU.
+
+    Args:
+        package: That runs it; it was imported already.
+        threads: That it was given; None for its own choice.
+    """
+    number = "its own number of threads" if threads is None else f"{threads} thread{'s' if threads > 1 else ''}"
+    version = import_module(package).__version__
+    return f"{_processor()}, {number}; {package} {version}, Python {platform.python_version()}"
 
 
 def free_memory() -> int:

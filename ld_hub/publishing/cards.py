@@ -17,6 +17,7 @@ from ld_hub.hub.card_file import METRICS, ap_cells, card_metadata, escape, fence
 from ld_hub.hub.evidence import TITLES, Evidence
 from ld_hub.models.backbones import timm_name
 from ld_hub.publishing.citations import bibtex, papers_of_terms
+from ld_hub.publishing.exports import Export, exports_section
 from ld_hub.publishing.facts import (
     Measured,
     Run,
@@ -50,6 +51,7 @@ def model_card(
     evaluations: Sequence[Evidence] = (),
     run: Path | None = None,
     folder: Path | None = None,
+    exports: Mapping[str, Export] | None = None,
 ) -> str:
     """The whole README.md of a model.
 
@@ -61,6 +63,7 @@ def model_card(
             the same model without distillation.
         run: Directory of the training run.
         folder: Directory that the card will lie in; pictures there (`PICTURES`) are shown.
+        exports: Programs of the model that are published with it, by name.
 
     Returns:
         Markdown with YAML metadata; what is generated stands between `ld_hub.hub.card_file.BEGIN` and ``END``.
@@ -91,6 +94,7 @@ def model_card(
         _training(model, facts),
         _pictures(folder, "curves.png"),
         size_section(model, _speed(facts)),
+        exports_section(exports or {}, repo_id),
         _licences(license, _base_model(model, facts), model.config.backbone),
         _limits(measured),
         citation_section(model, model.teaching),

@@ -17,6 +17,7 @@ from ld_hub.hub.card_file import update_card
 from ld_hub.hub.evidence import (
     COMPARISON_NAME,
     EVAL_DIRECTORY,
+    EXPORTS_DIRECTORY,
     TRAINING_DIRECTORY,
     Evidence,
     find_evidence,
@@ -24,9 +25,10 @@ from ld_hub.hub.evidence import (
 )
 from ld_hub.hub.fetch import DISK_FULL
 from ld_hub.hub.upload import CARD_NAME, upload
-from ld_hub.preprocessing import DataConfig
 from ld_hub.publishing.cards import model_card
+from ld_hub.publishing.exports import Export, read_exports
 from ld_hub.publishing.facts import without_home
+from ld_hub.runtime.exported_files import SUMS
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -36,22 +38,26 @@ if TYPE_CHECKING:
 
     EvalResults: TypeAlias = str | Path | Mapping[str, Any] | Sequence[str | Path | Mapping[str, Any]]
 
-PREPROCESSOR_NAME = "preprocessor_config.json"
 PICTURE_NAME = "detections.jpg"
 CURVES_NAME = "curves.png"  # of a run, where it has one
 PICTURE_THRESHOLD = 0.3
 TRAINING_FILES = ("config.json", "arguments.yaml", "command.txt", "result.json", COMPARISON_NAME)  # of a run
-OWNED = (f"{EVAL_DIRECTORY}/*.json", f"{TRAINING_DIRECTORY}/*", PICTURE_NAME, CURVES_NAME)
+OWNED = (
+    f"{EVAL_DIRECTORY}/*.json",
+    f"{TRAINING_DIRECTORY}/*",
+    f"{EXPORTS_DIRECTORY}/*",
+    PICTURE_NAME,
+    CURVES_NAME,
+)
 
 
 class Publishable(Protocol):
     """What is asked of a model here, so that `DenseDetector` may call this room and not the other way round."""
 
     name: str
-    data_config: DataConfig
 
     def save_pretrained(self, directory: str | Path) -> Path:
-        """Write ``config.json`` and ``model.safetensors``."""
+        """Write ``config.json``, ``preprocessor_config.json`` and ``model.safetensors``."""
 
     def predict(self, images: ImageSource, *, threshold: float | None = None) -> Detections | list[Detections]:
         """Detections on an image."""
@@ -71,11 +77,12 @@ def push_to_hub(
     run: str | Path | None = None,
     image: ImageSource | None = None,
     curves: bool = True,
+    exports: Sequence[str | Path] = (),
 ) -> CommitInfo:
     """Publish a model on the Hub in one commit: weights, settings, card, evaluations, a picture; all, or nothing.
 
     Of a card that is there already only the metadata and the generated block are renewed. Evaluations, settings of the
-    training and pictures of an earlier publication are replaced or removed; all other files stay.
+    training, pictures and exports of an earlier publication are replaced or removed; all other files stay.
 
     Args:
         model: Detector.
@@ -91,32 +98,58 @@ def push_to_hub(
             `eval_results` is None, what lies in its ``model/eval/`` counts as given.
         image: What `predict` takes; a picture of the detections on it is published.
         curves: Publish the run's curves.png, where it has one.
+        exports: Directories of exports of this model; they go below ``exports/``, their measurements into the card.
 
     Returns:
         The commit: as a text its address, with ``.oid`` and ``.pr_url``.
 
     Raises:
-        CheckpointError: If a weight is NaN or infinite.
+        CheckpointError: If a weight is NaN or infinite, or an export is damaged.
+        ConfigError: If an export is of another model.
         HubError: If the Hub refused or could not be reached; says whether anything was published.
         EvaluationError: If an evaluation is none that `ld-hub eval` wrote, or is of other weights.
     """
-    run = _require_run(run)
+    run, programs = _require_run(run), read_exports(exports, model)
     with _temporary_folder() as folder:
-        _write_model(model, image, folder)
-        evaluations = _write_evaluations(eval_results, run, folder)
-        _write_training(run, folder, curves)
-        card = model_card(model, repo_id=repo_id, license=license, evaluations=evaluations, run=run, folder=folder)
         return upload(
             repo_id,
-            _files_below(folder) | {CARD_NAME: atomic_write(folder / CARD_NAME, card)},
+            _put_together(model, repo_id, license, eval_results, run, image, curves, programs, folder),
             commit_message=commit_message or f"Publish {model.name}",
             renew_card=update_card,
             owned=OWNED,
+            refuse=_refuse_beside_an_export,
             private=private,
             create_pr=create_pr,
             revision=revision,
             token=token,
         )
+
+
+def _put_together(
+    model: Publishable,
+    repo_id: str,
+    license: str | None,
+    eval_results: EvalResults | None,
+    run: Path | None,
+    image: ImageSource | None,
+    curves: bool,
+    exports: Mapping[str, Export],
+    folder: Path,
+) -> dict[str, Path]:
+    """Write what is made into a folder; returns all files of the repository by their paths there."""
+    _write_model(model, image, folder)
+    evaluations = _write_evaluations(eval_results, run, folder)
+    _write_training(run, folder, curves)
+    card = model_card(
+        model,
+        repo_id=repo_id,
+        license=license,
+        evaluations=evaluations,
+        run=run,
+        folder=folder,
+        exports=exports,
+    )
+    return {**_files_below(folder), **_files_of(exports), CARD_NAME: atomic_write(folder / CARD_NAME, card)}
 
 
 def push_to_hf_hub(
@@ -139,7 +172,7 @@ def push_to_hf_hub(
         revision: Branch.
         private: Make a new repository private.
         create_pr: Propose the commit as a pull request.
-        **options: ``license``, ``eval_results``, ``run``, ``image`` and ``curves`` of `push_to_hub`.
+        **options: ``license``, ``eval_results``, ``run``, ``image``, ``curves`` and ``exports`` of `push_to_hub`.
 
     Returns:
         The commit.
@@ -154,32 +187,6 @@ def push_to_hf_hub(
         create_pr=create_pr,
         **options,
     )
-
-
-def preprocessor_settings(config: DataConfig) -> dict[str, Any]:
-    """The preprocessing in the words of the Hub's image processors, for readers other than this library.
-
-    Args:
-        config: Of the model. Loading reads it from ``config.json``, never from here.
-
-    Returns:
-        JSON values: short and long side in px, mean and std on the 0..1 scale in the order of the channels.
-    """
-    short, long = config.image_size
-    return {
-        "do_resize": True,
-        "size": {"shortest_edge": short, "longest_edge": long},
-        "resample": 2,  # bilinear
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [value / 255 for value in config.mean],
-        "image_std": [value / 255 for value in config.std],
-        "channel_order": config.channel_order,
-        "do_pad": True,
-        "size_divisor": config.size_divisor,
-        **({"band_ranges": [list(pair) for pair in config.band_ranges]} if config.band_ranges else {}),
-    }
 
 
 def draw_picture(model: Publishable, image: ImageSource, folder: Path) -> None:
@@ -230,7 +237,6 @@ def _write_model(model: Publishable, image: ImageSource | None, folder: Path) ->
     except CheckpointError as error:  # its message names a temporary file
         reason = str(error).partition(" was not written: ")[2] or str(error)
         raise CheckpointError(f"'{model.name}' was not published, and nothing was sent: {reason}") from None
-    write_json(folder / PREPROCESSOR_NAME, preprocessor_settings(model.data_config))
     if image is not None:
         draw_picture(model, image, folder)
 
@@ -294,6 +300,18 @@ def _write_training(run: Path | None, folder: Path, curves: bool) -> None:
         if (run / name).is_file():
             text = (run / name).read_text(encoding="utf-8", errors="replace")
             atomic_write(folder / TRAINING_DIRECTORY / name, without_home(text))
+
+
+def _files_of(exports: Mapping[str, Export]) -> dict[str, Path]:
+    """Files of exports by their paths in the repository of the model."""
+    every = {f"{EXPORTS_DIRECTORY}/{name}": export.files() for name, export in exports.items()}
+    return {f"{place}/{path}": file for place, files in every.items() for path, file in files.items()}
+
+
+def _refuse_beside_an_export(present: Sequence[str]) -> str:
+    if SUMS not in present or WEIGHTS_NAME in present:
+        return ""
+    return f"holds an export ({SUMS}), whose config.json a model would replace. Name another repository."
 
 
 def _files_below(folder: Path) -> dict[str, Path]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,26 +19,31 @@ from ld_hub.data.reading import Reading
 from ld_hub.engine import identity
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.records import RunSettings
-from ld_hub.errors import ConfigError, EvaluationError, LdHubError
-from ld_hub.evaluation import DetectionMetrics
-from ld_hub.evaluation.agreement import Tolerance, differences, read_detections, score_detections, unmatched
+from ld_hub.errors import ConfigError, LdHubError
+from ld_hub.evaluation import DetectionEvaluator, DetectionMetrics
+from ld_hub.evaluation.agreement import Tolerance
 from ld_hub.evaluation.artefact import Circumstances, artefact
 from ld_hub.hub import CONFIG_NAME, WEIGHTS_NAME, sha256_of
-from ld_hub.hub.card_file import ap_cells, eval_results, generated_block, read_metadata
+from ld_hub.hub.card_file import ap_cells, generated_block
 from ld_hub.hub.config_file import parse_json
 from ld_hub.hub.evidence import TRAINING_DIRECTORY, Evidence, JudgedModel, find_evidence, read_evidence
 from ld_hub.hub.upload import CARD_NAME
 from ld_hub.models.checkpoints.pretrained import load_pretrained
 from ld_hub.models.detector import DenseDetector
 from ld_hub.ops.hardware import hardware
-from ld_hub.publishing.evaluations import Given, named, of_this_data, read_parts
+from ld_hub.publishing.evaluations import named, of_this_data, read_parts
 from ld_hub.publishing.gains import check_comparison
+from ld_hub.publishing.recomputing import (
+    cells_of,
+    check_artefact,
+    hash_differences,
+    metadata_differences,
+)
 from ld_hub.publishing.taught import teacher_differences
 from ld_hub.publishing.verdict import Report
-from ld_hub.structures import ResultRow
+from ld_hub.publishing.verify_exports import check_exports, verify_export
+from ld_hub.runtime.exported_files import is_exported
 from ld_hub.tiling import Tiling
-
-EXACT = 1e-6  # of numbers that the same scorer computes of the same detections
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,7 @@ def verify(
     """Check a model directory, or a local copy of a repository, against the data that it was evaluated on.
 
     Args:
-        directory: With model.safetensors, config.json, README.md and ``eval/``.
+        directory: With model.safetensors, config.json, README.md and ``eval/``; or one that `ld-hub export` wrote.
         source: The data.
         evaluation: One artefact that is to be recomputed: a file, a directory below ``eval/``, or the name of its data
             set. Without it, all in ``eval/`` that were made of the given annotations are (all, if none was).
@@ -172,6 +177,8 @@ def verify(
     """
     place, report, allowed = Path(directory), Report(), tolerance or Tolerance()
     source.require()
+    if is_exported(place):
+        return verify_export(place, source, allowed, batch_size)
     try:
         model = load_pretrained(place)
     except LdHubError as error:
@@ -193,12 +200,11 @@ def verify(
         if path not in checked:
             report.skipped.append(f"{title}: of {content.data.name}, {content.data.split}")
             continue
-        dataset = _check_files(report, title, path, content, parts[content.data.split], digest if path in own else None)
-        if dataset is None:
-            continue
-        rows = _check_recorded(report, title, path, content, dataset)
         if path in own:
-            _recompute(report, title, content, rows, model, dataset, allowed, (batch_size, workers))
+            report.add(f"{title}: weights", hash_differences(WEIGHTS_NAME, content.weights.sha256, digest))
+        again = partial(_evaluated, model, content, batch_size, workers) if path in own else None
+        check_artefact(report, title, path, content, parts[content.data.split], again, allowed)
+    check_exports(report, place, model, source, allowed, batch_size)
     _check_beside(report, place, model, (list(own.values()), list(found.values())))
     return report
 
@@ -221,78 +227,12 @@ def _is_own(content: Evidence, model: DenseDetector, digest: str, found: Mapping
     return same and judged.recipe == (None if model.teaching is None else model.teaching.recipe)
 
 
-def _check_files(
-    report: Report, title: str, path: Path, content: Evidence, given: Given, digest: str | None
-) -> DetectionSet | None:
-    """Compare hashes; returns the data set if it is the one of the artefact."""
-    if digest is not None:
-        report.add(f"{title}: weights", _hashes(WEIGHTS_NAME, content.weights.sha256, digest))
-    dataset = given.dataset
-    if dataset is None:
-        report.add(f"{title}: annotations", [given.error])
-        return None
-    same = _hashes(dataset.annotation_file, content.data.sha256, given.sha256)
-    if not report.add(f"{title}: annotations", same):
-        return None
-    detections = path.with_name(content.detections_file.file)
-    if not detections.is_file():
-        report.add(f"{title}: detections file", [f"'{detections.name}' is missing beside the artefact"])
-        return dataset
-    report.add(
-        f"{title}: detections file",
-        _hashes(detections.name, content.detections_file.sha256, sha256_of(detections)),
-    )
-    return dataset
-
-
-def _hashes(name: str, told: str, found: str) -> list[str]:
-    return [] if told == found else [f"{name} is another file: sha256 {found[:16]}..., the artefact has {told[:16]}..."]
-
-
-def _check_recorded(
-    report: Report, title: str, path: Path, content: Evidence, dataset: DetectionSet
-) -> list[ResultRow] | None:
-    """Score the detections file anew; returns its rows, None if there are none to be had."""
-    file = path.with_name(content.detections_file.file)
-    if not file.is_file():
-        return None
-    name = f"{title}: its numbers are those of its detections"
-    try:
-        rows = read_detections(file)
-        metrics = score_detections(
-            rows, dataset.annotation_file, dataset.category_ids, dataset.label_names, content.protocol
-        )
-    except LdHubError as error:
-        report.add(name, [str(error)])
-        return None
-    report.add(name, differences(content, metrics, EXACT, EXACT, "the detections give"))
-    return rows
-
-
-def _recompute(
-    report: Report,
-    title: str,
-    content: Evidence,
-    rows: Sequence[ResultRow] | None,
-    model: DenseDetector,
-    dataset: DetectionSet,
-    allowed: Tolerance,
-    loading: tuple[int, int],
-) -> None:
-    """Detect on every image again and compare."""
-    name = f"{title}: AP recomputed"
-    (batch_size, workers), protocol = loading, content.protocol
-    try:
-        tiling = Tiling(content.tile, content.overlap) if content.tile else None
-        metrics, evaluator = evaluate(
-            model, dataset, batch_size=batch_size, workers=workers, protocol=protocol, tiling=tiling
-        )
-    except LdHubError as error:
-        report.add(name, [str(error)])
-        return
-    report.add(name, differences(content, metrics, allowed.number, allowed.per_class, "recomputed"))
-    if rows is not None:
-        report.add(f"{title}: detections recomputed", unmatched(rows, evaluator.results(), allowed))
+def _evaluated(
+    model: DenseDetector, content: Evidence, batch_size: int, workers: int, dataset: DetectionSet
+) -> tuple[DetectionMetrics, DetectionEvaluator]:
+    """Detect on every image again, as an artefact says that it was done."""
+    tiling = Tiling(content.tile, content.overlap) if content.tile else None
+    return evaluate(model, dataset, batch_size=batch_size, workers=workers, protocol=content.protocol, tiling=tiling)
 
 
 def _check_beside(
@@ -312,20 +252,10 @@ def _check_card(report: Report, file: Path, own: Sequence[Evidence], every: Sequ
         return ""
     try:
         text = file.read_text(encoding="utf-8")
-        told, block = _told(read_metadata(text)), generated_block(text)
+        lines, block = metadata_differences(text, own), generated_block(text)
     except (LdHubError, UnicodeDecodeError) as error:
         report.add(name, [str(error)])
         return ""
-    expected = {
-        (result.dataset_name, result.dataset_split, result.metric_type): result.metric_value
-        for content in own
-        for result in eval_results(content)
-    }
-    lines = []
-    for key in [*expected, *(key for key in told if key not in expected)]:
-        if expected.get(key) != told.get(key):
-            where = " ".join(map(str, key))
-            lines.append(f"{where}: the card has {told.get(key, 'none')}, the artefact {expected.get(key, 'none')}")
     report.add(name, lines)
     rows = [line for line in block.splitlines() if line.startswith("|")]
     shown = [each for each in every if each.comparable in {one.comparable for one in own}]
@@ -362,22 +292,4 @@ def _check_training(report: Report, file: Path, model: DenseDetector) -> None:
 
 def _shows(row: str, content: Evidence) -> bool:
     """Whether a row of a table has the APs of an artefact, in order; columns without any number are left out."""
-    wanted = [cell for cell in ap_cells(content) if cell]
-    return [cell.strip() for cell in row.strip("|").split("|") if cell.strip()][1:] == wanted
-
-
-def _told(metadata: Mapping[str, Any]) -> dict[tuple[Any, Any, Any], Any]:
-    """Metrics of a card's model-index by data set, split and type.
-
-    Raises:
-        EvaluationError: If model-index is not what the Hub knows by this name.
-    """
-    try:
-        return {
-            (result["dataset"].get("name"), result["dataset"].get("split"), metric["type"]): metric["value"]
-            for entry in metadata.get("model-index") or []
-            for result in entry["results"]
-            for metric in result["metrics"]
-        }
-    except (TypeError, KeyError, AttributeError) as error:
-        raise EvaluationError(f"{CARD_NAME}: 'model-index' cannot be read ({error}).") from None
+    return cells_of(row) == [cell for cell in ap_cells(content) if cell]

@@ -63,7 +63,8 @@ class Exported:
         chooses: Whether the program chooses boxes itself; otherwise it gives rows.
         takes_pixels: Whether the program prepares images itself.
         size: Height and width in px that all images are padded to; None for any.
-        precision: ``"float32"``, ``"float16"`` or ``"int8"``.
+        precision: ``"float32"``, ``"float16"``, ``"int8"`` or ``"int8_weights"``.
+        weights: Digits of the sha256 of the model's tensors; empty where that is not known.
     """
 
     directory: Path
@@ -80,11 +81,24 @@ class Exported:
     takes_pixels: bool
     size: tuple[int, int] | None
     precision: str
+    weights: str = ""
 
     @property
     def file(self) -> Path:
         """The program."""
         return self.directory / self.program
+
+    @property
+    def program_files(self) -> tuple[Path, ...]:
+        """The program with what lies beside it under its name, as OpenVINO's weights do."""
+        names = sorted(name for name in listed(self.directory) if Path(name).stem == Path(self.program).stem)
+        return tuple(self.directory / name for name in names)
+
+    @property
+    def digest(self) -> str:
+        """Hex digits of a sha256 of the program's files and config.json: by it a measurement tells what it is of."""
+        names, sums = (CONFIG, *(file.name for file in self.program_files)), listed(self.directory)
+        return hashlib.sha256("".join(f"{sums[name]}  {name}\n" for name in names).encode()).hexdigest()
 
 
 def is_exported(place: str | Path) -> bool:
@@ -113,6 +127,26 @@ def read_exported(place: str | Path) -> Exported:
         raise ExportedError(f"'{directory / CONFIG}' is not what an export writes: {what}. Export again.") from None
     _check_sums(directory, (CONFIG, exported.program))
     return exported
+
+
+def listed(place: str | Path) -> dict[str, str]:
+    """Hex digits of the sha256 by file name, as the manifest of an export has them; empty without a manifest.
+
+    Raises:
+        ExportedError: If it lists what does not lie in the directory itself.
+    """
+    file, sums = Path(place).expanduser() / SUMS, {}
+    if not file.is_file():
+        return {}
+    with open(file, encoding="utf-8", errors="replace") as stream:
+        text = stream.read(_LARGEST)
+    for line in text.splitlines():
+        digits, _, name = line.partition("  ")
+        if len(digits) == 64 and set(digits) <= _HEX:
+            if Path(name).name != name:
+                raise ExportedError(f"'{file}' lists {name!r}; expected names of files beside it. Export again.")
+            sums[name] = digits
+    return sums
 
 
 def write_sums(directory: Path) -> None:
@@ -177,6 +211,7 @@ def _parse(directory: Path, content: Mapping[str, Any]) -> Exported:
         takes_pixels=bool(content["takes_pixels"]),
         size=None if size is None else (int(size[0]), int(size[1])),
         precision=str(content["precision"]),
+        weights=str(content.get("weights", "")),
     )
 
 
@@ -184,11 +219,7 @@ def _check_sums(directory: Path, names: tuple[str, ...]) -> None:
     file = directory / SUMS
     if not file.is_file():
         raise ExportedError(f"'{directory}' has no {SUMS}, so nothing tells whether its files are whole. Export again.")
-    sums = {}
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        digits, _, name = line.partition("  ")
-        if len(digits) == 64 and set(digits) <= _HEX:
-            sums[name] = digits
+    sums = listed(directory)
     for name in names:
         if name not in sums:
             raise ExportedError(f"'{file}' does not list {name}. Export again.")

@@ -44,10 +44,12 @@ class Converted:
 
     def write(self, directory: Path, plan: ExportPlan, to: str = "onnx") -> Path:
         """Write it as an exported directory, without comparing it."""
+        from ld_hub.engine.identity import weights_digest
         from ld_hub.export.formats import FORMATS
         from ld_hub.export.writing import write_export
 
-        write_export(FORMATS[to].load(), self.network, self.rows, plan, directory, to)
+        weights = weights_digest(self.model)
+        write_export(FORMATS[to].load(), self.network, self.rows, plan, directory, to, weights=weights)
         return directory
 
 

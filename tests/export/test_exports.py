@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
+import ld_hub
 from ld_hub.cli.main import main
 from ld_hub.errors import CheckpointError, ConfigError, ExportError
 from ld_hub.export.formats import ExportPlan
@@ -27,6 +29,7 @@ from ld_hub.runtime.exported_files import write_sums
 from ld_hub.structures import Detections
 from tests.export.conftest import Converted, detector
 
+HOUSE = str(Path(ld_hub.__file__).parent).encode()  # what torch's notes of the tracing would name
 SIZES = ((96, 128), (128, 96), (40, 200), (33, 33))  # height, width of images
 
 
@@ -96,6 +99,12 @@ def test_images_of_many_sizes_come_back_in_their_order(gfocal: Converted, export
     assert_same(runs.predict(images[0], threshold=threshold), expected[0].filter(threshold), least=2)
     first = next(iter(found[0]))
     assert (first.label, first.score) == (expected[0][0].label, pytest.approx(expected[0][0].score, abs=1e-4))
+
+
+def test_programs_hold_no_path_of_the_machine(gfocal: Converted, exported: Path) -> None:
+    assert HOUSE not in (exported / "model.onnx").read_bytes()
+    names = {entry.key for node in gfocal.network.graph.node for entry in node.metadata_props}
+    assert names == {"namespace"}  # which part of the model a node is of
 
 
 def test_few_images_are_in_memory_at_once(gfocal: Converted, exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,6 +390,8 @@ def test_formats_refuse_what_they_cannot_hold(gfocal: Converted, tmp_path: Path)
 
 def test_pt2_programs_give_rows(gfocal: Converted, tmp_path: Path) -> None:
     report = gfocal.model.export(tmp_path / "e", to="pt2", no_nms=True, size=(128, 128))
+    with zipfile.ZipFile(tmp_path / "e/model.pt2") as archive:
+        assert not [name for name in archive.namelist() if HOUSE in archive.read(name)]
     assert report.agreement.detections == report.agreement.matched + report.agreement.undecided > 10
     program = torch.export.load(tmp_path / "e/model.pt2").module()
     images, sizes = torch.randn(3, 3, 128, 128), torch.tensor([[128, 128], [100, 90], [128, 64]])
@@ -411,3 +422,27 @@ def test_wrong_arguments(saved: Path, gfocal: Converted, tmp_path: Path, capsys:
     gfocal.model.export(tmp_path / "again")
     gfocal.model.export(tmp_path / "again", with_preprocessing=True)  # an earlier export is replaced
     assert json.loads((tmp_path / "again/config.json").read_text())["takes_pixels"] is True
+
+
+def test_of_an_earlier_export_nothing_stays(gfocal: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ld_hub.export import onnx_format
+    from ld_hub.export.web_page import RUNTIME_FILES
+
+    monkeypatch.setattr(onnx_format, "convert", lambda rows, size: gfocal.network)
+    for name in RUNTIME_FILES:
+        (tmp_path / name).write_text(name)
+    place = gfocal.write(tmp_path / "e", ExportPlan(with_preprocessing=True, page=tmp_path))
+    mine = {"eval/metrics.json", "benchmark.json", "notes.txt"}
+    for name in mine:
+        (place / name).parent.mkdir(exist_ok=True)
+        (place / name).write_text(name)
+    assert (place / "index.html").is_file() and len(list(place.iterdir())) > 10
+    gfocal.model.export(place)
+    left = {file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file()}
+    assert left == {"config.json", "model.onnx", "README.md", "SHA256SUMS", *mine}
+    with (place / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{'0' * 64}  ../{tmp_path.name}\n")
+    with pytest.raises(ExportedError, match="expected names of files beside it"):
+        Detector(place)
+    with pytest.raises(ConfigError, match=r"expected names of files beside it.*remove"):
+        gfocal.model.export(place)

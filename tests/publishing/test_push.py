@@ -19,7 +19,8 @@ from ld_hub.errors import CheckpointError, ConfigError, EvaluationError, HubErro
 from ld_hub.hub.card_file import BEGIN, END
 from ld_hub.models.factory import create_model
 from ld_hub.preprocessing import DataConfig, create_transform
-from ld_hub.publishing.push import preprocessor_settings, push_to_hf_hub
+from ld_hub.preprocessing.processor_file import preprocessor_settings
+from ld_hub.publishing.push import push_to_hf_hub
 from ld_hub.structures import Teaching
 from tests.hub_server import WRITER
 from tests.support.hub_client import connected
@@ -99,7 +100,8 @@ def test_one_commit_with_everything(hub, trained, monkeypatch):
     for name in ("model.safetensors", "config.json"):
         assert files[name] == (run / "model" / name).read_bytes()
     weights = files["model.safetensors"]
-    assert json.loads(weights[8 : 8 + struct.unpack("<Q", weights[:8])[0]])["__metadata__"] == {"format": "pt"}
+    metadata = json.loads(weights[8 : 8 + struct.unpack("<Q", weights[:8])[0]])["__metadata__"]
+    assert metadata["format"] == "pt" and set(metadata) == {"format", "ld_hub.sha256"}
     for name in ("metrics.json", "detections.json"):
         assert files[f"eval/{name}"] == (run / "model" / "eval" / name).read_bytes()
     assert json.loads(files["training/config.json"])["config"]["output_dir"] == "~/student"  # no name of a home

@@ -44,9 +44,11 @@ try:
     model(torch.zeros(1, 3, 64, 64), labels=[{}])
 except ld_hub.LdHubError as error:
     refused = str(error)
-model.save_pretrained(sys.argv[1].replace("/", "_"))
+saved = name.replace("/", "_")
+model.save_pretrained(saved)
+local = pipeline("object-detection", model=f"./{saved}")(images, threshold=0.0)  # a directory, without the Hub
 print(json.dumps({
-    "pipeline": found, "exact": [{k: v.tolist() for k, v in one.items()} for one in exact],
+    "pipeline": found, "local": local, "exact": [{k: v.tolist() for k, v in one.items()} for one in exact],
     "half": [one["scores"].tolist() for one in half], "names": AutoConfig.from_pretrained(name).id2label,
     "refused": refused, "dtype": str(next(half_precision.parameters()).dtype),
     "shapes": [list(output.logits.shape), list(output.pred_boxes.shape)],
@@ -79,6 +81,7 @@ def test_the_same_boxes_as_ours(hub, tmp_path):
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["names"] == {"0": "cat", "1": "dog"}
     assert said["dtype"] == "torch.bfloat16"
+    assert said["local"] == said["pipeline"]
     assert "trained by `ld-hub train`" in said["refused"]
     assert said["shapes"][0][:2] == said["shapes"][1][:2] and said["shapes"][0][2] == 2
     for photo, rounded, exact, scores in zip(photos, said["pipeline"], said["exact"], said["half"], strict=True):

@@ -30,6 +30,7 @@ from ld_hub.models.checkpoints.saved import SavedModel, read_saved
 from ld_hub.models.detector_config import BuildOptions
 from ld_hub.models.names import close_field
 from ld_hub.preprocessing import DataConfig
+from ld_hub.preprocessing.processor_file import PREPROCESSOR_NAME, preprocessor_settings
 from ld_hub.registry import ModelEntry
 from ld_hub.structures import Teaching
 from ld_hub.version import __version__
@@ -59,7 +60,8 @@ class Saveable(Protocol):
 def save_pretrained(model: Saveable, directory: str | Path) -> Path:
     """Write ``config.json`` and ``model.safetensors``; `create_model(directory)` gives the model back, bit for bit.
 
-    A new directory appears in one step; in an existing one both files are replaced and all others stay.
+    A new directory appears in one step; in an existing one these files are replaced and all others stay. For readers
+    other than this library there is ``preprocessor_config.json``, too.
 
     Args:
         model: A detector.
@@ -87,6 +89,7 @@ def save_pretrained(model: Saveable, directory: str | Path) -> Path:
     with atomic_directory(directory) as beside:
         save_safetensors(model.state_dict(), beside / WEIGHTS_NAME)
         write_json(beside / CONFIG_NAME, content)
+        write_json(beside / PREPROCESSOR_NAME, preprocessor_settings(model.data_config))
     return Path(directory)
 
 

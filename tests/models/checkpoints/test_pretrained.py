@@ -71,7 +71,11 @@ def test_round_trip_is_bit_equal(saved):
 
 def test_what_is_written(saved):
     _, place = saved
-    assert sorted(file.name for file in place.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(file.name for file in place.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
     content = json.loads((place / "config.json").read_text(encoding="utf-8"))
     assert content["model_type"] == "ld_hub" and content["ld_hub_version"] == __version__
     assert content["architecture"] == "gfocal_tiny_vlr_r10t" and content["family"] == "gfocal"

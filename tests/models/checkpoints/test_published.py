@@ -130,7 +130,12 @@ def test_a_file_in_the_cache_is_converted_once_and_loaded(laid, monkeypatch):
     assert (model.name, model.config.num_classes, model.training) == ("gfocal_r18", 20, False)
     assert bool((model.head.cls.weight == 0.25).all())
     made = laid.with_suffix("")
-    assert sorted(p.name for p in made.iterdir()) == ["config.json", "converted_from.json", "model.safetensors"]
+    assert sorted(p.name for p in made.iterdir()) == [
+        "config.json",
+        "converted_from.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
     assert laid.is_file()  # what somebody put there stays
     laid.unlink()  # the model directory is enough now
     monkeypatch.setenv("LD_HUB_CACHE", str(laid.parent))

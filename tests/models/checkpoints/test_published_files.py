@@ -79,7 +79,7 @@ def test_every_published_file(full, server, tmp_path, monkeypatch):
     require_same(model, state)
     directory = tmp_path / Path(path).stem
     assert left_in(tmp_path) == [directory.name]
-    assert left_in(directory) == ["config.json", "converted_from.json", "model.safetensors"]
+    assert left_in(directory) == ["config.json", "converted_from.json", "model.safetensors", "preprocessor_config.json"]
     record = json.loads((directory / "converted_from.json").read_text())
     assert (record.pop("url"), record.pop("sha256"), record.pop("size")) == (server + path, digest, len(content))
     assert datetime.fromisoformat(record.pop("date")).tzinfo is not None
