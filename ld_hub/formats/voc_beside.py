@@ -34,8 +34,12 @@ def read_xml(file: Path, name: str) -> Iterator[Labelled | Fault]:
     yield Labelled(names, name, tuple(boxes), found.size, told=+told)
 
 
+def _holds(file: Path) -> bool:
+    return has_marks(file, b"<annotation") and not has_marks(file, b"<annotations")  # which is CVAT's
+
+
 def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
-    return label_files(root, split, ".xml", lambda file: has_marks(file, b"<annotation"))
+    return label_files(root, split, ".xml", _holds)
 
 
 register_layout(
