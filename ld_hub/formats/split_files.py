@@ -13,8 +13,8 @@ from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 # Folders that hold annotation files of all splits, and folders of images.
 _SHARED = ("", "annotations", "Annotations", "labels", "vott-json-export", "vott-csv-export")
-_PICTURES = ("images", "JPEGImages", "Images", "imgs", "img", "")
-_LABELS = ("", "annotations", "Annotations", "labels", "xml", "json", "annotation", "ann")
+_PICTURES = ("images", "JPEGImages", "Images", "imgs", "img", "image_2", "")
+_LABELS = ("", "annotations", "Annotations", "labels", "xml", "json", "annotation", "ann", "label_2")
 _MOST = 50  # files of one kind in a folder above which they are one per image
 _SPLIT_WORDS = {"train", "training", "test", "testing", *SPLITS["val"], "validate"}
 
