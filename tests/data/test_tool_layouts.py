@@ -7,8 +7,10 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from ld_hub.data import doctor, load_data
 from ld_hub.errors import ConfigError, DataError, MissingFileError
@@ -185,7 +187,9 @@ def imagefolder(root: Path, *, rows: bool = False, corners: bool = False, suffix
                 objects = [{"bbox": box, "label": label} for box, label in zip(boxes, labels, strict=True)]
             lines.append({"file_name": name, "objects": objects})
         file = root / folder / f"metadata.{suffix}"
-        if suffix == "jsonl":
+        if suffix == "parquet":
+            parquet.write_table(pyarrow.Table.from_pylist(lines), file)
+        elif suffix == "jsonl":
             file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         else:
             texts = [(line["file_name"], json.dumps(line["objects"]).replace('"', '""')) for line in lines]
@@ -259,6 +263,11 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "imagefolder, rows": lambda root: imagefolder(root, rows=True),
     "imagefolder, corners": lambda root: imagefolder(root, corners=True),
     "imagefolder, table": lambda root: imagefolder(root, suffix="csv"),
+    "imagefolder, parquet": lambda root: imagefolder(root, suffix="parquet"),
+    "imagefolder, other name": lambda root: (
+        imagefolder(root),
+        [(root / f / "metadata.jsonl").rename(root / f"{f}.jsonl") for f in ("train", "validation")],
+    ),
     "lists of images": each(
         lambda root, split: (
             yolo_beside(root, split, f"pictures/{split}", f"pictures/{split}", "classes.txt"),
