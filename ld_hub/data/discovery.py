@@ -87,8 +87,9 @@ def is_coco(file: Path) -> bool:
 
 
 def _is_another(file: Path) -> bool:
-    """Whether a file of a usual name is not COCO's but CreateML's, a list, or VIA's or VoTT's."""
-    return has_marks(file, opening=b"[") or (not has_marks(file, b'"images"') and has_marks(file, b'"regions"'))
+    """Whether a file of a usual name is not COCO's but CreateML's, a list, or VIA's, VoTT's or Datumaro's."""
+    others = not has_marks(file, b'"images"') and any(has_marks(file, mark) for mark in (b'"regions"', b'"items"'))
+    return others or has_marks(file, opening=b"[")
 
 
 def require_places(

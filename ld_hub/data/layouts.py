@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ld_hub.data.checks import name_some
 from ld_hub.data.coco import coco_source, has_outlines, locate
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, contents, data_root
@@ -18,7 +19,9 @@ from ld_hub.data.reading import HELD_OUT, Reading
 from ld_hub.data.repairs import settled
 from ld_hub.data.source import OnBadBox, Source, make_dataset, no_outlines
 from ld_hub.errors import DataError
+from ld_hub.formats.split_files import split_names
 from ld_hub.formats.splits import SPLITS, WHOLE, NoSplitError
+from ld_hub.formats.unread import unread_kinds
 
 
 def load_data(
@@ -188,9 +191,20 @@ def _readers_of(place: Path, split: str) -> list[tuple[Reader, Path]]:
 def _no_split(place: Path, split: str) -> str:
     readers, root = known_readers(), data_root(place, split)
     return (
-        f"No annotations of the split '{split}' in {root}. Looked for {_looked_for(readers, root, split)}. "
+        f"No annotations of the split '{split}' in {root}.{unread_kinds(root)}{_below(root, split)} "
+        f"Looked for {_looked_for(readers, root, split)}. "
         f"Found {contents(root)}.{_loose_xml(root, split)} {OR_NAME_BOTH}"
     )
+
+
+def _below(root: Path, split: str) -> str:
+    """What to do where a directory was unpacked into one more."""
+    if any(_readers_of(root, each) for each in ("train", "val", "test", WHOLE)):
+        return ""
+    inner = sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+    inner = [p for p in inner if not {p.name.lower()} & {*split_names("train"), *split_names("val"), "test", "images"}]
+    found = [p for p in inner if any(_readers_of(p, each) for each in (split, WHOLE))]
+    return f" Such data are in {name_some(found, 3)}: name that directory." if found else ""
 
 
 def _part_to_train_on(place: Path, fraction: float, outlines: bool) -> Source | None:

@@ -21,7 +21,7 @@ from ld_hub.data.source import (
     make_dataset,
     read_sizes,
 )
-from ld_hub.data.yolo_parts import YAML_NAMES, below, find_part, find_yaml, folders, usual_places
+from ld_hub.data.yolo_parts import YAML_NAMES, below, find_part, find_yaml, folders, has_texts, usual_places
 from ld_hub.errors import DataError, LdHubError, MissingFileError
 from ld_hub.formats.outlines import packed
 from ld_hub.formats.text import read_lines
@@ -34,7 +34,8 @@ def looks_like_yolo(root: Path, split: str) -> bool:
     """Whether a directory has data.yaml or obj.data or alike, images/ and labels/, or labels beside the images."""
     pairs = [(root / "images", root / "labels"), *folders(root, "train"), *folders(root, "val")]
     described = find_yaml(root) is not None or bool(read_darknet(root))
-    return described or any(a.is_dir() and b.is_dir() for a, b in pairs) or bool(usual_places(root, split))
+    there = (b for a, b in pairs if a.is_dir() and b.is_dir())
+    return described or any(has_texts(b) for b in there) or bool(usual_places(root, split))
 
 
 def load_yolo(

@@ -122,8 +122,17 @@ def usual_places(root: Path, split: str) -> list[Path]:
         names = SPLITS.get(split, (split,))
         lists, flat = [root / f"{name}.txt" for name in names], [root / name for name in names]
         pairs = folders(root, split)
-    there = [images for images, labels in pairs if images.is_dir() and labels.is_dir()]
+    there = [images for images, labels in pairs if images.is_dir() and has_texts(labels)]
     return there + [file for file in lists if is_list(file)] + [folder for folder in flat if labels_beside(folder)]
+
+
+def has_texts(labels: Path) -> bool:
+    """Whether a text file lies below a directory, which else may hold another tool's labels.
+
+    Args:
+        labels: It may be missing.
+    """
+    return any(name.lower().endswith(".txt") for _, _, names in os.walk(labels, followlinks=True) for name in names)
 
 
 def below(path: Path, root: Path) -> str:
