@@ -89,7 +89,8 @@ def image_folders(root: Path, split: str, file: Path) -> list[Path]:
         file: The annotation file.
     """
     own = [] if split == WHOLE else sorted(_folders_of(root, split), key=lambda folder: folder != file.parent)
-    near = [file.parent, *(file.parent / name for name in _PICTURES)]
+    default = [root / "images" / "default"] if split == WHOLE and "default" in file.stem else []  # of CVAT
+    near = [*default, file.parent, *(file.parent / name for name in _PICTURES)]
     shared = [root / name for name in _PICTURES]
     return _once([*own, *(folder / "images" for folder in own), *near, *shared])
 
