@@ -22,7 +22,7 @@ from ld_hub.errors import DataError, LdHubError, MissingFileError
 from ld_hub.formats.labelled_image import Fault, Form, Labelled, Sides
 from ld_hub.formats.layout import Layout, Reads, known_layouts
 from ld_hub.formats.objects import are_corners
-from ld_hub.formats.split_files import image_folders, split_names
+from ld_hub.formats.split_files import image_folders, listed_names, split_names
 from ld_hub.formats.splits import WHOLE
 from ld_hub.formats.text import CLASSES_FILE, read_classes
 from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
@@ -55,7 +55,7 @@ def read_layout(layout: Layout, root: Path, split: str) -> Source:
     names = _label_names(root, [*found, *(item.image for item in others)], faults)
     corners = _are_corners(root, measured, others)
     rows, told = _rows(measured, names, corners, faults)
-    if layout.per_image and (undescribed := _undescribed(root, placed)):
+    if layout.per_image and not listed_names(root, split) and (undescribed := _undescribed(root, placed)):
         told["images that no file describes, left out"] = undescribed
     names_of_files = [_below(file, root) for file in files]
     parts = names_of_files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")

@@ -15,6 +15,7 @@ from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 _SHARED = ("", "annotations", "Annotations", "labels", "vott-json-export", "vott-csv-export")
 _PICTURES = ("images", "JPEGImages", "Images", "imgs", "img", "image_2", "")
 _LABELS = ("", "annotations", "Annotations", "labels", "xml", "json", "annotation", "ann", "label_2")
+_LISTS = ("", "ImageSets", "ImageSets/Main", "splits", "annotations")  # folders of lists of images
 _MOST = 50  # files of one kind in a folder above which they are one per image
 _SPLIT_WORDS = {"train", "training", "test", "testing", *SPLITS["val"], "validate"}
 
@@ -71,13 +72,43 @@ def label_files(root: Path, split: str, suffix: str, holds: Callable[[Path], boo
     """
     found: list[Path] = []
     places: list[Path] = []
-    for labels, pictures in _label_folders(root, split):
-        files = _named(labels, (suffix,))
+    names = listed_names(root, split)
+    for labels, pictures in _label_folders(root, WHOLE if names else split):
+        files = [file for file in _named(labels, (suffix,)) if not names or file.stem in names]
         folders = [folder for folder in _once(pictures) if has_images(folder)] if files else []
         chosen = [file for file in files if holds(file)] if folders else []
         found += chosen
         places += folders if chosen else []
     return _once(found), _once(places)
+
+
+def listed_names(root: Path, split: str) -> set[str]:
+    """Names of the images of a split, without folder and suffix, where a list of them lies in the data directory.
+
+    Args:
+        root: The data directory.
+        split: Name.
+    """
+    if split == WHOLE or _folders_of(root, split):
+        return set()
+    files = (root / folder / f"{name}.txt" for folder in _LISTS for name in split_names(split))
+    file = next((file for file in files if file.is_file()), None)
+    try:
+        lines = [] if file is None else file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        return set()
+    return {listed_name(line.strip()) for line in lines if line.strip()}
+
+
+def listed_name(line: str) -> str:
+    """The name of an image in a line of a list: without folders, and without suffix where it has that of an image.
+
+    Args:
+        line: ``a``, ``a.jpg``, ``JPEGImages/a.jpg``.
+    """
+    name = line.replace("\\", "/").rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in (*IMAGE_SUFFIXES, ".xml") else name
 
 
 def image_folders(root: Path, split: str, file: Path) -> list[Path]:

@@ -549,3 +549,15 @@ def test_what_is_wrong_is_named_by_file_and_place(tmp_path, case):
     with pytest.raises(DataError, match=words) as caught:
         load_data(tmp_path, "train")
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", ["", "ImageSets", "splits"])
+def test_lists_divide_one_folder_of_images(tmp_path, folder):
+    for split, names in (("train", ["a", "c"]), ("val", ["b"])):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    voc_beside(tmp_path, "train", "images", "annotations")
+    for split, names in (("train", ["a.jpg", "c.jpg"]), ("val", ["b.jpg"])):
+        found, said = quiet_load(tmp_path, split, strict=True)
+        assert read(found) == {name: objects_of("train")[name] for name in names} and said == []
+        assert found.label_names == ("cat", "dog")
