@@ -23,7 +23,6 @@ from ld_hub.data.repairs import (
     read_repaired,
     repaired_source,
     settled,
-    turn_sizes,
 )
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 from ld_hub.errors import DataError
@@ -96,7 +95,7 @@ def _read(file: Path, folders: tuple[Path, ...], outlines: bool) -> tuple[CocoFi
     large = file.is_file() and file.stat().st_size >= LARGE
     coco, repairs = (read_large(file, outlines=outlines), []) if large else read_repaired(file, outlines=outlines)
     folder = image_root(coco, folders)
-    loose = () if large or coco.federated else (join_images, number_anew, turn_sizes)
+    loose = () if large or coco.federated else (join_images, number_anew)
     for mend in (find_names, fill_sizes, *loose):
         coco, done = mend(coco, folder)
         repairs += done

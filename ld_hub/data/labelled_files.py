@@ -22,13 +22,14 @@ from ld_hub.errors import DataError, LdHubError, MissingFileError
 from ld_hub.formats.labelled_image import Fault, Form, Labelled, Sides
 from ld_hub.formats.layout import Layout, Reads, known_layouts
 from ld_hub.formats.objects import are_corners
-from ld_hub.formats.split_files import image_folders, listed_names, split_names
+from ld_hub.formats.split_files import image_folders, listed_name, listed_names, split_names
 from ld_hub.formats.splits import WHOLE
 from ld_hub.formats.text import CLASSES_FILE, read_classes
 from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 _OTHERS = ("train", "val", "test", WHOLE)
 _MOVED = "file names do not lead to the images as they stand, which were found all the same"
+_RENAMED = "files are called as one image and name another; the images of their own names were taken"
 _REPEATED = "images are described in two files alike, and taken once"
 _KEPT = 1 << 26  # bytes of a file that is not read twice
 _DIGITS = 6  # of a pixel: more than any tool writes, fewer than adding and taking away again leaves
@@ -147,9 +148,11 @@ def _placed(
     placed: dict[str, _Placed] = {}
     moved: list[str] = []
     repeated: list[str] = []
+    renamed: list[str] = []
     for item in found:
         finder = finders[Path(item.read_from).parent]
         path = next((p for name in item.names if (p := finder.plain(name))), None)
+        renamed += _other_name(item, path, finder)
         if path is None:
             path = next((p for name in item.names if (p := finder.find(name))), None)
             if path is None:
@@ -169,9 +172,21 @@ def _placed(
         placed[path] = _Placed(item, path)
     return list(placed.values()), [
         Repair(kind, len(names), f"{root}: {len(names)} {words} ({name_some(names, 1)}).")
-        for kind, names, words in (("file names", moved, _MOVED), ("repeated images", repeated, _REPEATED))
+        for kind, names, words in (
+            ("file names", moved, _MOVED),
+            ("renamed images", renamed, _RENAMED),
+            ("repeated images", repeated, _REPEATED),
+        )
         if names
     ]
+
+
+def _other_name(item: Labelled, path: str | None, finder: ImageFinder) -> list[str]:
+    """What is said of a file that is called as its image and names another one, which is there, too."""
+    own = Path(item.read_from).stem
+    others = [name for name in item.names[1:] if listed_name(name) != own] if listed_name(item.names[0]) == own else []
+    there = [name for name in others if path is not None and finder.plain(name) not in (None, path)]
+    return [f"'{item.read_from}' says '{name}'" for name in there[:1]]
 
 
 def _finders(root: Path, folders: Sequence[Path], found: Sequence[Labelled]) -> dict[Path, ImageFinder]:

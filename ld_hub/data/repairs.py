@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ld_hub.data.annotations import Bools, CocoFile, content_of, parse_coco, read_json
-from ld_hub.data.box_parts import COLUMNS
+from ld_hub.data.box_parts import COLUMNS, in_parts
 from ld_hub.data.checks import Problem, Repair, box_corners, files_exist, image_rows, lookup, name_some, repeated
 from ld_hub.data.image_finder import ImageFinder
 from ld_hub.data.mending import lacks_boxes, mend_rows
@@ -101,11 +101,12 @@ def turn_sizes(coco: CocoFile, image_dir: Path) -> tuple[CocoFile, list[Repair]]
         coco: The annotations.
         image_dir: Directory that file names are relative to.
     """
-    rows, ends = image_rows(coco), box_corners(coco)[:, 2:]
     limits = coco.sizes[:, ::-1]
     out, out_turned = np.zeros(len(limits), dtype=bool), np.zeros(len(limits), dtype=bool)
-    for found, sizes in ((out, limits), (out_turned, limits[:, ::-1])):
-        found[rows[(rows >= 0) & (ends > 1.01 * sizes[rows] + 1).any(axis=1)]] = True
+    for part in in_parts(coco):
+        rows, ends = image_rows(part), box_corners(part)[:, 2:]
+        for found, sizes in ((out, limits), (out_turned, limits[:, ::-1])):
+            found[rows[(rows >= 0) & (ends > 1.01 * sizes[rows] + 1).any(axis=1)]] = True
     if not (out & ~out_turned).any():
         return coco, []
 
@@ -207,9 +208,11 @@ def settled(source: Source, reading: Reading) -> Source:
         reading: What the user says.
 
     Returns:
-        Without Roboflow's root category, and with categories of one name as one where that is asked for; where repairs
-        are not allowed, they are problems.
+        With the sizes of images as they are seen, without Roboflow's root category, and with categories of one name as
+        one where that is asked for; where repairs are not allowed, they are problems.
     """
+    coco, turned = (source.coco, []) if source.coco.federated else turn_sizes(source.coco, source.image_dir)
+    source = repaired_source(source, coco, turned) if turned else source
     root = None if reading.keep_root_category else _root_category(source.coco)
     if root is not None:
         name = source.coco.label_names[root]

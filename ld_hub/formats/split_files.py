@@ -15,6 +15,7 @@ from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 _SHARED = ("", "annotations", "Annotations", "labels", "vott-json-export", "vott-csv-export")
 _PICTURES = ("images", "JPEGImages", "Images", "imgs", "img", "image_2", "")
 _LABELS = ("", "annotations", "Annotations", "labels", "xml", "json", "annotation", "ann", "label_2")
+_INNER = ("", "annotations", "labels")  # folders of annotation files in one of a split
 _LISTS = ("", "ImageSets", "ImageSets/Main", "splits", "annotations")  # folders of lists of images
 _MOST = 50  # files of one kind in a folder above which they are one per image
 _SPLIT_WORDS = {"train", "training", "test", "testing", *SPLITS["val"], "validate"}
@@ -41,7 +42,8 @@ def annotation_files(root: Path, split: str, suffixes: tuple[str, ...], holds: C
     found: list[Path] = []
     if split != WHOLE:
         for folder in _folders_of(root, split):
-            found += _files(folder, suffixes)
+            for name in _INNER:
+                found += _files(folder / name, suffixes)
     for name in _SHARED:
         for file in _files(root / name, suffixes):
             words = set(re.findall(r"[a-z]+", file.stem.lower()))
@@ -80,6 +82,19 @@ def label_files(root: Path, split: str, suffix: str, holds: Callable[[Path], boo
         found += chosen
         places += folders if chosen else []
     return _once(found), _once(places)
+
+
+def own_name_first(file: Path, image: str) -> tuple[str, ...]:
+    """What the image of a file may be called: as the file is, then as it says; the other way round where these agree.
+
+    They agree where folder and suffix alone differ. Whoever renames images renames the files of their labels with them,
+    and seldom what stands in these.
+
+    Args:
+        file: Of labels.
+        image: The name in it; it may be empty.
+    """
+    return tuple(filter(None, (image, file.stem) if listed_name(image) == file.stem else (file.stem, image)))
 
 
 def listed_names(root: Path, split: str) -> set[str]:
@@ -123,7 +138,7 @@ def image_folders(root: Path, split: str, file: Path) -> list[Path]:
     default = [root / "images" / "default"] if split == WHOLE and "default" in file.stem else []  # of CVAT
     near = [*default, file.parent, *(file.parent / name for name in _PICTURES)]
     shared = [root / name for name in _PICTURES]
-    return _once([*own, *(folder / "images" for folder in own), *near, *shared])
+    return _once([*own, *(folder / name for folder in own for name in ("images", "data")), *near, *shared])
 
 
 def has_marks(file: Path, *marks: bytes, opening: bytes = b"") -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ld_hub.errors import DataError
 from ld_hub.formats.labelled_image import Box, Fault, Form, Labelled, Sides
 from ld_hub.formats.layout import Layout, register_layout
 from ld_hub.formats.split_files import split_files
@@ -17,6 +16,7 @@ from ld_hub.formats.table_columns import LABEL, Columns, find_columns, table_row
 from ld_hub.formats.text import read_lines
 
 _NAMES = "class-descriptions*.csv"  # of Open Images: /m/01yrx,Cat
+_FIFTYONES = "metadata/classes.csv"  # the same, as FiftyOne fetches it
 _ROUNDING = 1e-3  # by which fractions may go beyond the image
 _FRACTIONS = "boxes were read as fractions of the image, since none has a number above 1"
 _SIZES = "boxes were read as x, y of the upper left corner, width, height"
@@ -117,7 +117,7 @@ def _size(row: Mapping[str, str], columns: Columns) -> tuple[int, int] | None:
 def _descriptions(file: Path) -> Mapping[str, str]:
     """Names of Open Images' classes, where the file of them lies beside the table or above."""
     for folder in (file.parent, file.parent.parent):
-        for found in sorted(folder.glob(_NAMES)):
+        for found in (*sorted(folder.glob(_NAMES)), *folder.glob(_FIFTYONES)):
             rows = [row for row in csv.reader(read_lines(found)) if len(row) >= 2]
             return {row[0]: row[1] for row in rows}
     return {}
@@ -125,9 +125,9 @@ def _descriptions(file: Path) -> Mapping[str, str]:
 
 def _columns(file: Path) -> Columns | None:
     try:
-        with file.open(encoding="utf-8-sig") as stream:
+        with file.open(encoding="utf-8-sig", errors="replace") as stream:  # which `read_lines` tells
             return find_columns(stream.readline().rstrip("\r\n"))
-    except (OSError, UnicodeDecodeError, csv.Error, DataError):
+    except (OSError, csv.Error):
         return None
 
 

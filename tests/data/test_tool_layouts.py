@@ -561,3 +561,63 @@ def test_lists_divide_one_folder_of_images(tmp_path, folder):
         found, said = quiet_load(tmp_path, split, strict=True)
         assert read(found) == {name: objects_of("train")[name] for name in names} and said == []
         assert found.label_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("make", [labelme, lambda root, split: voc_beside(root, split, split, split)])
+def test_images_that_were_renamed_with_their_files(tmp_path, make):
+    make(tmp_path, "train")
+    for old, new in (("a", "x"), ("c", "a"), ("x", "c")):  # a and c change places; what stands in their files stays
+        for file in list((tmp_path / "train").glob(f"{old}.*")):
+            file.rename(file.with_stem(new))
+    found, said = quiet_load(tmp_path, "train")
+    expected = objects_of("train")
+    assert read(found) == {"a.jpg": expected["c.jpg"], "b.jpg": expected["b.jpg"], "c.jpg": expected["a.jpg"]}
+    assert len(said) == 1 and "2 files are called as one image and name another; the images of their own" in said[0]
+    with pytest.raises(DataError, match="--strict"):
+        load_data(tmp_path, "train", strict=True)
+
+
+def test_sizes_the_other_way_round(tmp_path):
+    voc_beside(tmp_path, "train", "train", "train")
+    for file in (tmp_path / "train").glob("*.xml"):
+        file.write_text(file.read_text().replace("<width>60", "<width>40").replace("<height>40", "<height>60"))
+    found, said = quiet_load(tmp_path, "train")
+    assert read(found) == objects_of("train") and found.sizes.tolist() == [[40, 60]] * 3
+    assert len(said) == 1 and "3 images have their width and height the other way round" in said[0]
+
+
+def test_images_on_their_side_are_taken_as_they_are_seen(tmp_path):
+    """Some tools give the size of the file as it lies, and boxes on the image as it is seen."""
+    roboflow_coco(tmp_path, "train")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in objects_of("train"):
+        Image.new("RGB", (40, 60)).save(tmp_path / "train" / name, exif=exif)
+    file = tmp_path / "train/_annotations.coco.json"
+    file.write_text(file.read_text().replace('"width": 60, "height": 40', '"width": 40, "height": 60'))
+    found, said = quiet_load(tmp_path, "train")
+    assert read(found) == objects_of("train") and found.sizes.tolist() == [[40, 60]] * 3
+    assert found.records.load(0).size == (60, 40) and len(said) == 1
+
+
+def test_open_images_as_fiftyone_fetches_them(tmp_path):
+    open_images(tmp_path)
+    for split, table_name in (("train", "oidv6-train"), ("validation", "validation")):
+        for folder in ("data", "labels", "metadata"):
+            (tmp_path / split / folder).mkdir()
+        for file in (tmp_path / split).glob("*.jpg"):
+            file.rename(file.parent / "data" / file.name)
+        (tmp_path / f"{table_name}-annotations-bbox.csv").rename(tmp_path / split / "labels/detections.csv")
+        classes = tmp_path / "class-descriptions-boxable.csv"
+        (tmp_path / split / "metadata/classes.csv").write_text(classes.read_text())
+    classes.unlink()
+    for split in ("train", "val"):
+        found, said = quiet_load(tmp_path, split, strict=True)
+        assert read(found) == {name: items for name, items in objects_of(split).items() if items} and said == []
+
+
+def test_a_table_that_is_not_in_utf_8(tmp_path):
+    pictures(tmp_path / "train", "train")
+    (tmp_path / "train.csv").write_bytes("image,class,x1,y1,x2,y2\na.jpg,Käfer,1,2,9,9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"train\.csv is not text in UTF-8"):
+        load_data(tmp_path, "train")
