@@ -279,10 +279,14 @@ class _Columns:
 
     def ints(self, key: str) -> Ints:
         values = self._values(key)
-        array = np.array(values)
-        if array.dtype.kind not in "iu" and values:
+        try:
+            array = np.array(values)
+            right = array.dtype.kind in "iu" and array.ndim == 1
+        except ValueError:  # lists among numbers
+            right = False
+        if not right:
             self._blame(key, values, _is_int, "an integer")
-        return array.astype(np.int64)
+        return np.array(values, dtype=np.int64)
 
     def strings(self, key: str) -> list[str]:
         values = self._values(key)

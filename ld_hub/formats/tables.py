@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -111,7 +112,7 @@ def _size(row: Mapping[str, str], columns: Columns) -> tuple[int, int] | None:
         width, height = (float(row[name]) for name in columns.size)
     except (KeyError, ValueError):
         return None
-    return (int(width), int(height)) if width >= 1 and height >= 1 else None
+    return (int(width), int(height)) if 1 <= width < math.inf and 1 <= height < math.inf else None
 
 
 def _descriptions(file: Path) -> Mapping[str, str]:

@@ -115,6 +115,8 @@ def change(place, key, value):
         (change("annotations", "iscrowd", 3), "'iscrowd' of annotation id 12 is 3"),
         (change("annotations", "image_id", "100"), "'image_id' of annotation id 12 is '100', expected an integer"),
         (change("annotations", "image_id", 1.5), "'image_id' of annotation id 12 is 1.5"),
+        (change("annotations", "image_id", [100]), r"'image_id' of annotation id 12 is \[100\], expected an integer"),
+        (change("images", "width", [[1]]), r"'width' of image id 93 is \[\[1\]\], expected an integer"),
         (change("annotations", "id", 2**70), "'id' of annotation id 11805916207174113"),
         (change("annotations", "id", "12"), "'id' of annotation id 12 is '12', expected an integer"),
         (change("images", "id", None), "image 1 of the list has no 'id'"),
