@@ -140,6 +140,13 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
     file = coco.path
     if len(coco.image_ids) == 0:
         yield Problem("no images", 1, f"{file}: the list 'images' is empty.")
+    broken = [name for name in coco.file_names if not name.isascii() and not _is_text(name)]
+    if broken:
+        text = (
+            f"{file}: {len(broken)} file names are not in UTF-8, as of files that came from another system: "
+            f"{name_some(map(ascii, broken))}. Rename the files, and what is called after them."
+        )
+        yield Problem("names not in UTF-8", len(broken), text)
     yield from _repeats(coco)
     flat = coco.image_ids[(coco.sizes < 1).any(axis=1)]
     if len(flat):
@@ -265,6 +272,11 @@ def _are_fractions(coco: CocoFile) -> bool:
         return False
     small = all(((part.boxes >= 0) & (part.boxes <= 1)).all() for part in in_parts(coco))
     return small and bool((coco.boxes % 1).any())
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written; bytes that are no UTF-8 stand in it as halves of pairs."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def repeated(values: Ints) -> Ints:

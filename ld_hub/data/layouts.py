@@ -11,7 +11,7 @@ from ld_hub.data.checks import name_some
 from ld_hub.data.coco import coco_source, has_outlines, locate
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, contents, data_root
-from ld_hub.data.holdout import held_out
+from ld_hub.data.holdout import by_folders, held_out
 from ld_hub.data.hub_places import is_hub_place, require_hub_place
 from ld_hub.data.hub_sets import hub_source
 from ld_hub.data.readers import READERS, Reader, known_readers
@@ -122,7 +122,11 @@ def require_split(
         locate(data_dir, split, images=images, annotations=annotations)
         return
     place = Path(data_dir).expanduser()
-    instead = {"train": (WHOLE,), "val": ("test", WHOLE, *(["train"] if reading and reading.val_fraction else []))}
+    instead = {
+        "test": (WHOLE,),
+        "train": (WHOLE,),
+        "val": ("test", WHOLE, *(["train"] if reading and reading.val_fraction else [])),
+    }
     if not any(_readers_of(place, each) for each in (split, *instead.get(split, ()))):
         raise NoSplitError(f"{_no_split(place, split)}{_way_out(place, split)}")
 
@@ -216,8 +220,8 @@ def _part_to_train_on(place: Path, fraction: float, outlines: bool) -> Source | 
 
 
 def _instead(place: Path, split: str, fraction: float | None, outlines: bool) -> Source | None:
-    """What is taken for a split that is not there: test for val, or a part of the images."""
-    if split not in SPLITS:
+    """What is taken for a split that is not there: test for val, images in folders of its name, or a part of them."""
+    if split not in (*SPLITS, "test"):
         return None
     test = _first_part(place, ("test",), outlines) if split == "val" else None
     if test is not None:
@@ -228,7 +232,10 @@ def _instead(place: Path, split: str, fraction: float | None, outlines: bool) ->
         return None
     if found is None:
         found = _first_part(place, (WHOLE,), outlines)
-    if found is None:
+        own = None if found is None else by_folders(found, place, split)
+        if own is not None:
+            return own
+    if found is None or split == "test":
         return None
     return held_out(found, HELD_OUT if fraction is None else fraction, others=split == "train")
 

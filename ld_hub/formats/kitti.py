@@ -12,7 +12,7 @@ from ld_hub.formats.layout import Layout, register_layout
 from ld_hub.formats.split_files import label_files
 from ld_hub.formats.text import read_lines
 
-_COUNTS = (15, 16)  # values of a row; the last of 16 is a score
+_VALUES, _SCORED = 15, 16  # of a row; of one that was detected
 _UNLABELLED = "DontCare"
 _LEFT_OUT = "regions of objects that nobody labelled (DontCare), left out"
 
@@ -34,11 +34,10 @@ def read_kitti(file: Path, name: str) -> Iterator[Labelled | Fault]:
         if not words:
             continue
         sides = _sides(words)
-        if sides is None:
-            yield (
-                "wrong rows",
-                f"{name}, line {line}: '{text.strip()[:60]}' is no row of KITTI's, a class and 14 numbers",
-            )
+        if sides is None or len(words) == _SCORED:
+            hint = " (the last of 16 is a score: are these detections?)" if sides else ""
+            row = text.strip()[:60]
+            yield "wrong rows", f"{name}, line {line}: '{row}' is no row of KITTI's, a class and 14 numbers{hint}"
         elif words[0] == _UNLABELLED:
             told[_LEFT_OUT] += 1
         else:
@@ -48,7 +47,7 @@ def read_kitti(file: Path, name: str) -> Iterator[Labelled | Fault]:
 
 def _sides(words: list[str]) -> tuple[float, float, float, float] | None:
     """The corners of a row; None of what is none of KITTI's."""
-    if len(words) not in _COUNTS:
+    if len(words) not in (_VALUES, _SCORED):
         return None
     try:
         numbers = [float(word) for word in words[1:]]

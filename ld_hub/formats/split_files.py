@@ -172,7 +172,15 @@ def has_images(folder: Path) -> bool:
 def _folders_of(root: Path, split: str) -> list[Path]:
     """Folders with the name of a split, in whatever case."""
     names = split_names(split)
-    places = (root, root / "images", root / "annotations", root / "Annotations", root / "labels", root / "data")
+    places = (
+        root,
+        root / "images",
+        root / "annotations",
+        root / "Annotations",
+        root / "labels",
+        root / "data",
+        root / "JPEGImages",
+    )
     return [p for place in places for p in _directories(place) if p.name.lower().rstrip("0123456789_-") in names]
 
 
@@ -180,6 +188,7 @@ def _label_folders(root: Path, split: str) -> Iterator[tuple[Path, list[Path]]]:
     """Folders of label files, each with folders of their images."""
     if split == WHOLE:
         shared = [root / name for name in _PICTURES]
+        shared += [p for name in _PICTURES for p in _directories(root / name) if p.name.lower() in _SPLIT_WORDS]
         for name in _LABELS:
             yield root / name, [root / name, *shared]
         for name in _PICTURES[:-1]:

@@ -83,7 +83,7 @@ def _add(images: dict[str, _Image], row: Mapping[str, str], columns: Columns, na
     if (image.size, image.part) != (size, part):
         raise _WrongError(f": another row gives '{key}' another size or part")
     texts = [row.get(side, "") for side in columns.sides]
-    if not any(texts):
+    if not "".join(texts).strip("[]() ,"):
         image.told[_NO_BOX] += bool(label)
         return
     if not label:

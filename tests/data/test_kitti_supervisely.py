@@ -53,6 +53,9 @@ def test_kittis_rows_are_not_taken_for_yolos(tmp_path):
     (tmp_path / "train/labels/b.txt").write_text(ROW.format("dog", 1, 2, 3, 4) + "dog 1 2 3 4\n")
     with pytest.raises(DataError, match=r"train/labels/b\.txt, line 2: 'dog 1 2 3 4' is no row of KITTI's"):
         load_data(tmp_path, "train")
+    (tmp_path / "train/labels/b.txt").write_text(ROW.format("dog", 1, 2, 3, 4).replace("\n", " 0.9\n"))
+    with pytest.raises(DataError, match=r"b\.txt, line 1: .* \(the last of 16 is a score: are these detections\?\)"):
+        load_data(tmp_path, "train")
 
 
 def rectangle(label: str, b: tuple[int, ...]) -> dict[str, object]:

@@ -44,6 +44,10 @@ TABLES: dict[str, tuple[str, Row, str, str]] = {
         "image_id,width,height,bbox,label",
         lambda n, c, x1, y1, x2, y2: f'{n[:-4]},60,40,"[{x1}.0, {y1}.0, {x2 - x1}.0, {y2 - y1}.0]",{c}', "",
         "boxes were read as x, y, width, height"),
+    "Kaggle, nothing": (
+        "image_id,bbox,label",
+        lambda n, c, x1, y1, x2, y2: f'{n[:-4]},"[{x1}, {y1}, {x2 - x1}, {y2 - y1}]",{c}', "{},[],",
+        "boxes were read as x, y, width, height"),
     "Kaggle, numbers": (
         "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max",
         lambda n, c, *b: f"{n[:-4]},{c},7,R8,{b[0]}.0,{b[1]},{b[2]},{b[3]}", "{},No finding,14,R8,,,,",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -621,3 +622,44 @@ def test_a_table_that_is_not_in_utf_8(tmp_path):
     (tmp_path / "train.csv").write_bytes("image,class,x1,y1,x2,y2\na.jpg,Käfer,1,2,9,9\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"train\.csv is not text in UTF-8"):
         load_data(tmp_path, "train")
+
+
+def by_folder(root: Path, names: dict[str, str]) -> None:
+    """Files of labels in one folder, images in a folder for each part."""
+    voc_beside(root, "train", "images", "annotations")
+    for name, folder in names.items():
+        (root / "images" / folder).mkdir(exist_ok=True)
+        (root / "images" / name).rename(root / "images" / folder / name)
+
+
+@pytest.mark.parametrize("second", ["valid", "Test"])
+def test_folders_of_images_divide_what_no_file_does(tmp_path, second):
+    by_folder(tmp_path, {"a.jpg": "Train", "b.jpg": "Train", "c.jpg": second})
+    for split, names in (("train", ["a.jpg", "b.jpg"]), ("val", ["c.jpg"])):
+        found, said = quiet_load(tmp_path, split, val_fraction=0.5)
+        assert read(found) == {name: objects_of("train")[name] for name in names}
+        assert len(said) == 1 and f"{len(names)} of 3 images are '{split}', by the folders" in said[0]
+    assert len(load_data(tmp_path, "all")) == 3
+    if second == "Test":
+        assert read(quiet_load(tmp_path, "test")[0]) == {"c.jpg": objects_of("train")["c.jpg"]}
+
+
+def test_folders_that_are_no_parts_divide_nothing(tmp_path):
+    by_folder(tmp_path, {"a.jpg": "train", "b.jpg": "train"})
+    found, said = quiet_load(tmp_path, "train", val_fraction=0.4)
+    assert len(found) in (1, 2) and "images are held out" in said[-1]
+    with pytest.raises(MissingFileError):
+        load_data(tmp_path, "test")
+
+
+def test_names_that_are_not_in_utf_8_are_a_fault(tmp_path):
+    yolo_directory(tmp_path / "y")
+    try:
+        for folder, suffix in ((b"images", b"png"), (b"labels", b"txt")):
+            place = os.fsencode(tmp_path / "y") + b"/" + folder + b"/train/"
+            os.rename(place + b"a." + suffix, place + b"K\xe4fer." + suffix)
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    with pytest.raises(DataError, match=r"1 file names are not in UTF-8.*'images/train/K\\udce4fer\.png'. Rename"):
+        load_data(tmp_path / "y", "train")
+    assert [problem.kind for problem in doctor(tmp_path / "y", "train").problems] == ["names not in UTF-8"]
