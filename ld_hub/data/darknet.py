@@ -13,7 +13,7 @@ from ld_hub.formats.text import CLASSES_FILE, read_classes, read_json_file, read
 from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 # Of Label Studio and labelImg, of Roboflow's Darknet export, of CVAT, of others.
-NAME_FILES = (CLASSES_FILE, "_darknet.labels", "obj.names", "classes.names", "labels.txt")
+NAME_FILES = (CLASSES_FILE, "_darknet.labels", "obj.names", "classes.names", "labels.txt", "names.txt")
 _NOTES = "notes.json"  # of Label Studio
 
 
@@ -46,6 +46,9 @@ def listed_names(root: Path, images: Path) -> list[str] | None:
         for name in NAME_FILES:
             if (folder / name).is_file():
                 return read_classes(folder / name)
+    darknets = list(root.glob("*.names"))
+    if len(darknets) == 1:
+        return read_classes(darknets[0])
     own = _names_of_parts(root, images)
     if own is not None:
         return own

@@ -134,7 +134,11 @@ def data_root(data_dir: str | Path, split: str) -> Path:
         raise ConfigError(f"A split is a plain name such as {' or '.join(SPLITS)}, got '{split}'.")
     if not root.is_dir():
         if root.exists():
-            raise MissingFileError(f"The data directory {root} is a file, not a directory. {OR_NAME_BOTH}")
+            packed = root.suffix.lower() in (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+            way_out = "Unpack it, and name" if packed else f"Name {root.parent}, which is"
+            raise MissingFileError(
+                f"The data directory {root} is a file, not a directory. {way_out} the directory. {OR_NAME_BOTH}"
+            )
         raise MissingFileError(f"The data directory {root} does not exist.")
     return root
 

@@ -23,6 +23,8 @@ from ld_hub.formats.split_files import split_names
 from ld_hub.formats.splits import SPLITS, WHOLE, NoSplitError
 from ld_hub.formats.unread import unread_kinds
 
+_LOOK_INTO = 20  # folders, where data are not where they were said to be
+
 
 def load_data(
     data_dir: str | Path | None = None,
@@ -207,7 +209,7 @@ def _below(root: Path, split: str) -> str:
         return ""
     inner = sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
     inner = [p for p in inner if not {p.name.lower()} & {*split_names("train"), *split_names("val"), "test", "images"}]
-    found = [p for p in inner if any(_readers_of(p, each) for each in (split, WHOLE))]
+    found = [p for p in inner[:_LOOK_INTO] if any(_readers_of(p, each) for each in (split, WHOLE))]
     return f" Such data are in {name_some(found, 3)}: name that directory." if found else ""
 
 

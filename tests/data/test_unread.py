@@ -74,3 +74,16 @@ def test_nothing_is_said_of_what_nobody_knows(tmp_path):
     with pytest.raises(MissingFileError) as caught:
         load_data(tmp_path, "train")
     assert "not read here" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pets.zip", "Unpack it, and name the directory"),
+        ("a.json", r"Name .*, which is the directory\. .*--annotations"),
+    ],
+)
+def test_a_file_in_place_of_a_directory(tmp_path, name, words):
+    (tmp_path / name).write_text("")
+    with pytest.raises(MissingFileError, match=rf"{name} is a file, not a directory\. {words}"):
+        load_data(tmp_path / name)

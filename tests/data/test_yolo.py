@@ -328,3 +328,10 @@ def test_rows_of_another_form_are_told_the_form(yolo, row):
     (yolo / "labels/train/a.txt").write_text(row)
     with pytest.raises(DataError, match=r"a\.txt, line 1: .* expected a class, as its number, and fractions .* spaces"):
         load_data(yolo, "train")
+
+
+@pytest.mark.parametrize("name", ["names.txt", "voc.names"])
+def test_other_files_of_class_names(tmp_path, name):
+    root = yolo_directory(tmp_path / "data", None)
+    (root / name).write_text("cat\ndog\n")
+    assert load_data(root, "train").label_names == ("cat", "dog")
