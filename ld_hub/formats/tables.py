@@ -7,7 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ld_hub.formats.labelled_image import Box, Fault, Form, Labelled, Sides
@@ -57,7 +57,10 @@ def read_table(file: Path, name: str) -> Iterator[Labelled | Fault]:
     open_images = columns.image.strip().lower() == "imageid"
     names = _descriptions(file) if open_images else {}
     images: dict[str, _Image] = {}
-    for line, row in table_rows(file, columns):
+    rows = list(table_rows(file, columns))
+    if columns.form == "corners" and any(_reaches_out(row, columns) for _, row in rows):
+        columns = replace(columns, size=())  # width and height of the boxes, not of the images
+    for line, row in rows:
         try:
             _add(images, row, columns, names)
         except _WrongError as error:
@@ -113,6 +116,16 @@ def _size(row: Mapping[str, str], columns: Columns) -> tuple[int, int] | None:
     except (KeyError, ValueError):
         return None
     return (int(width), int(height)) if 1 <= width < math.inf and 1 <= height < math.inf else None
+
+
+def _reaches_out(row: Mapping[str, str], columns: Columns) -> bool:
+    """Whether a box reaches out of the size that its row gives."""
+    size = _size(row, columns)
+    try:
+        _, _, x, y = (float(row[side]) for side in columns.sides)
+    except (KeyError, ValueError):
+        return False
+    return size is not None and (x > 1.01 * size[0] + 1 or y > 1.01 * size[1] + 1)
 
 
 def _descriptions(file: Path) -> Mapping[str, str]:

@@ -67,6 +67,9 @@ TABLES: dict[str, tuple[str, Row, str, str]] = {
     "middles": (
         "image,label,x_center,y_center,width,height",
         lambda n, c, x1, y1, x2, y2: f"{n},{c},{(x1 + x2) / 2},{(y1 + y2) / 2},{x2 - x1},{y2 - y1}", "", ""),
+    "width and height of the boxes": (
+        "image,label,xmin,ymin,xmax,ymax,width,height",
+        lambda n, c, x1, y1, x2, y2: f"{n},{c},{x1},{y1},{x2},{y2},{x2 - x1},{y2 - y1}", "", ""),
     "semicolons": (
         "filename;class;xmin;ymin;xmax;ymax", lambda n, c, *b: f"{n};{c};{b[0]},0;{b[1]},0;{b[2]},0;{b[3]},0", "", ""),
     "with an index": (
