@@ -16,6 +16,7 @@ from ld_hub.data.box_parts import in_parts, mask
 from ld_hub.ops.corners import are_corners, reach
 
 FLAGGED = "flagged ignore"
+_LARGE_ENOUGH = 16  # px; an image in which nobody marks less than a pixel alone
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,13 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
     file = coco.path
     if len(coco.image_ids) == 0:
         yield Problem("no images", 1, f"{file}: the list 'images' is empty.")
+    broken = [name for name in coco.file_names if not name.isascii() and not _is_text(name)]
+    if broken:
+        text = (
+            f"{file}: {len(broken)} file names are not in UTF-8, as of files that came from another system: "
+            f"{name_some(map(ascii, broken))}. Rename the files, and what is called after them."
+        )
+        yield Problem("names not in UTF-8", len(broken), text)
     yield from _repeats(coco)
     flat = coco.image_ids[(coco.sizes < 1).any(axis=1)]
     if len(flat):
@@ -171,6 +179,13 @@ def _annotation_problems(coco: CocoFile) -> Iterable[Problem]:
             "COCO boxes are [x, y, width, height], not corners."
         )
         yield Problem("negative boxes", int(negative.sum()), text)
+    if _are_fractions(coco):
+        text = (
+            f"{file}: none of {len(coco.ids)} boxes has a number above 1 (for example annotation id {coco.ids[0]}: "
+            f"bbox {coco.boxes[0].tolist()}). They are fractions of their images, where px are expected: multiply x "
+            "and width by the image's width, y and height by its height."
+        )
+        yield Problem("fractions as boxes", len(coco.ids), text)
     out = _corners(coco) if finite.all() else np.zeros(0, dtype=np.int64)
     if len(out):
         text = (
@@ -189,7 +204,7 @@ def _finite(coco: CocoFile) -> Bools:
 def _repeats(coco: CocoFile) -> Iterable[Problem]:
     """Ids and class names that are given more than once."""
     file = coco.path
-    twice = _repeated(coco.image_ids)
+    twice = repeated(coco.image_ids)
     if len(twice):
         yield Problem("duplicate image ids", len(twice), f"{file}: image ids given more than once: {name_some(twice)}.")
     twins = sorted(name for name, count in Counter(coco.label_names).items() if count > 1)
@@ -201,7 +216,7 @@ def _repeats(coco: CocoFile) -> Iterable[Problem]:
             "else give them different names."
         )
         yield Problem("categories of one name", len(twins), text)
-    twice = _repeated(coco.ids)
+    twice = repeated(coco.ids)
     if len(twice):
         text = f"{file}: annotation ids given more than once: {name_some(twice)}. Number the annotations anew."
         yield Problem("duplicate annotation ids", len(twice), text)
@@ -251,7 +266,21 @@ def files_exist(names: Sequence[str], root: Path) -> NDArray[np.bool_]:
     return out
 
 
-def _repeated(values: Ints) -> Ints:
+def _are_fractions(coco: CocoFile) -> bool:
+    """Whether all boxes would be less than a pixel, in the corner of their images."""
+    if not len(coco.ids) or (coco.sizes < _LARGE_ENOUGH).any():
+        return False
+    small = all(((part.boxes >= 0) & (part.boxes <= 1)).all() for part in in_parts(coco))
+    return small and bool((coco.boxes % 1).any())
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written; bytes that are no UTF-8 stand in it as halves of pairs."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def repeated(values: Ints) -> Ints:
+    """The values that are given more than once."""
     if (values[1:] > values[:-1]).all():
         return values[:0]
     unique, counts = np.unique(values, return_counts=True)

@@ -15,7 +15,15 @@ from ld_hub.data.discovery import files_beside, find_images, find_places, has_sp
 from ld_hub.data.large_coco import read_large
 from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.reading import Reading
-from ld_hub.data.repairs import fill_sizes, find_names, read_repaired, repaired_source, settled
+from ld_hub.data.repairs import (
+    fill_sizes,
+    find_names,
+    join_images,
+    number_anew,
+    read_repaired,
+    repaired_source,
+    settled,
+)
 from ld_hub.data.source import OnBadBox, Source, make_dataset
 from ld_hub.errors import DataError
 from ld_hub.formats.json_lists import LARGE
@@ -87,7 +95,8 @@ def _read(file: Path, folders: tuple[Path, ...], outlines: bool) -> tuple[CocoFi
     large = file.is_file() and file.stat().st_size >= LARGE
     coco, repairs = (read_large(file, outlines=outlines), []) if large else read_repaired(file, outlines=outlines)
     folder = image_root(coco, folders)
-    for mend in (find_names, fill_sizes):
+    loose = () if large or coco.federated else (join_images, number_anew)
+    for mend in (find_names, fill_sizes, *loose):
         coco, done = mend(coco, folder)
         repairs += done
     return coco, folder, repairs

@@ -87,8 +87,9 @@ def is_coco(file: Path) -> bool:
 
 
 def _is_another(file: Path) -> bool:
-    """Whether a file of a usual name is not COCO's but CreateML's, a list, or VIA's or VoTT's."""
-    return has_marks(file, opening=b"[") or (not has_marks(file, b'"images"') and has_marks(file, b'"regions"'))
+    """Whether a file of a usual name is not COCO's but CreateML's, a list, or VIA's, VoTT's or Datumaro's."""
+    others = not has_marks(file, b'"images"') and any(has_marks(file, mark) for mark in (b'"regions"', b'"items"'))
+    return others or has_marks(file, opening=b"[")
 
 
 def require_places(
@@ -133,7 +134,11 @@ def data_root(data_dir: str | Path, split: str) -> Path:
         raise ConfigError(f"A split is a plain name such as {' or '.join(SPLITS)}, got '{split}'.")
     if not root.is_dir():
         if root.exists():
-            raise MissingFileError(f"The data directory {root} is a file, not a directory. {OR_NAME_BOTH}")
+            packed = root.suffix.lower() in (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+            way_out = "Unpack it, and name" if packed else f"Name {root.parent}, which is"
+            raise MissingFileError(
+                f"The data directory {root} is a file, not a directory. {way_out} the directory. {OR_NAME_BOTH}"
+            )
         raise MissingFileError(f"The data directory {root} does not exist.")
     return root
 

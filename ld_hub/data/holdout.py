@@ -1,11 +1,12 @@
-"""Images held out to evaluate on, chosen by their names, so that a choice stands when images are added."""
+"""Images to evaluate on, of data without parts: those of a folder, or some by their names, which stay so."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ld_hub.data.box_parts import COLUMNS
 from ld_hub.data.checks import image_rows
 from ld_hub.data.repairs import repaired_source
 from ld_hub.data.source import Source
+from ld_hub.formats.split_files import split_names
 from ld_hub.formats.splits import NoSplitError
 
 _COPY = re.compile(r"\.rf\.[0-9a-zA-Z]+(?=\.)")  # of an image: Roboflow writes several, changed, and numbers them so
@@ -57,6 +59,38 @@ def held_out(source: Source, fraction: float, *, others: bool) -> Source:
         parts=f"{source.parts}, {len(coco.image_ids)} images {done}",
         remarks=(*source.remarks, remark),
     )
+
+
+def by_folders(source: Source, root: Path, split: str) -> Source | None:
+    """The images of a split of data that no file divides; None where not all lie in folders with the names of splits.
+
+    Args:
+        source: All images.
+        root: The data directory.
+        split: Name; where there are no images to evaluate on, those to test on are.
+    """
+    paths = [Path(os.path.relpath(source.image_dir / name, root)) for name in source.coco.file_names]
+    parts = [_part_of(path) for path in paths]
+    if "" in parts or not {"train"} < set(parts):
+        return None
+    wanted = "test" if split == "val" and "val" not in parts else split
+    chosen = np.array([part == wanted for part in parts])
+    if not chosen.any():
+        return None
+    count = int(chosen.sum())
+    remark = f"{source.parts}: {count} of {len(parts)} images are '{split}', by the folders in which the images lie."
+    return replace(
+        repaired_source(source, _only(source.coco, chosen), []),
+        parts=f"{source.parts}, {count} images of {wanted}",
+        remarks=(*source.remarks, remark),
+    )
+
+
+def _part_of(path: Path) -> str:
+    """The split whose name a folder of an image has; the empty string where none has one, or several have."""
+    words = {word.lower().rstrip("0123456789_-") for word in path.parts[:-1]}
+    found = [part for part in ("train", "val", "test") if words & set(split_names(part))]
+    return found[0] if len(found) == 1 else ""
 
 
 def _places(names: list[str]) -> Floats:

@@ -22,12 +22,14 @@ from ld_hub.errors import DataError, LdHubError, MissingFileError
 from ld_hub.formats.labelled_image import Fault, Form, Labelled, Sides
 from ld_hub.formats.layout import Layout, Reads, known_layouts
 from ld_hub.formats.objects import are_corners
+from ld_hub.formats.split_files import image_folders, listed_name, listed_names, split_names
 from ld_hub.formats.splits import WHOLE
 from ld_hub.formats.text import CLASSES_FILE, read_classes
 from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 _OTHERS = ("train", "val", "test", WHOLE)
 _MOVED = "file names do not lead to the images as they stand, which were found all the same"
+_RENAMED = "files are called as one image and name another; the images of their own names were taken"
 _REPEATED = "images are described in two files alike, and taken once"
 _KEPT = 1 << 26  # bytes of a file that is not read twice
 _DIGITS = 6  # of a pixel: more than any tool writes, fewer than adding and taking away again leaves
@@ -44,8 +46,8 @@ def read_layout(layout: Layout, root: Path, split: str) -> Source:
     Raises:
         DataError: If there are no classes; says what was wrong with the files, if anything.
     """
-    files, folders = layout.files(root, split)
-    found, faults = _read_files(layout, root, files)
+    files, folders = _files(layout, root, split)
+    found, faults = _read_files(layout, root, files, split)
     placed, repairs = _placed(root, folders, found, faults)
     sizes = _sizes(root, placed, faults)
     measured = [(item, size) for item, size in zip(placed, sizes, strict=True) if size is not None]
@@ -54,7 +56,7 @@ def read_layout(layout: Layout, root: Path, split: str) -> Source:
     names = _label_names(root, [*found, *(item.image for item in others)], faults)
     corners = _are_corners(root, measured, others)
     rows, told = _rows(measured, names, corners, faults)
-    if layout.per_image and (undescribed := _undescribed(root, placed)):
+    if layout.per_image and not listed_names(root, split) and (undescribed := _undescribed(root, placed)):
         told["images that no file describes, left out"] = undescribed
     names_of_files = [_below(file, root) for file in files]
     parts = names_of_files[0] + (f" and {len(files) - 1} more" if len(files) > 1 else "")
@@ -82,11 +84,31 @@ class _Placed:
     path: str
 
 
-def _read_files(layout: Layout, root: Path, files: Sequence[Path]) -> tuple[list[Labelled], list[Fault]]:
+def _files(layout: Layout, root: Path, split: str) -> tuple[list[Path], list[Path]]:
+    """The files of a split and the folders of their images; files of all splits where they say which image is whose."""
+    files, folders = layout.files(root, split)
+    if files or split == WHOLE or layout.divided is None:
+        return files, folders
+    files = [file for file in layout.files(root, WHOLE)[0] if layout.divided(file)]
+    if not any(isinstance(item, Labelled) for file in files for item in _of_split(layout, root, file, split)):
+        return [], []
+    return files, list(dict.fromkeys(folder for file in files for folder in image_folders(root, split, file)))
+
+
+def _of_split(layout: Layout, root: Path, file: Path, split: str) -> Iterable[Labelled | Fault]:
+    """What stands in a file, without the images of other splits where it says which they are of."""
+    content = _content(layout, file, _below(file, root))
+    if split == WHOLE or layout.divided is None:
+        return content
+    own = ["", *split_names(split)] if file in layout.files(root, split)[0] else split_names(split)
+    return [item for item in content if not isinstance(item, Labelled) or item.part.lower() in own]
+
+
+def _read_files(layout: Layout, root: Path, files: Sequence[Path], split: str) -> tuple[list[Labelled], list[Fault]]:
     found: list[Labelled] = []
     faults: list[Fault] = []
     for file in tracked(files, f"reading {root.name}"):
-        for item in _content(layout, file, _below(file, root)):
+        for item in _of_split(layout, root, file, split):
             if isinstance(item, Labelled):
                 found.append(item)
             else:
@@ -126,9 +148,11 @@ def _placed(
     placed: dict[str, _Placed] = {}
     moved: list[str] = []
     repeated: list[str] = []
+    renamed: list[str] = []
     for item in found:
         finder = finders[Path(item.read_from).parent]
         path = next((p for name in item.names if (p := finder.plain(name))), None)
+        renamed += _other_name(item, path, finder)
         if path is None:
             path = next((p for name in item.names if (p := finder.find(name))), None)
             if path is None:
@@ -148,9 +172,21 @@ def _placed(
         placed[path] = _Placed(item, path)
     return list(placed.values()), [
         Repair(kind, len(names), f"{root}: {len(names)} {words} ({name_some(names, 1)}).")
-        for kind, names, words in (("file names", moved, _MOVED), ("repeated images", repeated, _REPEATED))
+        for kind, names, words in (
+            ("file names", moved, _MOVED),
+            ("renamed images", renamed, _RENAMED),
+            ("repeated images", repeated, _REPEATED),
+        )
         if names
     ]
+
+
+def _other_name(item: Labelled, path: str | None, finder: ImageFinder) -> list[str]:
+    """What is said of a file that is called as its image and names another one, which is there, too."""
+    own = Path(item.read_from).stem
+    others = [name for name in item.names[1:] if listed_name(name) != own] if listed_name(item.names[0]) == own else []
+    there = [name for name in others if path is not None and finder.plain(name) not in (None, path)]
+    return [f"'{item.read_from}' says '{name}'" for name in there[:1]]
 
 
 def _finders(root: Path, folders: Sequence[Path], found: Sequence[Labelled]) -> dict[Path, ImageFinder]:
@@ -184,8 +220,8 @@ def _sizes(root: Path, placed: Sequence[_Placed], faults: list[Fault]) -> list[t
 
 def _other_part(layout: Layout, root: Path, split: str) -> list[_Placed]:
     """The images of another split, faults aside: classes, and what boxes are, have to agree between splits."""
-    files, folders = layout.files(root, split)
-    return _placed(root, folders, _read_files(layout, root, files)[0], [])[0]
+    files, folders = _files(layout, root, split)
+    return _placed(root, folders, _read_files(layout, root, files, split)[0], [])[0]
 
 
 def _label_names(root: Path, found: Sequence[Labelled], faults: Sequence[Fault]) -> list[str]:
@@ -269,7 +305,7 @@ def _below(file: Path, root: Path) -> str:
 
 def _reader(layout: Layout) -> Reader:
     return Reader(
-        finds=lambda root, split: bool(layout.files(root, split)[0]),
+        finds=lambda root, split: bool(_files(layout, root, split)[0]),
         read=lambda root, split: read_layout(layout, root, split),
         looked_for=lambda root, split: layout.looked_for,
         tool=True,

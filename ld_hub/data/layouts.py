@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ld_hub.checked import shorten
+from ld_hub.data.checks import name_some
 from ld_hub.data.coco import coco_source, has_outlines, locate
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import OR_NAME_BOTH, contents, data_root
-from ld_hub.data.holdout import held_out
+from ld_hub.data.holdout import by_folders, held_out
 from ld_hub.data.hub_places import is_hub_place, require_hub_place
 from ld_hub.data.hub_sets import hub_source
 from ld_hub.data.readers import READERS, Reader, known_readers
@@ -19,7 +20,11 @@ from ld_hub.data.reading import HELD_OUT, Reading
 from ld_hub.data.repairs import settled
 from ld_hub.data.source import OnBadBox, Source, make_dataset, no_outlines
 from ld_hub.errors import DataError, LdHubError
+from ld_hub.formats.split_files import split_names
 from ld_hub.formats.splits import SPLITS, WHOLE, NoSplitError
+from ld_hub.formats.unread import unread_kinds
+
+_LOOK_INTO = 20  # folders, where data are not where they were said to be
 
 
 def load_data(
@@ -120,7 +125,11 @@ def require_split(
         locate(data_dir, split, images=images, annotations=annotations)
         return
     place = Path(data_dir).expanduser()
-    instead = {"train": (WHOLE,), "val": ("test", WHOLE, *(["train"] if reading and reading.val_fraction else []))}
+    instead = {
+        "test": (WHOLE,),
+        "train": (WHOLE,),
+        "val": ("test", WHOLE, *(["train"] if reading and reading.val_fraction else [])),
+    }
     if not any(_readers_of(place, each) for each in (split, *instead.get(split, ()))):
         raise NoSplitError(f"{_no_split(place, split)}{_way_out(place, split)}")
 
@@ -202,9 +211,20 @@ def _readers_of(place: Path, split: str) -> list[tuple[Reader, Path]]:
 def _no_split(place: Path, split: str) -> str:
     readers, root = known_readers(), data_root(place, split)
     return (
-        f"No annotations of the split '{split}' in {root}. Looked for {_looked_for(readers, root, split)}. "
+        f"No annotations of the split '{split}' in {root}.{unread_kinds(root)}{_below(root, split)} "
+        f"Looked for {_looked_for(readers, root, split)}. "
         f"Found {contents(root)}.{_loose_xml(root, split)} {OR_NAME_BOTH}"
     )
+
+
+def _below(root: Path, split: str) -> str:
+    """What to do where a directory was unpacked into one more."""
+    if any(_readers_of(root, each) for each in ("train", "val", "test", WHOLE)):
+        return ""
+    inner = sorted(p for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+    inner = [p for p in inner if not {p.name.lower()} & {*split_names("train"), *split_names("val"), "test", "images"}]
+    found = [p for p in inner[:_LOOK_INTO] if any(_readers_of(p, each) for each in (split, WHOLE))]
+    return f" Such data are in {name_some(found, 3)}: name that directory." if found else ""
 
 
 def _part_to_train_on(place: Path, fraction: float, outlines: bool) -> Source | None:
@@ -216,8 +236,8 @@ def _part_to_train_on(place: Path, fraction: float, outlines: bool) -> Source | 
 
 
 def _instead(place: Path, split: str, fraction: float | None, outlines: bool) -> Source | None:
-    """What is taken for a split that is not there: test for val, or a part of the images."""
-    if split not in SPLITS:
+    """What is taken for a split that is not there: test for val, images in folders of its name, or a part of them."""
+    if split not in (*SPLITS, "test"):
         return None
     test = _first_part(place, ("test",), outlines) if split == "val" else None
     if test is not None:
@@ -228,7 +248,10 @@ def _instead(place: Path, split: str, fraction: float | None, outlines: bool) ->
         return None
     if found is None:
         found = _first_part(place, (WHOLE,), outlines)
-    if found is None:
+        own = None if found is None else by_folders(found, place, split)
+        if own is not None:
+            return own
+    if found is None or split == "test":
         return None
     return held_out(found, HELD_OUT if fraction is None else fraction, others=split == "train")
 

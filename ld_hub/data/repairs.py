@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ld_hub.data.annotations import CocoFile, content_of, parse_coco, read_json
-from ld_hub.data.checks import Problem, Repair, files_exist, lookup, name_some
+from ld_hub.data.annotations import Bools, CocoFile, content_of, parse_coco, read_json
+from ld_hub.data.box_parts import COLUMNS, in_parts
+from ld_hub.data.checks import Problem, Repair, box_corners, files_exist, image_rows, lookup, name_some, repeated
 from ld_hub.data.image_finder import ImageFinder
 from ld_hub.data.mending import lacks_boxes, mend_rows
 from ld_hub.data.reading import Reading
@@ -90,6 +91,103 @@ def fill_sizes(coco: CocoFile, image_dir: Path) -> tuple[CocoFile, list[Repair]]
     return replace(coco, sizes=sizes), [Repair("image sizes", len(filled), text)]
 
 
+def turn_sizes(coco: CocoFile, image_dir: Path) -> tuple[CocoFile, list[Repair]]:
+    """Take the sizes of images that are declared the other way round, as of those that lie on their side by EXIF.
+
+    All such images of a file are, where the boxes of one of them reach out of the declared size and lie in that of the
+    image as it is seen.
+
+    Args:
+        coco: The annotations.
+        image_dir: Directory that file names are relative to.
+    """
+    limits = coco.sizes[:, ::-1]
+    out, out_turned = np.zeros(len(limits), dtype=bool), np.zeros(len(limits), dtype=bool)
+    for part in in_parts(coco):
+        rows, ends = image_rows(part), box_corners(part)[:, 2:]
+        for found, sizes in ((out, limits), (out_turned, limits[:, ::-1])):
+            found[rows[(rows >= 0) & (ends > 1.01 * sizes[rows] + 1).any(axis=1)]] = True
+    if not (out & ~out_turned).any():
+        return coco, []
+
+    def turned(among: Sequence[int]) -> list[int]:
+        sizes = read_sizes([image_dir / coco.file_names[k] for k in among], "reading sizes")
+        return [k for k, size in zip(among, sizes, strict=True) if size == tuple(limits[k, ::-1]) != tuple(limits[k])]
+
+    if not turned(np.flatnonzero(out & ~out_turned).tolist()):
+        return coco, []
+    swapped = turned(np.flatnonzero(~out_turned).tolist())
+    sizes = coco.sizes.copy()
+    sizes[swapped] = sizes[swapped][:, ::-1]
+    text = (
+        f"{coco.path}: {len(swapped)} images have their width and height the other way round, and boxes lie in the "
+        f"images as they are seen, whose sizes were taken: {name_some((coco.file_names[k] for k in swapped), 3)}."
+    )
+    return replace(coco, sizes=sizes), [Repair("turned images", len(swapped), text)]
+
+
+def join_images(coco: CocoFile, image_dir: Path) -> tuple[CocoFile, list[Repair]]:
+    """Make one image of those that are the same file, with the objects of all of them, alike ones once.
+
+    Args:
+        coco: The annotations.
+        image_dir: Not looked at.
+    """
+    first: dict[str, int] = {}
+    rows = np.array([first.setdefault(name, k) for k, name in enumerate(coco.file_names)], dtype=np.int64)
+    kept = rows == np.arange(len(rows))
+    if kept.all() or (coco.sizes != coco.sizes[rows]).any() or len(np.unique(coco.image_ids[kept])) < kept.sum():
+        return coco, []
+    owners = image_rows(coco)
+    image_of = np.where(owners >= 0, coco.image_ids[rows[owners]], coco.image_of)
+    joined = np.isin(image_of, coco.image_ids[rows[~kept]])
+    whole = replace(coco, image_of=image_of)
+    names = [name for name, keep in zip(coco.file_names, kept, strict=True) if keep]
+    text = (
+        f"{coco.path}: {int((~kept).sum())} images are listed more than once and were taken once, with the objects of "
+        f"all entries: {name_some(dict.fromkeys(coco.file_names[k] for k in np.flatnonzero(~kept).tolist()), 3)}."
+    )
+    whole = replace(
+        _without_rows(whole, joined & _alike(whole, ids=False)),
+        image_ids=coco.image_ids[kept],
+        file_names=names,
+        sizes=coco.sizes[kept],
+        origins=tuple(o for o, keep in zip(coco.origins, kept, strict=True) if keep) if coco.origins else (),
+    )
+    return whole, [Repair("images listed twice", int((~kept).sum()), text)]
+
+
+def number_anew(coco: CocoFile, image_dir: Path) -> tuple[CocoFile, list[Repair]]:
+    """Give annotations ids of their own where some are given more than once; what is alike is taken once.
+
+    Args:
+        coco: The annotations; where their outlines, which go by id, are asked for, they stay as they are.
+        image_dir: Not looked at.
+    """
+    twice = repeated(coco.ids)
+    if not len(twice) or coco.outlines is not None:
+        return coco, []
+    single = _without_rows(coco, _alike(coco, ids=True))
+    left_out = len(coco.ids) - len(single.ids)
+    text = f"{coco.path}: annotation ids are given more than once ({name_some(twice, 3)}); all were numbered anew"
+    text += f", and {left_out} that were alike were left out." if left_out else "."
+    ids = np.arange(1, len(single.ids) + 1, dtype=np.int64)
+    return replace(single, ids=ids), [Repair("annotation ids", len(twice), text)]
+
+
+def _alike(coco: CocoFile, *, ids: bool) -> Bools:
+    """``(K,)`` annotations that say the same as one before them, with or without their ids."""
+    columns = [coco.image_of, coco.category_of, coco.crowd, *coco.boxes.T, *([coco.ids] if ids else [])]
+    _, first = np.unique(np.stack(columns, axis=1).astype(np.float64), axis=0, return_index=True)
+    found = np.ones(len(coco.ids), dtype=bool)
+    found[first] = False
+    return found
+
+
+def _without_rows(coco: CocoFile, left_out: Bools) -> CocoFile:
+    return replace(coco, **{name: getattr(coco, name)[~left_out] for name in COLUMNS})
+
+
 def repaired_source(source: Source, coco: CocoFile, repairs: Sequence[Repair]) -> Source:
     """A source with other annotations, which then are the content of its annotation file.
 
@@ -110,9 +208,11 @@ def settled(source: Source, reading: Reading) -> Source:
         reading: What the user says.
 
     Returns:
-        Without Roboflow's root category, and with categories of one name as one where that is asked for; where repairs
-        are not allowed, they are problems.
+        With the sizes of images as they are seen, without Roboflow's root category, and with categories of one name as
+        one where that is asked for; where repairs are not allowed, they are problems.
     """
+    coco, turned = (source.coco, []) if source.coco.federated else turn_sizes(source.coco, source.image_dir)
+    source = repaired_source(source, coco, turned) if turned else source
     root = None if reading.keep_root_category else _root_category(source.coco)
     if root is not None:
         name = source.coco.label_names[root]

@@ -17,6 +17,7 @@ from ld_hub.data.discovery import data_root
 from ld_hub.data.readers import Reader, register_reader
 from ld_hub.data.source import CocoRows, OnBadBox, Source, canonical_source, group_faults, make_dataset, tracked
 from ld_hub.errors import DataError, MissingFileError
+from ld_hub.formats.split_files import listed_name
 from ld_hub.formats.splits import SPLITS, NoSplitError
 from ld_hub.formats.text import CLASSES_FILE, read_classes, read_lines
 from ld_hub.formats.voc_xml import Annotated, Fault, VocObject, class_names, read_annotation
@@ -59,9 +60,10 @@ class VocSet:
         return [self._stem(line.strip()) for line in read_lines(self.list_file(part)) if line.strip()]
 
     def _stem(self, line: str) -> str:
-        """A line of a list: a name, or a name and -1, 0 or 1 as in the lists of one class."""
+        """A line of a list: a name or a path, or such and -1, 0 or 1 as in the lists of one class."""
         name, _, flag = line.rpartition(" ")
-        return name.rstrip() if flag in ("1", "-1", "0") and line not in self.annotated else line
+        line = name.rstrip() if flag in ("1", "-1", "0") and line not in self.annotated else line
+        return line if line in self.annotated else listed_name(line)
 
     @cached_property
     def annotated(self) -> frozenset[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ld_hub.data.checks import name_some
+from ld_hub.data.checks import Repair, name_some
 from ld_hub.data.darknet import read_darknet
 from ld_hub.data.detection_set import DetectionSet
 from ld_hub.data.discovery import data_root
@@ -21,20 +21,22 @@ from ld_hub.data.source import (
     make_dataset,
     read_sizes,
 )
-from ld_hub.data.yolo_parts import YAML_NAMES, below, find_part, find_yaml, folders, usual_places
+from ld_hub.data.yolo_parts import YAML_NAMES, as_written, below, find_part, find_yaml, folders, has_texts, usual_places
 from ld_hub.errors import DataError, LdHubError, MissingFileError
 from ld_hub.formats.outlines import packed
 from ld_hub.formats.text import read_lines
 
 _ROUNDING = 1e-3  # by which tools that round go beyond the image, in fractions of it
+_REACH = 0.51  # from the middle of the image, beyond which a box reaches out of it
 _DIGITS = 4  # of a pixel: what six digits of a normalised number are good for in an image of 100 px
 
 
 def looks_like_yolo(root: Path, split: str) -> bool:
     """Whether a directory has data.yaml or obj.data or alike, images/ and labels/, or labels beside the images."""
-    pairs = [(root / "images", root / "labels"), *folders(root, "train"), *folders(root, "val")]
+    pairs = [(as_written(root, "images"), as_written(root, "labels")), *folders(root, "train"), *folders(root, "val")]
     described = find_yaml(root) is not None or bool(read_darknet(root))
-    return described or any(a.is_dir() and b.is_dir() for a, b in pairs) or bool(usual_places(root, split))
+    there = (b for a, b in pairs if a.is_dir() and b.is_dir())
+    return described or any(has_texts(b) for b in there) or bool(usual_places(root, split))
 
 
 def load_yolo(
@@ -83,7 +85,7 @@ def yolo_source(place: Path, split: str, *, outlines: bool = False) -> Source:
         )
     rows = CocoRows(categories=[{"id": k, "name": name} for k, name in enumerate(part.names, start=1)])
     faults: list[tuple[str, str]] = []
-    polygons = 0
+    readers: list[_LabelFile] = []
     sizes = read_sizes(part.images, f"reading {root.name} {split}")
     for image, file, exists, size in zip(part.images, labels, there, sizes, strict=True):
         if isinstance(size, LdHubError):
@@ -96,6 +98,7 @@ def yolo_source(place: Path, split: str, *, outlines: bool = False) -> Source:
         picture = below(image, root)
         rows.images.append({"id": number, "file_name": picture, "width": size[0], "height": size[1], "read_from": name})
         reader = _LabelFile(name, len(part.names), size, keypoints=part.keypoints, outlines=outlines)
+        readers.append(reader)
         for label, box, outline in reader.read(file) if exists else ():
             area = round(box[2] * box[3], 4)
             rows.outlines.append(outline)
@@ -103,16 +106,38 @@ def yolo_source(place: Path, split: str, *, outlines: bool = False) -> Source:
                 {"image_id": number, "category_id": label + 1, "bbox": box, "area": area, "iscrowd": 0}
             )
         faults += reader.faults
-        polygons += reader.polygons
+    faults += _corners(readers)
+    polygons = sum(reader.polygons for reader in readers)
     notes = [f"rows that are polygons: {polygons}. The boxes around them are used."] if polygons else []
     shared = [below(file, root) for file, count in Counter(labels).items() if count > 1]
     if shared:
         notes.append(f"label files that belong to several images of one name (a.jpg, a.png): {name_some(shared)}.")
-    return canonical_source("YOLO", root, part.parts, rows, problems=group_faults(root, faults), notes=notes)
+    problems, repairs = group_faults(root, faults), _repeated(root, readers)
+    return canonical_source("YOLO", root, part.parts, rows, problems=problems, notes=notes, repairs=repairs)
+
+
+def _repeated(root: Path, readers: Sequence[_LabelFile]) -> list[Repair]:
+    files = [reader.name for reader in readers if reader.repeated]
+    count = sum(reader.repeated for reader in readers)
+    text = f"{root}: {count} rows of label files say the same as a row before them and were left out"
+    return [Repair("repeated rows", count, f"{text} ({name_some(files, 3)}).")] if files else []
+
+
+def _corners(readers: Sequence[_LabelFile]) -> list[tuple[str, str]]:
+    """The fault of rows that are corners, by the rule of `ld_hub.ops.corners`."""
+    count, out, corners = (sum(getattr(r, what) for r in readers) for what in ("boxes", "out", "corners"))
+    if out < max(3, 0.2 * count) or corners < 0.99 * count:
+        return []
+    first = next(reader.name for reader in readers if reader.out)
+    text = (
+        f"{out} of {count} boxes reach out of their image when read as middle and size, as YOLO has them, but lie in "
+        f"it when read as corners x1 y1 x2 y2 (for example in {first}). Write the middle and the size"
+    )
+    return [("corners as boxes", text)]
 
 
 def label_file(image: Path, root: Path) -> Path:
-    """The label file of an image: its last directory ``images`` becomes ``labels``; else beside it.
+    """The label file of an image: its last directory ``images``, in whatever case, becomes ``labels``; else beside it.
 
     Args:
         image: The image.
@@ -121,8 +146,9 @@ def label_file(image: Path, root: Path) -> Path:
     parts = list(image.with_suffix(".txt").parts)
     above = len(root.parts) if image.is_relative_to(root) else 0
     for k in reversed(range(above, len(parts) - 1)):
-        if parts[k] == "images":
-            parts[k] = "labels"
+        if parts[k].lower() == "images":
+            spelled = ("labels", "Labels", "LABELS")
+            parts[k] = next((s for s in spelled if Path(*parts[:k], s).is_dir()), spelled[0])
             break
     beside = image.with_suffix(".txt")
     return beside if not Path(*parts).exists() and beside.is_file() else Path(*parts)
@@ -135,7 +161,10 @@ class _LabelFile:
         self.name, self.classes, self.size = name, classes, size
         self.keypoints, self.outlines = keypoints, outlines
         self.faults: list[tuple[str, str]] = []
-        self.polygons = 0
+        self.polygons = self.repeated = 0
+        self.boxes = self.out = self.corners = (
+            0  # rows of four numbers; those that reach out; those that may be corners
+        )
 
     def read(self, file: Path) -> Iterator[tuple[int, list[float], bytes]]:
         """Label, x, y, width, height in px, and the outline of each good row."""
@@ -144,19 +173,24 @@ class _LabelFile:
         except DataError:
             self.faults.append(("broken label files", f"{self.name} is not text"))
             return
+        seen: set[tuple[str, ...]] = set()
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
+            words = tuple(line.split())
+            if not words or words in seen:
+                self.repeated += bool(words)
                 continue
+            seen.add(words)
             try:
-                yield self._row(line.split())
+                yield self._row(words)
             except ValueError as error:
                 self.faults.append(("wrong rows", f"{self.name}, line {number}: {error}"))
 
-    def _row(self, words: list[str]) -> tuple[int, list[float], bytes]:
+    def _row(self, words: Sequence[str]) -> tuple[int, list[float], bytes]:
         try:
             label, values = float(words[0]), [float(word) for word in words[1:]]
         except ValueError:
-            raise ValueError(f"{' '.join(words)[:60]!r} are not numbers") from None
+            hint = "a class, as its number, and fractions of the image, with spaces between them"
+            raise ValueError(f"{' '.join(words)[:60]!r} are not numbers; expected {hint}") from None
         if not (label.is_integer() and 0 <= label < self.classes):
             raise ValueError(f"class {words[0]}, but there are {self.classes} classes, numbered from 0")
         count = len(values)
@@ -178,6 +212,11 @@ class _LabelFile:
                 outline = packed([[x * width, y * height] for x, y in zip(values[::2], values[1::2], strict=True)])
             left, top, right, bottom = min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])
             values = [(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]
+        else:
+            a, b, c, d = values
+            self.boxes += 1
+            self.out += max(abs(a - 0.5) + c / 2, abs(b - 0.5) + d / 2) > _REACH
+            self.corners += c >= a and d >= b
         return int(label), self._box(*values), outline
 
     def _box(self, cx: float, cy: float, w: float, h: float) -> list[float]:

@@ -105,7 +105,25 @@ def folders(root: Path, split: str) -> list[tuple[Path, Path]]:
     """
     names = [f"{name}{year}" for name in SPLITS.get(split, (split,)) for year in ("", "2017")]
     places = [place for name in names for place in (f"{{}}/{name}", f"{name}/{{}}")]
-    return [(root / place.format("images"), root / place.format("labels")) for place in places]
+    return [(as_written(root, place.format("images")), as_written(root, place.format("labels"))) for place in places]
+
+
+def as_written(root: Path, place: str) -> Path:
+    """A place below a directory, its folders in the upper and lower case in which they are there.
+
+    Args:
+        root: The directory.
+        place: Names of folders with slashes between them.
+    """
+    for part in place.split("/"):
+        same = [] if (root / part).is_dir() or not root.is_dir() else _directories(root)
+        root = next((folder for folder in same if folder.name.lower() == part), root / part)
+    return root
+
+
+def _directories(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return sorted(folder / entry.name for entry in entries if entry.is_dir())
 
 
 def usual_places(root: Path, split: str) -> list[Path]:
@@ -117,13 +135,22 @@ def usual_places(root: Path, split: str) -> list[Path]:
     """
     if split == WHOLE:
         lists, flat = [root / "images.txt"], [root / "images", root / "obj_train_data", root]
-        pairs = [(root / "images", root / "labels")]
+        pairs = [(as_written(root, "images"), as_written(root, "labels"))]
     else:
         names = SPLITS.get(split, (split,))
         lists, flat = [root / f"{name}.txt" for name in names], [root / name for name in names]
         pairs = folders(root, split)
-    there = [images for images, labels in pairs if images.is_dir() and labels.is_dir()]
+    there = [images for images, labels in pairs if images.is_dir() and has_texts(labels)]
     return there + [file for file in lists if is_list(file)] + [folder for folder in flat if labels_beside(folder)]
+
+
+def has_texts(labels: Path) -> bool:
+    """Whether a text file lies below a directory, which else may hold another tool's labels.
+
+    Args:
+        labels: It may be missing.
+    """
+    return any(name.lower().endswith(".txt") for _, _, names in os.walk(labels, followlinks=True) for name in names)
 
 
 def below(path: Path, root: Path) -> str:

@@ -49,7 +49,8 @@ def read_cvat(file: Path, name: str) -> Iterator[Labelled | Fault]:
             told[_OUTLINES] += shape.tag != "box"
             told[_TURNED] += shape.tag == "box" and _turn(shape) != 0
             boxes.append(Box(label, corners, outline=_outline(shape, size)))
-        yield Labelled((image.get("name") or "",), name, tuple(boxes), size, told=+told)
+        part = image.get("subset") or ""
+        yield Labelled((image.get("name") or "",), name, tuple(boxes), size, told=+told, part=part)
 
 
 def _around(shape: ElementTree.Element) -> Corners | None:
@@ -116,4 +117,8 @@ def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
     return split_files(root, split, (".xml",), lambda file: has_marks(file, b"<annotations", b"<image "))
 
 
-register_layout("cvat", Layout("CVAT", _files, read_cvat, "CVAT's annotations.xml", outlines=True))
+def _divided(file: Path) -> bool:
+    return has_marks(file, b" subset=")
+
+
+register_layout("cvat", Layout("CVAT", _files, read_cvat, "CVAT's annotations.xml", outlines=True, divided=_divided))

@@ -1,4 +1,4 @@
-"""Hugging Face's ``imagefolder``: ``metadata.jsonl`` or ``metadata.csv`` with ``file_name`` and ``objects``."""
+"""Hugging Face's ``imagefolder``: ``metadata.jsonl``, ``.csv`` or ``.parquet`` with ``file_name`` and ``objects``."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def read_metadata(file: Path, name: str) -> Iterator[Labelled | Fault]:
     """The images of a metadata file; whether boxes are corners or sizes is to be seen from all of them.
 
     Args:
-        file: The file, of JSON lines or comma-separated values.
+        file: The file, of JSON lines, comma-separated values, or parquet.
         name: What messages call it.
 
     Raises:
-        DataError: If it is not text.
+        DataError: If it is not text, or no parquet.
     """
-    rows = _csv_rows(file) if file.suffix.lower() == ".csv" else _json_rows(file)
+    rows = {".csv": _csv_rows, ".parquet": _parquet_rows}.get(file.suffix.lower(), _json_rows)(file)
     for line, row in rows:
         place = f"{name}, line {line}"
         if isinstance(row, str):
@@ -68,15 +68,30 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
             yield number, f"its objects are not valid JSON ({error})"
 
 
+def _parquet_rows(file: Path) -> Iterator[tuple[int, Mapping[str, object] | str]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows = parquet.read_table(file).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{file} is no parquet file ({str(error).splitlines()[0]}).") from None
+    yield from enumerate(rows, start=1)
+
+
 def _value(text: str | None) -> object:
     return json.loads(text.replace("'", '"')) if text and text[0] in "[{" else text
 
 
 def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
     def holds(file: Path) -> bool:
-        return file.stem.lower().startswith("metadata") and has_marks(file, b"bbox")
+        named = file.stem.lower().startswith("metadata")
+        others = file.suffix.lower() == ".jsonl" and has_marks(file, b'"file_name"', b'"objects"', opening=b"{")
+        return (named or others) and has_marks(file, b"bbox")
 
-    return split_files(root, split, (".jsonl", ".csv"), holds)
+    return split_files(root, split, (".jsonl", ".csv", ".parquet"), holds)
 
 
-register_layout("imagefolder", Layout("imagefolder", _files, read_metadata, "Hugging Face's metadata.jsonl"))
+register_layout(
+    "imagefolder", Layout("imagefolder", _files, read_metadata, "Hugging Face's metadata.jsonl, .csv or .parquet")
+)

@@ -42,6 +42,7 @@ class Labelled:
         size: Width and height in px; None where the file does not say.
         form: What the boxes' numbers are.
         told: Remarks about its objects, by number: ``{"shapes that are polygons ...": 2}``.
+        part: The split that the file gives it; empty where it gives none.
     """
 
     names: tuple[str, ...]
@@ -50,3 +51,4 @@ class Labelled:
     size: tuple[int, int] | None = None
     form: Form = "corners"
     told: Mapping[str, int] = field(default_factory=dict)
+    part: str = ""

@@ -10,7 +10,7 @@ from pathlib import Path
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
 from ld_hub.formats.outlines import Corners, around_points, ellipse, packed
-from ld_hub.formats.split_files import has_marks, label_files
+from ld_hub.formats.split_files import has_marks, label_files, own_name_first
 from ld_hub.formats.text import read_json_file
 
 _AREAS = ("rectangle", "polygon", "circle", "mask", "rotation")
@@ -47,8 +47,8 @@ def read_labelme(file: Path, name: str) -> Iterator[Labelled | Fault]:
             boxes.append(Box(str(shape["label"]), corners, crowd, ignore, _outline(shape["points"], kind)))
     width, height = content.get("imageWidth"), content.get("imageHeight")
     size = (width, height) if isinstance(width, int) and isinstance(height, int) and width and height else None
-    names = [str(content.get("imagePath") or ""), file.stem]
-    yield Labelled(tuple(filter(None, names)), name, tuple(boxes), size, told=+told)
+    names = own_name_first(file, str(content.get("imagePath") or ""))
+    yield Labelled(names, name, tuple(boxes), size, told=+told)
 
 
 def _around(shape: dict[str, object], kind: str) -> Corners | None:

@@ -28,6 +28,7 @@ class Layout:
         protocol: How such data is usually scored, see `DetectionSet`.
         per_image: Whether there is a file for each image; else one describes all images of a split, or some files do.
         outlines: Whether `reads` gives the outlines of objects.
+        divided: Whether a file without a split's name says of each image which split it is of; None where none does.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Layout:
     protocol: str = "coco"
     per_image: bool = False
     outlines: bool = False
+    divided: Callable[[Path], bool] | None = None
 
 
 LAYOUTS: Registry[Layout] = Registry("layout")

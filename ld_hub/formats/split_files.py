@@ -13,8 +13,10 @@ from ld_hub.preprocessing.suffixes import IMAGE_SUFFIXES
 
 # Folders that hold annotation files of all splits, and folders of images.
 _SHARED = ("", "annotations", "Annotations", "labels", "vott-json-export", "vott-csv-export")
-_PICTURES = ("images", "JPEGImages", "Images", "imgs", "img", "")
-_LABELS = ("", "annotations", "Annotations", "labels", "xml", "json", "annotation", "ann")
+_PICTURES = ("images", "JPEGImages", "Images", "imgs", "img", "image_2", "")
+_LABELS = ("", "annotations", "Annotations", "labels", "xml", "json", "annotation", "ann", "label_2")
+_INNER = ("", "annotations", "labels")  # folders of annotation files in one of a split
+_LISTS = ("", "ImageSets", "ImageSets/Main", "splits", "annotations")  # folders of lists of images
 _MOST = 50  # files of one kind in a folder above which they are one per image
 _SPLIT_WORDS = {"train", "training", "test", "testing", *SPLITS["val"], "validate"}
 
@@ -40,7 +42,8 @@ def annotation_files(root: Path, split: str, suffixes: tuple[str, ...], holds: C
     found: list[Path] = []
     if split != WHOLE:
         for folder in _folders_of(root, split):
-            found += _files(folder, suffixes)
+            for name in _INNER:
+                found += _files(folder / name, suffixes)
     for name in _SHARED:
         for file in _files(root / name, suffixes):
             words = set(re.findall(r"[a-z]+", file.stem.lower()))
@@ -71,13 +74,56 @@ def label_files(root: Path, split: str, suffix: str, holds: Callable[[Path], boo
     """
     found: list[Path] = []
     places: list[Path] = []
-    for labels, pictures in _label_folders(root, split):
-        files = _named(labels, (suffix,))
+    names = listed_names(root, split)
+    for labels, pictures in _label_folders(root, WHOLE if names else split):
+        files = [file for file in _named(labels, (suffix,)) if not names or file.stem in names]
         folders = [folder for folder in _once(pictures) if has_images(folder)] if files else []
         chosen = [file for file in files if holds(file)] if folders else []
         found += chosen
         places += folders if chosen else []
     return _once(found), _once(places)
+
+
+def own_name_first(file: Path, image: str) -> tuple[str, ...]:
+    """What the image of a file may be called: as the file is, then as it says; the other way round where these agree.
+
+    They agree where folder and suffix alone differ. Whoever renames images renames the files of their labels with them,
+    and seldom what stands in these.
+
+    Args:
+        file: Of labels.
+        image: The name in it; it may be empty.
+    """
+    return tuple(filter(None, (image, file.stem) if listed_name(image) == file.stem else (file.stem, image)))
+
+
+def listed_names(root: Path, split: str) -> set[str]:
+    """Names of the images of a split, without folder and suffix, where a list of them lies in the data directory.
+
+    Args:
+        root: The data directory.
+        split: Name.
+    """
+    if split == WHOLE or _folders_of(root, split):
+        return set()
+    files = (root / folder / f"{name}.txt" for folder in _LISTS for name in split_names(split))
+    file = next((file for file in files if file.is_file()), None)
+    try:
+        lines = [] if file is None else file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        return set()
+    return {listed_name(line.strip()) for line in lines if line.strip()}
+
+
+def listed_name(line: str) -> str:
+    """The name of an image in a line of a list: without folders, and without suffix where it has that of an image.
+
+    Args:
+        line: ``a``, ``a.jpg``, ``JPEGImages/a.jpg``.
+    """
+    name = line.replace("\\", "/").rpartition("/")[2]
+    stem, dot, suffix = name.rpartition(".")
+    return stem if dot and f".{suffix.lower()}" in (*IMAGE_SUFFIXES, ".xml") else name
 
 
 def image_folders(root: Path, split: str, file: Path) -> list[Path]:
@@ -89,9 +135,10 @@ def image_folders(root: Path, split: str, file: Path) -> list[Path]:
         file: The annotation file.
     """
     own = [] if split == WHOLE else sorted(_folders_of(root, split), key=lambda folder: folder != file.parent)
-    near = [file.parent, *(file.parent / name for name in _PICTURES)]
+    default = [root / "images" / "default"] if split == WHOLE and "default" in file.stem else []  # of CVAT
+    near = [*default, file.parent, *(file.parent / name for name in _PICTURES)]
     shared = [root / name for name in _PICTURES]
-    return _once([*own, *(folder / "images" for folder in own), *near, *shared])
+    return _once([*own, *(folder / name for folder in own for name in ("images", "data")), *near, *shared])
 
 
 def has_marks(file: Path, *marks: bytes, opening: bytes = b"") -> bool:
@@ -125,7 +172,15 @@ def has_images(folder: Path) -> bool:
 def _folders_of(root: Path, split: str) -> list[Path]:
     """Folders with the name of a split, in whatever case."""
     names = split_names(split)
-    places = (root, root / "images", root / "annotations", root / "Annotations", root / "labels", root / "data")
+    places = (
+        root,
+        root / "images",
+        root / "annotations",
+        root / "Annotations",
+        root / "labels",
+        root / "data",
+        root / "JPEGImages",
+    )
     return [p for place in places for p in _directories(place) if p.name.lower().rstrip("0123456789_-") in names]
 
 
@@ -133,6 +188,7 @@ def _label_folders(root: Path, split: str) -> Iterator[tuple[Path, list[Path]]]:
     """Folders of label files, each with folders of their images."""
     if split == WHOLE:
         shared = [root / name for name in _PICTURES]
+        shared += [p for name in _PICTURES for p in _directories(root / name) if p.name.lower() in _SPLIT_WORDS]
         for name in _LABELS:
             yield root / name, [root / name, *shared]
         for name in _PICTURES[:-1]:

@@ -1,16 +1,19 @@
-"""VGG's Image Annotator: a JSON object of images with ``regions``, by file name and size; whole projects, too."""
+"""VGG's Image Annotator: a JSON object of images with ``regions``, by file name and size; whole projects; its CSV."""
 
 from __future__ import annotations
 
+import csv
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ld_hub.errors import DataError
 from ld_hub.formats.labelled_image import Box, Fault, Labelled
 from ld_hub.formats.layout import Layout, register_layout
 from ld_hub.formats.outlines import Corners, around_ellipse, around_points, ellipse, packed
 from ld_hub.formats.split_files import has_marks, split_files
-from ld_hub.formats.text import read_json_file
+from ld_hub.formats.text import read_json_file, read_lines
 
 _OUTLINES = "regions that are no rectangles, of which the boxes around them are used"
 _NAMES = ("label", "class", "name", "type", "category", "object")  # of the attribute that is the class
@@ -21,13 +24,13 @@ def read_via(file: Path, name: str) -> Iterator[Labelled | Fault]:
     """The images of a VIA file, of version 1 or 2.
 
     Args:
-        file: The JSON.
+        file: The JSON or CSV.
         name: What messages call it.
 
     Raises:
-        DataError: If it is no JSON.
+        DataError: If it is no JSON, or a CSV of other columns.
     """
-    content = read_json_file(file)
+    content = _csv_images(file) if file.suffix.lower() == ".csv" else read_json_file(file)
     images = content.get("_via_img_metadata", content) if isinstance(content, dict) else None
     if not isinstance(images, dict):
         yield "no VIA file", f"{name} is no object of images"
@@ -47,7 +50,8 @@ def read_via(file: Path, name: str) -> Iterator[Labelled | Fault]:
                 continue
             corners, label = _around(shape, kind), _label(region.get("region_attributes"))
             if corners is None or label is None:
-                yield "wrong regions", f"{name}: '{row['filename']}', region {number} has no shape or no one class"
+                what = _missing(corners, region.get("region_attributes"))
+                yield "wrong regions", f"{name}: '{row['filename']}', region {number} has {what}"
                 continue
             told[_OUTLINES] += kind != "rect"
             boxes.append(Box(label, corners, outline=_outline(shape, kind)))
@@ -111,8 +115,37 @@ def _label(attributes: object) -> str | None:
     return str(value) if value not in (None, "") else None
 
 
+def _missing(corners: Corners | None, attributes: object) -> str:
+    """What keeps a region from being used."""
+    names = ", ".join(map(str, attributes)) if isinstance(attributes, dict) else ""
+    if corners is None:
+        return "no numbers for its shape"
+    return f"no one class (attributes: {names or 'none'}); call the attribute that is the class 'class'"
+
+
+def _csv_images(file: Path) -> Mapping[str, object]:
+    """A CSV, which has a row per region, as the JSON would be."""
+    images: dict[str, dict[str, object]] = {}
+    for line, row in enumerate(csv.DictReader(read_lines(file)), start=2):
+        try:
+            name = row.get("filename") or row["#filename"]
+            shape = json.loads(row["region_shape_attributes"] or "{}")
+            attributes = json.loads(row["region_attributes"] or "{}")
+        except (KeyError, TypeError, ValueError):
+            raise DataError(f"{file}, line {line} has no filename, or no JSON where VIA writes its regions.") from None
+        image = images.setdefault(f"{name}{row.get('file_size')}", {"filename": name, "regions": []})
+        if shape and isinstance(image["regions"], list):  # an image without regions has a row, too
+            image["regions"].append({"shape_attributes": shape, "region_attributes": attributes})
+    return images
+
+
 def _files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
-    return split_files(root, split, (".json",), lambda file: has_marks(file, b'"regions"', b'"filename"', opening=b"{"))
+    def holds(file: Path) -> bool:
+        if file.suffix.lower() == ".csv":
+            return has_marks(file, b"region_shape_attributes", b"region_attributes")
+        return has_marks(file, b'"regions"', b'"filename"', opening=b"{")
+
+    return split_files(root, split, (".json", ".csv"), holds)
 
 
-register_layout("via", Layout("VIA", _files, read_via, "VIA's via_region_data.json", outlines=True))
+register_layout("via", Layout("VIA", _files, read_via, "VIA's via_region_data.json or CSV", outlines=True))

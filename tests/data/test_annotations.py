@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -63,11 +64,14 @@ def test_missing_annotation_ids_are_issued_and_taken_ones_left_alone(coco):
     assert len(load_coco(coco.root).rows) == 5
 
 
-def test_repeated_annotation_ids_are_refused(coco):
+def test_repeated_annotation_ids_are_numbered_anew(coco):
     coco.content["annotations"][1]["id"] = 14
     coco.write()
-    with pytest.raises(DataError, match="annotation ids given more than once: 14"):
-        load_coco(coco.root)
+    with pytest.warns(UserWarning, match=r"annotation ids are given more than once \(14\); all were numbered anew\."):
+        found = load_coco(coco.root)
+    truth = json.loads(Path(found.annotation_file).read_text())["annotations"]
+    assert [row["id"] for row in truth] == [1, 2, 3, 4, 5, 6]
+    assert [row["bbox"] for row in truth] == [row["bbox"] for row in coco.content["annotations"]]
 
 
 def test_no_annotations_at_all(coco):
@@ -111,6 +115,8 @@ def change(place, key, value):
         (change("annotations", "iscrowd", 3), "'iscrowd' of annotation id 12 is 3"),
         (change("annotations", "image_id", "100"), "'image_id' of annotation id 12 is '100', expected an integer"),
         (change("annotations", "image_id", 1.5), "'image_id' of annotation id 12 is 1.5"),
+        (change("annotations", "image_id", [100]), r"'image_id' of annotation id 12 is \[100\], expected an integer"),
+        (change("images", "width", [[1]]), r"'width' of image id 93 is \[\[1\]\], expected an integer"),
         (change("annotations", "id", 2**70), "'id' of annotation id 11805916207174113"),
         (change("annotations", "id", "12"), "'id' of annotation id 12 is '12', expected an integer"),
         (change("images", "id", None), "image 1 of the list has no 'id'"),

@@ -78,7 +78,6 @@ def spoil_annotation(**changes):
             spoil_annotation(category_id=77),
             r"unknown category: annotation id 12 \(category 77\).*Known category ids: 2, 5, 9",
         ),
-        (spoil_annotation(id=11), "annotation ids given more than once: 11"),
         (spoil_annotation(bbox=[0, 0, float("nan"), 3]), "not finite numbers: annotation id 12"),
         (spoil_annotation(bbox=[0, 0, float("inf"), 3]), "not finite numbers: annotation id 12"),
         (spoil_annotation(area=float("nan")), "not finite numbers: annotation id 12"),

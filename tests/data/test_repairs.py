@@ -95,6 +95,27 @@ def names(*given: str) -> Callable[[dict[str, Any]], None]:
     return spoil
 
 
+def twice(**other: object) -> Callable[[dict[str, Any]], None]:
+    """The second image once more, as its dog has it: some converters write an image for each of its objects."""
+
+    def spoil(data: dict[str, Any]) -> None:
+        data["images"].append({"id": 9, "file_name": "2.jpg", "width": 60, "height": 40})
+        data["annotations"].append({**data["annotations"][1], "id": 3, "image_id": 9, **other})
+
+    return spoil
+
+
+def turned(data: dict[str, Any]) -> None:
+    for row in data["images"]:
+        row.update(width=40, height=60)
+    data["annotations"][0]["bbox"] = [10, 10, 45, 20]
+
+
+def again(data: dict[str, Any]) -> None:
+    data["annotations"].append({**data["annotations"][1]})
+    data["annotations"].append({**data["annotations"][1], "bbox": [7, 7, 9, 9]})
+
+
 def rle(compressed: bool) -> dict[str, Any]:
     bitmap = np.zeros((40, 60), dtype=np.uint8, order="F")
     bitmap[10:30, 10:40] = 1
@@ -144,6 +165,11 @@ LOOSE: dict[str, tuple[Callable[[dict[str, Any]], None], list[Any], dict[str, in
         lambda d: (d["categories"].insert(0, {"id": 0, "name": "pets", "supercategory": "none"}),
                    [row.update(supercategory="pets") for row in d["categories"][1:]]),
         [CAT, DOG], {"root category": 1}),
+    "an image for each object": (
+        twice(category_id=1), [CAT, ([[1, 2, 6, 8]] * 2, [1, 0])], {"images listed twice": 1}),
+    "an image listed twice": (twice(), [CAT, DOG], {"images listed twice": 1}),
+    "one id for all": (again, [CAT, ([[1, 2, 6, 8], [7, 7, 16, 16]], [1, 1])], {"annotation ids": 1}),
+    "sizes the other way round": (turned, [([[10, 10, 55, 30]], [0]), DOG], {"turned images": 2}),
     "flags that are texts": (first(iscrowd="0", area="600"), [CAT, DOG], {"numbers as texts": 2}),
 }  # fmt: skip
 
@@ -194,6 +220,10 @@ def test_clean_files_stay_the_users_own(tmp_path):
         (first(image_id="other"), "'image_id' of annotation id 1 is 'other', expected an integer"),
         (all_of(hashes_as_ids, first(image_id="other")), "annotation id 1 has the image 'other', which is not listed"),
         (lambda d: d["images"][0].update(width="wide"), "'width' of image id 1 is 'wide', expected an integer"),
+        (
+            all_of(first(bbox=[0.2, 0.3, 0.5, 0.5]), lambda d: d["annotations"][1].update(bbox=[0, 0.1, 1, 0.5])),
+            r"none of 2 boxes has a number above 1 \(for example annotation id 1: bbox \[0\.2, 0\.3, 0\.5, 0\.5\]\)",
+        ),
         (names("1.jpg", "other/1.jpg"), r"1 of 2 images are not in .*train: other/1\.jpg"),  # not one picture twice
         (names("1.jpg", "2.JPG"), r"2\.JPG\. There is 2\.jpg: upper and lower case matter"),
     ],

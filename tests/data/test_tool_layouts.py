@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from ld_hub.data import doctor, load_data
 from ld_hub.errors import ConfigError, DataError, MissingFileError
@@ -185,7 +188,9 @@ def imagefolder(root: Path, *, rows: bool = False, corners: bool = False, suffix
                 objects = [{"bbox": box, "label": label} for box, label in zip(boxes, labels, strict=True)]
             lines.append({"file_name": name, "objects": objects})
         file = root / folder / f"metadata.{suffix}"
-        if suffix == "jsonl":
+        if suffix == "parquet":
+            parquet.write_table(pyarrow.Table.from_pylist(lines), file)
+        elif suffix == "jsonl":
             file.write_text("".join(json.dumps(line) + "\n" for line in lines))
         else:
             texts = [(line["file_name"], json.dumps(line["objects"]).replace('"', '""')) for line in lines]
@@ -259,6 +264,11 @@ PARTS: dict[str, Callable[[Path], None]] = {
     "imagefolder, rows": lambda root: imagefolder(root, rows=True),
     "imagefolder, corners": lambda root: imagefolder(root, corners=True),
     "imagefolder, table": lambda root: imagefolder(root, suffix="csv"),
+    "imagefolder, parquet": lambda root: imagefolder(root, suffix="parquet"),
+    "imagefolder, other name": lambda root: (
+        imagefolder(root),
+        [(root / f / "metadata.jsonl").rename(root / f"{f}.jsonl") for f in ("train", "validation")],
+    ),
     "lists of images": each(
         lambda root, split: (
             yolo_beside(root, split, f"pictures/{split}", f"pictures/{split}", "classes.txt"),
@@ -540,3 +550,116 @@ def test_what_is_wrong_is_named_by_file_and_place(tmp_path, case):
     with pytest.raises(DataError, match=words) as caught:
         load_data(tmp_path, "train")
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("folder", ["", "ImageSets", "splits"])
+def test_lists_divide_one_folder_of_images(tmp_path, folder):
+    for split, names in (("train", ["a", "c"]), ("val", ["b"])):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{split}.txt").write_text("".join(f"{name}\n" for name in names))
+    voc_beside(tmp_path, "train", "images", "annotations")
+    for split, names in (("train", ["a.jpg", "c.jpg"]), ("val", ["b.jpg"])):
+        found, said = quiet_load(tmp_path, split, strict=True)
+        assert read(found) == {name: objects_of("train")[name] for name in names} and said == []
+        assert found.label_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("make", [labelme, lambda root, split: voc_beside(root, split, split, split)])
+def test_images_that_were_renamed_with_their_files(tmp_path, make):
+    make(tmp_path, "train")
+    for old, new in (("a", "x"), ("c", "a"), ("x", "c")):  # a and c change places; what stands in their files stays
+        for file in list((tmp_path / "train").glob(f"{old}.*")):
+            file.rename(file.with_stem(new))
+    found, said = quiet_load(tmp_path, "train")
+    expected = objects_of("train")
+    assert read(found) == {"a.jpg": expected["c.jpg"], "b.jpg": expected["b.jpg"], "c.jpg": expected["a.jpg"]}
+    assert len(said) == 1 and "2 files are called as one image and name another; the images of their own" in said[0]
+    with pytest.raises(DataError, match="--strict"):
+        load_data(tmp_path, "train", strict=True)
+
+
+def test_sizes_the_other_way_round(tmp_path):
+    voc_beside(tmp_path, "train", "train", "train")
+    for file in (tmp_path / "train").glob("*.xml"):
+        file.write_text(file.read_text().replace("<width>60", "<width>40").replace("<height>40", "<height>60"))
+    found, said = quiet_load(tmp_path, "train")
+    assert read(found) == objects_of("train") and found.sizes.tolist() == [[40, 60]] * 3
+    assert len(said) == 1 and "3 images have their width and height the other way round" in said[0]
+
+
+def test_images_on_their_side_are_taken_as_they_are_seen(tmp_path):
+    """Some tools give the size of the file as it lies, and boxes on the image as it is seen."""
+    roboflow_coco(tmp_path, "train")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name in objects_of("train"):
+        Image.new("RGB", (40, 60)).save(tmp_path / "train" / name, exif=exif)
+    file = tmp_path / "train/_annotations.coco.json"
+    file.write_text(file.read_text().replace('"width": 60, "height": 40', '"width": 40, "height": 60'))
+    found, said = quiet_load(tmp_path, "train")
+    assert read(found) == objects_of("train") and found.sizes.tolist() == [[40, 60]] * 3
+    assert found.records.load(0).size == (60, 40) and len(said) == 1
+
+
+def test_open_images_as_fiftyone_fetches_them(tmp_path):
+    open_images(tmp_path)
+    for split, table_name in (("train", "oidv6-train"), ("validation", "validation")):
+        for folder in ("data", "labels", "metadata"):
+            (tmp_path / split / folder).mkdir()
+        for file in (tmp_path / split).glob("*.jpg"):
+            file.rename(file.parent / "data" / file.name)
+        (tmp_path / f"{table_name}-annotations-bbox.csv").rename(tmp_path / split / "labels/detections.csv")
+        classes = tmp_path / "class-descriptions-boxable.csv"
+        (tmp_path / split / "metadata/classes.csv").write_text(classes.read_text())
+    classes.unlink()
+    for split in ("train", "val"):
+        found, said = quiet_load(tmp_path, split, strict=True)
+        assert read(found) == {name: items for name, items in objects_of(split).items() if items} and said == []
+
+
+def test_a_table_that_is_not_in_utf_8(tmp_path):
+    pictures(tmp_path / "train", "train")
+    (tmp_path / "train.csv").write_bytes("image,class,x1,y1,x2,y2\na.jpg,Käfer,1,2,9,9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"train\.csv is not text in UTF-8"):
+        load_data(tmp_path, "train")
+
+
+def by_folder(root: Path, names: dict[str, str]) -> None:
+    """Files of labels in one folder, images in a folder for each part."""
+    voc_beside(root, "train", "images", "annotations")
+    for name, folder in names.items():
+        (root / "images" / folder).mkdir(exist_ok=True)
+        (root / "images" / name).rename(root / "images" / folder / name)
+
+
+@pytest.mark.parametrize("second", ["valid", "Test"])
+def test_folders_of_images_divide_what_no_file_does(tmp_path, second):
+    by_folder(tmp_path, {"a.jpg": "Train", "b.jpg": "Train", "c.jpg": second})
+    for split, names in (("train", ["a.jpg", "b.jpg"]), ("val", ["c.jpg"])):
+        found, said = quiet_load(tmp_path, split, val_fraction=0.5)
+        assert read(found) == {name: objects_of("train")[name] for name in names}
+        assert len(said) == 1 and f"{len(names)} of 3 images are '{split}', by the folders" in said[0]
+    assert len(load_data(tmp_path, "all")) == 3
+    if second == "Test":
+        assert read(quiet_load(tmp_path, "test")[0]) == {"c.jpg": objects_of("train")["c.jpg"]}
+
+
+def test_folders_that_are_no_parts_divide_nothing(tmp_path):
+    by_folder(tmp_path, {"a.jpg": "train", "b.jpg": "train"})
+    found, said = quiet_load(tmp_path, "train", val_fraction=0.4)
+    assert len(found) in (1, 2) and "images are held out" in said[-1]
+    with pytest.raises(MissingFileError):
+        load_data(tmp_path, "test")
+
+
+def test_names_that_are_not_in_utf_8_are_a_fault(tmp_path):
+    yolo_directory(tmp_path / "y")
+    try:
+        for folder, suffix in ((b"images", b"png"), (b"labels", b"txt")):
+            place = os.fsencode(tmp_path / "y") + b"/" + folder + b"/train/"
+            os.rename(place + b"a." + suffix, place + b"K\xe4fer." + suffix)
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    with pytest.raises(DataError, match=r"1 file names are not in UTF-8.*'images/train/K\\udce4fer\.png'. Rename"):
+        load_data(tmp_path / "y", "train")
+    assert [problem.kind for problem in doctor(tmp_path / "y", "train").problems] == ["names not in UTF-8"]

@@ -291,3 +291,13 @@ def test_directories_that_are_not_there(devkit, tmp_path):
     voc_list(tmp_path / "bare", "train", "a")
     with pytest.raises(DataError, match="no XML names a class"):
         load_data(tmp_path / "bare")
+
+
+@pytest.mark.parametrize("line", ["{}.jpg", "JPEGImages/{}.jpg", "Annotations/{}.xml", "C:\\voc\\{}.jpg 1"])
+def test_lists_of_files_in_place_of_names(tmp_path, line):
+    for stem in ("x.1", "y"):
+        voc_image(tmp_path / "v", stem, [("cat", 0, (1, 1, 9, 9))])
+    voc_list(tmp_path / "v", "train", line.format("x.1"))
+    voc_list(tmp_path / "v", "val", line.format("y"))
+    assert [Path(p).name for p in load_data(tmp_path / "v", "train").rows["path"]] == ["x.1.jpg"]
+    assert [Path(p).name for p in load_data(tmp_path / "v", "val").rows["path"]] == ["y.jpg"]

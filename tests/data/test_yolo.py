@@ -276,3 +276,62 @@ def test_a_coco_file_goes_before_other_layouts(yolo):
     assert load_data(yolo, "val").label_names == ("bee",)
     assert load_data(yolo, "train").protocol == "voc12"  # which goes before YOLO
     assert load_yolo(yolo, "train").label_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize(("images", "labels"), [("images/Train", "labels/Train"), ("Images/train", "Labels/train")])
+def test_folders_in_another_case(tmp_path, images, labels):
+    for part, name in (("train", "a"), ("val", "b")):
+        for folder, suffix, text in ((images, "jpg", ""), (labels, "txt", "0 0.5 0.5 1 1\n")):
+            place = tmp_path / folder.replace("Train", part.title()).replace("train", part)
+            place.mkdir(parents=True, exist_ok=True)
+            picture(place / f"{name}.jpg") if suffix == "jpg" else (place / f"{name}.txt").write_text(text)
+    (tmp_path / "classes.txt").write_text("cat\n")
+    for part, name in (("train", "a.jpg"), ("val", "b.jpg")):
+        found = load_data(tmp_path, part)
+        assert [Path(row["path"]).name for row in found.rows] == [name]
+        assert found.rows[0]["boxes"] == [[0, 0, 60, 40]]
+
+
+def test_class_names_beside_the_labels_of_each_part(tmp_path):
+    root = yolo_directory(tmp_path / "data", None)
+    for part in ("train", "val"):
+        (root / "labels" / part / "classes.txt").write_text("cat\ndog\n")
+    assert load_data(root, "train").label_names == load_data(root, "val").label_names == ("cat", "dog")
+    (root / "labels" / "val" / "classes.txt").write_text("dog\ncat\n")  # a number would be two classes
+    with pytest.raises(
+        DataError, match=r"labels/train/classes\.txt and .*labels/val/classes\.txt have other class names"
+    ):
+        load_data(root, "val")
+
+
+def test_rows_that_repeat_are_left_out_and_said(yolo):
+    (yolo / "labels/train/a.txt").write_text("0 0.5 0.5 0.2 0.2\n1 0.5 0.5 0.2 0.2\n0 0.5  0.5 0.2 0.2\n")
+    with pytest.warns(UserWarning, match=r"1 rows of label files say the same .* left out \(labels/train/a\.txt\)\."):
+        assert load_data(yolo, "train").rows[0]["labels"] == [0, 1]
+    with pytest.raises(DataError, match="--strict"):
+        load_data(yolo, "train", strict=True)
+
+
+def test_corners_are_not_taken_for_middles_and_sizes(yolo):
+    rows = ["0 0.1 0.2 0.5 0.6", "1 0.4 0.4 0.9 0.8", "0 0.6 0.1 0.95 0.4", "1 0.5 0.5 0.9 0.9"]
+    (yolo / "labels/train/a.txt").write_text("\n".join(rows))
+    with pytest.raises(
+        DataError, match=r"3 of 4 boxes reach out .* corners x1 y1 x2 y2 \(for example in labels/train/a"
+    ):
+        load_data(yolo, "train")
+    (yolo / "labels/train/a.txt").write_text("\n".join([*rows, "0 0.5 0.5 0.2 0.2"]))  # which is no corners
+    assert len(load_data(yolo, "train").rows[0]["boxes"]) == 5
+
+
+@pytest.mark.parametrize("row", ["0,0.5,0.5,0.2,0.2", "cat 0.5 0.5 0.2 0.2"])
+def test_rows_of_another_form_are_told_the_form(yolo, row):
+    (yolo / "labels/train/a.txt").write_text(row)
+    with pytest.raises(DataError, match=r"a\.txt, line 1: .* expected a class, as its number, and fractions .* spaces"):
+        load_data(yolo, "train")
+
+
+@pytest.mark.parametrize("name", ["names.txt", "voc.names"])
+def test_other_files_of_class_names(tmp_path, name):
+    root = yolo_directory(tmp_path / "data", None)
+    (root / name).write_text("cat\ndog\n")
+    assert load_data(root, "train").label_names == ("cat", "dog")
