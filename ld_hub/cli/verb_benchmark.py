@@ -22,6 +22,7 @@ from ld_hub.cli.flags import add_augmentation_flags, add_device_flag, augmentati
 from ld_hub.cli.places import check_file
 from ld_hub.data.discovery import require_places
 from ld_hub.errors import ConfigError
+from ld_hub.export.fetching import find_export
 from ld_hub.hub import atomic_write
 from ld_hub.launch.recipe_files import find_recipe, require_recipe
 from ld_hub.models.names import require_model
@@ -130,8 +131,9 @@ def run(args: argparse.Namespace) -> int:
     height, width = args.size
     work = Workload(args.batch_size, height, width, args.boxes, args.repeats, args.precision, args.channels_last)
     figures = Figures(hardware(device), workload=None if args.eval else work)
-    if args.model and is_exported(args.model[0]):
-        figures = _program(args, work)
+    export = find_export(args.model[0]) if len(args.model) == 1 and not args.table else None
+    if export is not None:
+        figures = _program(args, work, export)
     else:
         print(figures.hardware)
         figures = _part(args, figures, work, device)
@@ -264,11 +266,11 @@ def _inference(model: DenseDetector, work: Workload) -> InferenceSpeed:
     return speed
 
 
-def _program(args: argparse.Namespace, work: Workload) -> Figures:
+def _program(args: argparse.Namespace, work: Workload, export: Path) -> Figures:
     """Time of an exported detector; printed."""
     from ld_hub.benchmark.programs import program_figures
 
-    figures = program_figures(args.model[0], work, args.threads)
+    figures = replace(program_figures(export, work, args.threads), model=args.model[0])
     print(figures.hardware)
     if figures.workload is not None and figures.inference is not None:
         height, width = figures.workload.height, figures.workload.width

@@ -154,6 +154,9 @@ def test_alone(hub: Hub, measured: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert found[0] == found[1] and len(found[0]) > 4
     assert typed("eval", REPO, "--data", data, "--out", out) == 0
     assert json.loads((out / "metrics.json").read_text())["stats"]["AP"] == ap
+    assert typed("benchmark", REPO, "--size", 64, 96, "--repeats", 1, "--json", out / "speed.json") == 0
+    speeds = [json.loads(file.read_text()) for file in (out / "speed.json", measured / "plain/benchmark.json")]
+    assert speeds[0]["model"] == REPO and speeds[0]["program"]["digest"] == speeds[1]["program"]["digest"]
     capsys.readouterr()
     assert typed("verify", REPO, "--data", data) == 0 and typed("verify", tmp_path / "down", "--data", data) == 0
     assert capsys.readouterr().out.count("ok      README.md: row of") == 2
