@@ -96,6 +96,7 @@ def test_a_signal_in_an_evaluation_does_not_wait_for_its_end(data, undisturbed, 
 
 
 def _one_rank_is_told(data: Path, out: Path) -> None:
+    """A run that leaves, its continuation, and one that nobody disturbs, by the same two processes."""
     rank = int(os.environ["RANK"])
     original, calls = loop.Loop._train_step, [0]
 
@@ -106,22 +107,19 @@ def _one_rank_is_told(data: Path, out: Path) -> None:
         original(self, *arguments)
 
     loop.Loop._train_step = step
+    options = {"batch_size": 2, "steps": 5}
     try:
-        train(data, out, detector(norm_eval=True), batch_size=2, steps=5)
+        train(data, out / "run", detector(norm_eval=True), **options)
     except LeftEarly as left:
-        (out / f"left{rank}").write_text(f"{left} {left.code}")
-
-
-def _both_ranks(data: Path, out: Path, resume: bool) -> None:
-    train(data, out, detector(norm_eval=True), batch_size=2, steps=5, resume=resume)
+        found = [path.name for path in RunDirectory(out / "run").checkpoints()]
+        (out / f"left{rank}").write_text(f"{left} {left.code} {found}")
+    train(data, out / "run", detector(norm_eval=True), resume=True, **options)
+    train(data, out / "whole", detector(norm_eval=True), **options)
 
 
 def test_all_ranks_leave_after_the_same_step(data, tmp_path):
-    launch(_one_rank_is_told, data, tmp_path / "run")
-    assert [(tmp_path / f"run/left{rank}").read_text() for rank in (0, 1)] == ["SIGTERM 143", "SIGTERM 143"]
-    assert [path.name for path in RunDirectory(tmp_path / "run").checkpoints()] == ["step_00000002"]
-    launch(_both_ranks, data, tmp_path / "run", True)
-    launch(_both_ranks, data, tmp_path / "whole", False)
+    launch(_one_rank_is_told, data, tmp_path)
+    assert [(tmp_path / f"left{rank}").read_text() for rank in (0, 1)] == ["SIGTERM 143 ['step_00000002']"] * 2
     assert equal(weights(tmp_path / "run/model"), weights(tmp_path / "whole/model"))
 
 
