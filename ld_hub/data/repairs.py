@@ -10,7 +10,17 @@ import numpy as np
 
 from ld_hub.data.annotations import Bools, CocoFile, content_of, parse_coco, read_json
 from ld_hub.data.box_parts import COLUMNS, in_parts
-from ld_hub.data.checks import Problem, Repair, box_corners, files_exist, image_rows, lookup, name_some, repeated
+from ld_hub.data.checks import (
+    Problem,
+    Repair,
+    box_corners,
+    doubtful_corners,
+    files_exist,
+    image_rows,
+    lookup,
+    name_some,
+    repeated,
+)
 from ld_hub.data.image_finder import ImageFinder
 from ld_hub.data.mending import lacks_boxes, mend_rows
 from ld_hub.data.reading import Reading
@@ -213,6 +223,8 @@ def settled(source: Source, reading: Reading) -> Source:
     """
     coco, turned = (source.coco, []) if source.coco.federated else turn_sizes(source.coco, source.image_dir)
     source = repaired_source(source, coco, turned) if turned else source
+    doubt = doubtful_corners(source.coco) if source.layout == "COCO" else ""
+    source = replace(source, remarks=(*source.remarks, doubt)) if doubt else source
     root = None if reading.keep_root_category else _root_category(source.coco)
     if root is not None:
         name = source.coco.label_names[root]
