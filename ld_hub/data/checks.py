@@ -16,6 +16,7 @@ from ld_hub.data.box_parts import in_parts, mask
 from ld_hub.ops.corners import Reach, are_corners, reach
 
 FLAGGED = "flagged ignore"
+_FEW = 1000  # boxes; of more it can be told
 _LARGE_ENOUGH = 16  # px; an image in which nobody marks less than a pixel alone
 
 
@@ -228,7 +229,7 @@ def doubtful_corners(coco: CocoFile) -> str:
     Args:
         coco: The annotations.
     """
-    parts = _reaches(coco) if mask(coco, _finite).all() else []
+    parts = _reaches(coco) if len(coco.ids) <= _FEW and mask(coco, _finite).all() else []
     out = sum(len(part.out) for part in parts)
     if not out or len(are_corners(parts)) or any(part.corners < part.boxes for part in parts):
         return ""
