@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from ld_hub.data.annotations import Bools, CocoFile, Floats, Ints
 from ld_hub.data.box_parts import in_parts, mask
-from ld_hub.ops.corners import are_corners, reach
+from ld_hub.ops.corners import Reach, are_corners, reach
 
 FLAGGED = "flagged ignore"
+_FEW = 1000  # boxes; of more it can be told
 _LARGE_ENOUGH = 16  # px; an image in which nobody marks less than a pixel alone
 
 
@@ -222,15 +223,35 @@ def _repeats(coco: CocoFile) -> Iterable[Problem]:
         yield Problem("duplicate annotation ids", len(twice), text)
 
 
+def doubtful_corners(coco: CocoFile) -> str:
+    """What is said of boxes that reach out of their images and may all be corners, but are too few to tell; or nothing.
+
+    Args:
+        coco: The annotations.
+    """
+    parts = _reaches(coco) if len(coco.ids) <= _FEW and mask(coco, _finite).all() else []
+    out = sum(len(part.out) for part in parts)
+    if not out or len(are_corners(parts)) or any(part.corners < part.boxes for part in parts):
+        return ""
+    return (
+        f"{coco.path}: {out} of {len(coco.ids)} boxes reach out of their image and are clipped. Are they corners "
+        "x1, y1, x2, y2? Then write x2 - x1 and y2 - y1 in place of x2 and y2."
+    )
+
+
 def _corners(coco: CocoFile) -> Ints:
     """Annotations that are corners where a corner and a size should be."""
+    return are_corners(_reaches(coco))
+
+
+def _reaches(coco: CocoFile) -> list[Reach]:
     parts = []
     for part in in_parts(coco):
         rows = image_rows(part)
         sizes = np.zeros((len(rows), 2))
         sizes[rows >= 0] = part.sizes[rows[rows >= 0]][:, ::-1]
         parts.append(reach(part.boxes, sizes))
-    return are_corners(parts)
+    return parts
 
 
 def _missing_files(coco: CocoFile, image_dir: Path) -> list[Problem]:

@@ -8,9 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ld_hub.data.annotations import Bools, CocoFile, content_of, parse_coco, read_json
+from ld_hub.data.annotations import Bools, CocoFile, Ints, content_of, parse_coco, read_json
 from ld_hub.data.box_parts import COLUMNS, in_parts
-from ld_hub.data.checks import Problem, Repair, box_corners, files_exist, image_rows, lookup, name_some, repeated
+from ld_hub.data.checks import (
+    Problem,
+    Repair,
+    box_corners,
+    doubtful_corners,
+    files_exist,
+    image_rows,
+    lookup,
+    name_some,
+    repeated,
+)
 from ld_hub.data.image_finder import ImageFinder
 from ld_hub.data.mending import lacks_boxes, mend_rows
 from ld_hub.data.reading import Reading
@@ -102,11 +112,8 @@ def turn_sizes(coco: CocoFile, image_dir: Path) -> tuple[CocoFile, list[Repair]]
         image_dir: Directory that file names are relative to.
     """
     limits = coco.sizes[:, ::-1]
-    out, out_turned = np.zeros(len(limits), dtype=bool), np.zeros(len(limits), dtype=bool)
-    for part in in_parts(coco):
-        rows, ends = image_rows(part), box_corners(part)[:, 2:]
-        for found, sizes in ((out, limits), (out_turned, limits[:, ::-1])):
-            found[rows[(rows >= 0) & (ends > 1.01 * sizes[rows] + 1).any(axis=1)]] = True
+    out = _beyond(coco, limits)
+    out_turned = _beyond(coco, limits[:, ::-1]) if out.any() else out
     if not (out & ~out_turned).any():
         return coco, []
 
@@ -124,6 +131,15 @@ def turn_sizes(coco: CocoFile, image_dir: Path) -> tuple[CocoFile, list[Repair]]
         f"images as they are seen, whose sizes were taken: {name_some((coco.file_names[k] for k in swapped), 3)}."
     )
     return replace(coco, sizes=sizes), [Repair("turned images", len(swapped), text)]
+
+
+def _beyond(coco: CocoFile, limits: Ints) -> Bools:
+    """``(I,)`` images of which a box reaches beyond a width and height in px, ``(I, 2)``."""
+    found = np.zeros(len(limits), dtype=bool)
+    for part in in_parts(coco):
+        rows = image_rows(part)
+        found[rows[(rows >= 0) & (box_corners(part)[:, 2:] > 1.01 * limits[rows] + 1).any(axis=1)]] = True
+    return found
 
 
 def join_images(coco: CocoFile, image_dir: Path) -> tuple[CocoFile, list[Repair]]:
@@ -213,6 +229,8 @@ def settled(source: Source, reading: Reading) -> Source:
     """
     coco, turned = (source.coco, []) if source.coco.federated else turn_sizes(source.coco, source.image_dir)
     source = repaired_source(source, coco, turned) if turned else source
+    doubt = doubtful_corners(source.coco) if source.layout == "COCO" else ""
+    source = replace(source, remarks=(*source.remarks, doubt)) if doubt else source
     root = None if reading.keep_root_category else _root_category(source.coco)
     if root is not None:
         name = source.coco.label_names[root]

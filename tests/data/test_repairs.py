@@ -341,3 +341,14 @@ def test_a_fraction_is_one():
     for wrong in (-0.1, 1, float("nan")):
         with pytest.raises(ConfigError, match="val_fraction"):
             Reading(val_fraction=wrong)
+
+
+def test_few_boxes_that_may_be_corners_are_asked_about(tmp_path):
+    data = content()
+    first(bbox=[20, 10, 50, 30])(data)
+    with pytest.warns(UserWarning, match=r"1 of 2 boxes reach out of their image and are clipped\. Are they corners"):
+        assert load_data(write(tmp_path / "a", data)).rows[0]["boxes"] == [[20, 10, 60, 40]]
+    data["annotations"][1]["bbox"] = [30, 20, 5, 5]  # which is no corners
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_data(write(tmp_path / "b", data))
