@@ -16,6 +16,7 @@ from ld_hub.data.box_parts import in_parts, mask
 from ld_hub.ops.corners import Reach, are_corners, reach
 
 FLAGGED = "flagged ignore"
+_ROUNDING = 1e-6  # px; what layouts of corners leave of a side of 1 px
 _FEW = 1000  # boxes; of more it can be told
 _LARGE_ENOUGH = 16  # px; an image in which nobody marks less than a pixel alone
 
@@ -75,7 +76,7 @@ def bad_boxes(coco: CocoFile) -> dict[str, Bools]:
     area = clip_boxes(coco)
     with np.errstate(invalid="ignore"):  # infinite boxes
         inside = ((area[:, 2] - area[:, 0]).clip(min=0) * (area[:, 3] - area[:, 1]).clip(min=0)) > 0
-    tiny = (coco.areas <= 0) | (coco.boxes[:, 2] < 1) | (coco.boxes[:, 3] < 1)
+    tiny = (coco.areas <= 0) | (coco.boxes[:, 2:] < 1 - _ROUNDING).any(axis=1)
     outside = ~inside & ~tiny
     return {FLAGGED: coco.ignore, "no area": tiny & ~coco.ignore, "outside the image": outside & ~coco.ignore}
 
