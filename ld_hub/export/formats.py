@@ -110,6 +110,14 @@ FORMATS = {
         no_choice="pt2 programs give rows",
         precisions=("float32",),
     ),
+    "aoti": Format(
+        "ld_hub.export.aoti_format",
+        (),
+        "export",
+        no_pixels="AOTInductor packages take normalised images",
+        no_choice="AOTInductor packages give rows",
+        precisions=("float32",),
+    ),
 }
 
 

@@ -29,6 +29,19 @@ boxes, scores, quality, level_sizes = program(images, image_sizes)
 ```
 """
 
+_AOTI = """\
+## With torch
+
+Compiled by AOTInductor: machine code for CPUs like the one that made it. Open only packages that you made.
+
+```python
+import torch
+
+program = torch._inductor.aoti_load_package("{program}")
+boxes, scores, quality, level_sizes = program(images, image_sizes)
+```
+"""
+
 _PAGE = """
 ## In a browser
 
@@ -78,6 +91,7 @@ session = onnxruntime.InferenceSession("{program}")
 inputs = {{"images": images, "image_sizes": np.int64([[height, width]])}}
 """
 
+_TORCH = {"pt2": _PT2, "aoti": _AOTI}  # formats that torch itself runs
 _PRECISIONS = {
     "float32": "",
     "float16": " Numbers inside are float16; boxes and scores are computed in float32.",
@@ -112,7 +126,7 @@ A {model.title or model.family} detector of {model.num_classes} classes: {progra
 {gives}. `config.json` holds the class names and settings, `SHA256SUMS` what every file has to be
 (`sha256sum -c SHA256SUMS`).{_PRECISIONS[plan.precision]}
 
-{_PT2.format(program=program) if to == "pt2" else _RUNTIME.format(runs=runs)}"""
+{_TORCH[to].format(program=program) if to in _TORCH else _RUNTIME.format(runs=runs)}"""
     if plan.page is not None:
         text += _PAGE
     if to != "onnx" or plan.no_nms or model.config.in_chans != 3:

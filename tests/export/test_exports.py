@@ -402,6 +402,32 @@ def test_pt2_programs_give_rows(gfocal: Converted, tmp_path: Path) -> None:
         Detector(tmp_path / "e")
 
 
+@pytest.mark.slow
+def test_packages_of_aotinductor_give_rows(gfocal: Converted, tmp_path: Path) -> None:
+    """Two compilations: a minute or two."""
+    report = gfocal.model.export(tmp_path / "e", to="aoti", no_nms=True)
+    assert report.agreement.detections == report.agreement.matched + report.agreement.undecided > 10
+    assert "aoti_load_package" in (tmp_path / "e/README.md").read_text()
+    program = torch._inductor.aoti_load_package(str(tmp_path / "e/model.pt2"))
+    for batch, height, width in ((1, 128, 160), (3, 96, 64)):
+        images, sizes = torch.randn(batch, 3, height, width), torch.tensor([[height, width]] * batch)
+        with torch.no_grad():
+            for mine, theirs in zip(program(images, sizes), DetectorRows(gfocal.model)(images, sizes), strict=True):
+                torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ExportedError, match=r"a program of the kind 'aoti'; ld_hub\.runtime runs onnx and openvino"):
+        Detector(tmp_path / "e")
+
+
+def test_what_cannot_be_compiled_is_said(gfocal: Converted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise RuntimeError("No working C++ compiler found\nin torch._inductor.config.cpp.cxx")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", refuse)
+    with pytest.raises(ConfigError, match=r"No working C\+\+ compiler found\)\. It takes a C\+\+ compiler .*--to pt2"):
+        gfocal.model.export(tmp_path / "e", to="aoti", no_nms=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_wrong_arguments(saved: Path, gfocal: Converted, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("mine")
