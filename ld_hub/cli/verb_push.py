@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,7 @@ def _publish_model(args: argparse.Namespace) -> CommitInfo:
     )
 
 
-def _where(args: argparse.Namespace) -> dict[str, Any]:
+def _where(args: argparse.Namespace) -> Mapping[str, Any]:
     """Arguments of every push."""
     return {
         "private": args.private,

@@ -18,25 +18,34 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ld_hub.checked import Scalar
+from ld_hub.engine.proof import (
+    FORMAT,
+    STATE,
+    TENSORS,
+    UNPROVEN,
+    faults,
+    is_checkpoint,
+    last_whole,
+    require_whole,
+    retire,
+    step_of,
+)
 from ld_hub.errors import CheckpointError, ConfigError, MissingFileError
 from ld_hub.hub import atomic_directory, atomic_write
-from ld_hub.hub.manifest import MANIFEST_NAME, damages, write_manifest
+from ld_hub.hub.manifest import write_manifest
 from ld_hub.version import __version__
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-FORMAT = 2  # of state.json
 KEPT = 2  # checkpoints; the one before the last is there in case the last turns out bad
-_TENSORS = ("model.safetensors", "optimizer.safetensors", "ema.safetensors")
 
 
 class OptimizerState(TypedDict):
@@ -73,6 +82,8 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write to a directory that appears in one rename, when everything in it is on disk, its manifest last."""
+        import torch
+
         from ld_hub.hub import save_safetensors
 
         tensors, values = flatten_optimizer(self.optimizer)
@@ -83,21 +94,16 @@ class Checkpoint:
                 save_safetensors(self.ema, beside / "ema.safetensors")
             content = {**self.state, "format": FORMAT, "step": self.step, "optimizer": values}
             atomic_write(beside / "state.json", json.dumps(content))
-            files = [name for name in ("state.json", *_TENSORS) if (beside / name).is_file()]
-            write_manifest(beside, files, {"step": self.step, **self._about()})
+            files = [name for name in (STATE, *TENSORS) if (beside / name).is_file()]
+            versions = {"ld_hub": __version__, "torch": torch.__version__}
+            about = {"step": self.step, "versions": versions, "run": self.state.get("identity")}
+            write_manifest(beside, files, about)
 
     def bytes(self) -> int:
         """Of all tensors."""
         from ld_hub.engine.disk import bytes_of
 
         return bytes_of(self.model.values(), flatten_optimizer(self.optimizer)[0].values(), (self.ema or {}).values())
-
-    def _about(self) -> dict[str, Any]:
-        """What somebody who finds the files alone would ask."""
-        import torch
-
-        versions = {"ld_hub": __version__, "torch": torch.__version__}
-        return {"versions": versions, **({"run": self.state["identity"]} if "identity" in self.state else {})}
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -119,7 +125,7 @@ class Checkpoint:
             state = json.loads(file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise CheckpointError(f"'{file}' is not readable JSON ({error}): take another checkpoint.") from None
-        if state.get("format") != FORMAT:
+        if state.get("format") not in (FORMAT, UNPROVEN):
             raise CheckpointError(
                 f"'{file}' has format {state.get('format')!r}; this version of ld_hub reads format {FORMAT}."
             )
@@ -183,7 +189,7 @@ class RunDirectory:
 
     def checkpoints(self) -> list[Path]:
         """Checkpoints that were written to the end, oldest first; `find` looks whether they are still whole."""
-        return sorted(path for path in self._checkpoints.glob("step_*") if (path / MANIFEST_NAME).is_file())
+        return sorted(path for path in self._checkpoints.glob("step_*") if is_checkpoint(path))
 
     def find(self, resume: bool | str) -> Path | None:
         """Checkpoint to continue from: one whose files are what was written.
@@ -199,12 +205,12 @@ class RunDirectory:
             CheckpointError: If there are checkpoints, and all are damaged.
         """
         if isinstance(resume, bool):
-            return _last_whole(self.checkpoints())
+            return last_whole(self.checkpoints())
         path = Path(resume)
         if (path / "state.json").is_file():
             require_whole(path)
             return path
-        found = _last_whole(RunDirectory(path).checkpoints())
+        found = last_whole(RunDirectory(path).checkpoints())
         if found is None:
             raise MissingFileError(
                 f"resume '{resume}': neither a checkpoint (RUN/checkpoints/step_*) nor a run with one."
@@ -214,7 +220,7 @@ class RunDirectory:
     def damaged_after(self, path: Path) -> list[str]:
         """What is wrong with the checkpoints that are later than one, in words."""
         later = [each for each in self.checkpoints() if each.name > path.name]
-        return [f"'{each}': {'; '.join(faults)}" for each in later if (faults := _faults(each))]
+        return [f"'{each}': {'; '.join(found)}" for each in later if (found := faults(each))]
 
     def resumes(self, resume: bool | str) -> bool:
         """Whether a run with this setting continues from a checkpoint."""
@@ -236,7 +242,7 @@ class RunDirectory:
         require_whole(path)
         for old in self.checkpoints()[:-keep]:
             if step_of(old) != best:
-                (old / MANIFEST_NAME).unlink()  # from here on it does not count as a checkpoint
+                retire(old)
                 shutil.rmtree(old)
         self.clean()
         return path
@@ -246,7 +252,7 @@ class RunDirectory:
         for leftover in [*self.path.glob(".*.tmp"), *self._checkpoints.glob(".*.tmp")]:
             shutil.rmtree(leftover, ignore_errors=True)
         for path in self._checkpoints.glob("step_*"):
-            if not (path / MANIFEST_NAME).is_file():
+            if not is_checkpoint(path):
                 shutil.rmtree(path, ignore_errors=True)
 
     def settings(self) -> dict[str, Any]:
@@ -278,7 +284,7 @@ class RunDirectory:
         """
         for path in self.checkpoints():
             if step_of(path) > step:
-                (path / MANIFEST_NAME).unlink()
+                retire(path)
         self.clean()
         self.result_file.unlink(missing_ok=True)
         if not self.metrics_file.is_file():
@@ -293,56 +299,6 @@ class RunDirectory:
             if record.get("step", 0) <= step and not again:
                 kept.append(line + "\n")
         atomic_write(self.metrics_file, "".join(kept))
-
-
-def step_of(checkpoint: Path) -> int:
-    """Optimizer steps made when a checkpoint was written, by its name."""
-    return int(checkpoint.name.removeprefix("step_"))
-
-
-def require_whole(path: Path) -> None:
-    """Refuse a checkpoint that is not what was written.
-
-    Args:
-        path: Its directory.
-
-    Raises:
-        MissingFileError: If it is none.
-        CheckpointError: If a file is missing, cut short or changed.
-    """
-    if not (path / MANIFEST_NAME).is_file():
-        raise MissingFileError(
-            f"'{path}' is no checkpoint: it has no {MANIFEST_NAME}. Checkpoints are RUN/checkpoints/step_*."
-        )
-    if faults := _faults(path):
-        raise CheckpointError(f"'{path}' is damaged: {'; '.join(faults)}. Take another checkpoint: --resume RUN.")
-
-
-def _last_whole(checkpoints: Sequence[Path]) -> Path | None:
-    """The last one that is what was written; None where there are none at all.
-
-    Raises:
-        CheckpointError: If there are some, and all are damaged.
-    """
-    whole = next((path for path in reversed(checkpoints) if not _faults(path)), None)
-    if whole is None and checkpoints:
-        found = ", ".join(f"'{path}' ({'; '.join(_faults(path))})" for path in checkpoints)
-        raise CheckpointError(
-            f"No checkpoint of the run is whole: {found}. Bring one back from a copy, or begin another --output_dir."
-        )
-    return whole
-
-
-def _faults(path: Path) -> tuple[str, ...]:
-    """Of a checkpoint; one that was found well is not read again while its files keep their size and time."""
-    known = [path / name for name in (MANIFEST_NAME, "state.json", *_TENSORS)]
-    states = tuple((file.stat().st_size, file.stat().st_mtime_ns) for file in known if file.is_file())
-    return _faults_of(path.resolve(), states)
-
-
-@lru_cache(maxsize=16)
-def _faults_of(path: Path, states: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
-    return tuple(damages(path))
 
 
 def flatten_optimizer(state: OptimizerState) -> tuple[dict[str, Tensor], OptimizerValues]:

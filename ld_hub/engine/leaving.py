@@ -121,6 +121,20 @@ def agreed(wishes: Sequence[str]) -> str:
     return next((wish for wish in (*CODES, TIME_LIMIT, SAVE) if wish in wishes), "")
 
 
+def leave(wish: str, saved: bool) -> None:
+    """End here.
+
+    Args:
+        wish: What of all ranks is done.
+        saved: Whether the last step was saved.
+
+    Raises:
+        LeftEarly: Always.
+    """
+    why = "the time is up (max_minutes)" if wish == TIME_LIMIT else wish
+    raise LeftEarly(why if saved else f"{why}, NOT SAVED,", CODES.get(wish, 0) if saved else FAILED)
+
+
 def continued_by(run: Path) -> str:
     """The command that continues a run, as far as its start is known.
 

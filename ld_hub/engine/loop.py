@@ -22,7 +22,7 @@ from ld_hub.engine.checkpoint import RunDirectory
 from ld_hub.engine.detection_task import DetectionTask, step_counts, total_loss
 from ld_hub.engine.evaluate import evaluate
 from ld_hub.engine.identity import Identity
-from ld_hub.engine.leaving import CODES, FAILED, SAVE, TIME_LIMIT, LeftEarly, Limits, Wishes, agreed, continued_by
+from ld_hub.engine.leaving import SAVE, LeftEarly, Limits, Wishes, agreed, continued_by, leave
 from ld_hub.engine.lesson_task import LessonTask
 from ld_hub.engine.lessons import Lesson
 from ld_hub.engine.nonfinite import Buffers, describe, keep_batches
@@ -126,7 +126,7 @@ class Loop(Saving):
                             self._unscored = self.plan.evaluates_after(self.step)
                             saved = self.save()
                             if wish not in ("", SAVE):
-                                self._leave(wish, saved)
+                                leave(wish, saved)
                         self.clock.resume()
         except LeftEarly as left:
             self.reporter.stop()
@@ -141,19 +141,6 @@ class Loop(Saving):
             waited = f"{self.config.patience} evaluations without a better AP than after step {self.best.step}"
             self.reporter.say(f"stopped early, after step {self.step} of {self.plan.steps}: {waited}.")
         self._publish()
-
-    def _leave(self, wish: str, saved: bool) -> None:
-        """End here.
-
-        Args:
-            wish: What of all ranks is done.
-            saved: Whether this step was saved.
-
-        Raises:
-            LeftEarly: Always.
-        """
-        why = "the time is up (max_minutes)" if wish == TIME_LIMIT else wish
-        raise LeftEarly(why if saved else f"{why}, NOT SAVED,", CODES.get(wish, 0) if saved else FAILED)
 
     def _is_over(self) -> bool:
         """Whether all steps are made, or the last evaluations were no better than an earlier one (`patience`).

@@ -1,9 +1,10 @@
-"""What is said when a run has ended."""
+"""What is done and said when a run has ended."""
 
 from __future__ import annotations
 
+import contextlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ld_hub.launch.data_arguments import DataArguments
@@ -24,3 +25,17 @@ def next_commands(model: Path, data: DataArguments, tiling: Sequence[str] = ()) 
     if data.data is not None or data.val_annotations is not None:
         lines.append(f"ld-hub eval {place} {shlex.join([*given, *tiling])}")
     return "next: " + "\n      ".join(lines)
+
+
+@contextlib.contextmanager
+def left_together() -> Iterator[None]:
+    """Where a run ends early, end the processes' group as it is done at a run's end."""
+    from ld_hub.engine.leaving import LeftEarly
+
+    try:
+        yield
+    except LeftEarly:
+        from ld_hub.engine.devices import end_processes
+
+        end_processes()
+        raise

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from ld_hub.launch.arguments import (
     UnlabeledArguments,
 )
 from ld_hub.launch.box_teachers import refuse_boxes, require_boxes
-from ld_hub.launch.closing import next_commands
+from ld_hub.launch.closing import left_together, next_commands
 from ld_hub.launch.data_arguments import DataArguments
 from ld_hub.launch.early import require_files, require_layout, require_start, require_terms
 from ld_hub.launch.flag_parser import Command, Parsed, RecipeFlags, parse
@@ -135,7 +134,7 @@ def train(argv: Sequence[str]) -> int:
     )
     if parsed.of(TrialArguments).dry_run:
         return _rehearse(trainer)
-    with _left_together():
+    with left_together():
         result = trainer.train()
     return _finish(result, parsed)
 
@@ -185,7 +184,7 @@ def distill(argv: Sequence[str]) -> int:
     )
     if trial:
         return _rehearse(students.distilled(config))
-    with _left_together():
+    with left_together():
         result, comparison = students.train()
     return _finish(result, parsed, comparison)
 
@@ -365,20 +364,6 @@ def _rehearse(trainer: Trainer) -> int:
     _say(rehearse(trainer))
     end_processes()
     return 0
-
-
-@contextlib.contextmanager
-def _left_together() -> Iterator[None]:
-    """Where a run ends early, end the processes' group as it does at its end."""
-    from ld_hub.engine.leaving import LeftEarly
-
-    try:
-        yield
-    except LeftEarly:
-        from ld_hub.engine.devices import end_processes
-
-        end_processes()
-        raise
 
 
 def _finish(result: RunResult, parsed: Parsed, comparison: Comparison | None = None) -> int:

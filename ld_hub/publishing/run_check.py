@@ -7,11 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ld_hub.engine.checkpoint import RunDirectory, step_of
+from ld_hub.engine.checkpoint import RunDirectory
+from ld_hub.engine.proof import faults, is_checkpoint, step_of
 from ld_hub.engine.records import RunSettings
 from ld_hub.errors import LdHubError
 from ld_hub.hub import WEIGHTS_NAME, load_safetensors
-from ld_hub.hub.manifest import damages
+from ld_hub.hub.manifest import MANIFEST_NAME
 from ld_hub.models.checkpoints.saved import read_saved
 from ld_hub.publishing.verdict import Report
 
@@ -25,7 +26,7 @@ def verify_run(place: Path) -> Report:
     run, report = RunDirectory(place), Report()
     report.add("config.json", _refusal(lambda: RunSettings.from_dict(run.settings(), f"'{run.config_file}'")))
     for path in sorted((place / "checkpoints").glob("step_*")):
-        report.add(f"checkpoints/{path.name}", damages(path))
+        report.add(f"checkpoints/{path.name}", _checkpoint_differences(path))
     report.add("metrics.jsonl", _broken_lines(run.metrics_file))
     for directory in (run.model_dir, run.best_dir):
         if directory.is_dir():
@@ -33,6 +34,11 @@ def verify_run(place: Path) -> Report:
     if run.result_file.is_file():
         report.add("result.json", _result_differences(run))
     return report
+
+
+def _checkpoint_differences(path: Path) -> list[str]:
+    """Of one that is there; where it was being removed, that."""
+    return list(faults(path)) if is_checkpoint(path) else [f"{MANIFEST_NAME} is missing"]
 
 
 def _read_model(directory: Path) -> None:

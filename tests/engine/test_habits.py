@@ -19,6 +19,7 @@ from ld_hub.engine.schedule import Plan
 from ld_hub.engine.showing import log_pictures
 from ld_hub.errors import ConfigError
 from ld_hub.evaluation import DetectionMetrics
+from ld_hub.hub.manifest import write_manifest
 from tests.engine.runs import QUICK, detector, distance, distil, equal, records, sets, train, weights
 
 
@@ -58,6 +59,8 @@ def test_a_published_computation_has_no_average_unless_it_is_asked_for(data, tmp
 def test_a_run_that_was_begun_without_an_average_goes_on_without(data, tmp_path):
     train(data, tmp_path / "run", steps=4, save_every=2, ema="auto")
     (tmp_path / "run/checkpoints/step_00000002/ema.safetensors").unlink()
+    names = ["state.json", "model.safetensors", "optimizer.safetensors"]
+    write_manifest(tmp_path / "run/checkpoints/step_00000002", names)
     start = str(tmp_path / "run/checkpoints/step_00000002")
     model, _ = train(data, tmp_path / "run", detector(seed=3), steps=4, save_every=2, ema="auto", resume=start)
     last = Checkpoint.load(RunDirectory(tmp_path / "run").checkpoints()[-1])

@@ -36,6 +36,17 @@ def undisturbed(data, tmp_path_factory):
     return out
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """As in a terminal: who runs the tests may ignore some signals."""
+    before = {
+        number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def send_at(monkeypatch, method, call, name="SIGTERM", times=1):
     """The process sends itself a signal in a call of a method of the loop."""
     calls, original = [0], getattr(loop.Loop, method)
