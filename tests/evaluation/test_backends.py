@@ -51,10 +51,11 @@ def draw(seed):
     return read_ground_truth(content), Found(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def test_all_arrays_are_equal_on_2000_sets():
+@pytest.mark.parametrize("seeds", [range(400), pytest.param(range(400, 10_000), marks=pytest.mark.slow)], ids=len)
+def test_all_arrays_are_equal_on_random_sets(seeds):
     pytest.importorskip("hotcoco")
     kinds = np.zeros(5, dtype=int)
-    for seed in range(2000):
+    for seed in seeds:
         truth, found = draw(seed)
         exact, fast = (score(backend, truth, found, IDS) for backend in ("pycocotools", "hotcoco"))
         assert np.array_equal(exact.precision, fast.precision), seed
@@ -67,7 +68,7 @@ def test_all_arrays_are_equal_on_2000_sets():
             len(np.unique(found.scores)) < len(found),
             len({row["image_id"] for row in rows}) < len(truth.images),
         ]
-    assert (kinds > 50).all(), kinds.tolist()  # each kind of trouble was there
+    assert (kinds > 20).all(), kinds.tolist()  # each kind of trouble was there
 
 
 @pytest.mark.parametrize("image", [0, -3, 2**53 + 1])
