@@ -68,7 +68,7 @@ def test_all_arrays_are_equal_on_random_sets(seeds):
             len(np.unique(found.scores)) < len(found),
             len({row["image_id"] for row in rows}) < len(truth.images),
         ]
-    assert (kinds > 20).all(), kinds.tolist()  # each kind of trouble was there
+    assert (kinds > len(seeds) / 40).all(), kinds.tolist()  # each kind of trouble was there
 
 
 @pytest.mark.parametrize("image", [0, -3, 2**53 + 1])
