@@ -156,7 +156,7 @@ class Handler(BaseHTTPRequestHandler):
         wish = json.loads(body)
         self._require_write()
         kind, name = f"{wish.get('type') or 'model'}s", f"{wish['organization']}/{wish['name']}"
-        prefix = "datasets/" if kind == "datasets" else ""
+        prefix = "" if kind == "models" else f"{kind}/"
         answer = {"url": f"{self.hub.endpoint}/{prefix}{name}", "name": name, "id": "0" * 24}
         if (kind, name) in self.hub.repos:
             return self._json({**answer, "error": f"You already created this {kind[:-1]} repo: {name}"}, 409)
@@ -305,7 +305,7 @@ class Handler(BaseHTTPRequestHandler):
             f"refs/pr/{number}" if proposal else next(r for r in (revision, f"refs/heads/{revision}") if r in repo.refs)
         )
         commit = repo.add(ref, head.oid, files, lines[0]["value"]["summary"])
-        web = f"{self.hub.endpoint}/{'datasets/' if kind == 'datasets' else ''}{name}"
+        web = f"{self.hub.endpoint}/{'' if kind == 'models' else f'{kind}/'}{name}"
         pull = {"pullRequestUrl": f"{web}/discussions/{number}"} if proposal else {}
         self._json({"success": True, "commitOid": commit.oid, "commitUrl": f"{web}/commit/{commit.oid}", **pull})
 
@@ -357,8 +357,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 _NAME = r"(?P<name>[^/]+/[^/]+)"
-_API = rf"/api/(?P<kind>models|datasets)/{_NAME}"
-_WEB = rf"/((?P<kind>datasets)/)?{_NAME}"
+_API = rf"/api/(?P<kind>models|datasets|spaces)/{_NAME}"
+_WEB = rf"/((?P<kind>datasets|spaces)/)?{_NAME}"
 _REV = r"(?P<revision>[^/]+)"
 ROUTES: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("GET", r"/api/\w+-harnesses", Handler.nothing),

@@ -44,6 +44,7 @@ VERBS: dict[str, Verb] = {
     "info": Verb("ld_hub.cli.verb_info", "parameters, multiply-adds, weights and data settings of a model"),
     "recipes": Verb("ld_hub.cli.verb_recipes", "list distillation recipes, or show the terms of one"),
     "predict": Verb("ld_hub.cli.verb_predict", "detect objects on images and draw them"),
+    "app": Verb("ld_hub.cli.verb_app", "a page on which detectors can be tried, side by side"),
     "show": Verb("ld_hub.cli.verb_show", "draw assignment, regions and bins of a student on a photograph"),
     "eval": Verb("ld_hub.cli.verb_eval", "AP of a model on a data set, by COCO's, VOC's or LVIS' rules"),
     "train": Verb("ld_hub.train", "train a detector", own_parser=True),

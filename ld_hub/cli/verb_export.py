@@ -18,8 +18,8 @@ needs no torch, and SHA256SUMS. `ld_hub.runtime.Detector(DIR)` runs it with
 NumPy, Pillow and onnxruntime alone; `ld-hub predict`, `eval` and `benchmark`
 take it as they take a model.
 
---to pt2 is torch.export's program, aoti AOTInductor's package, compiled for CPUs
-like this one; both give rows (--no_nms) and are run by torch itself.
+--to pt2 is torch.export's program, aoti AOTInductor's package, compiled for
+CPUs like this one; both give rows (--no_nms) and are run by torch itself.
 
 The choice of boxes (filter, NMS per class, cap) is part of the program, with
 the model's own settings; batch, height and width are free. Before anything is

@@ -71,6 +71,7 @@ def add_parser(subparsers: Any) -> None:
     add("--message", metavar="TEXT", help="message of the commit")
     add("--license", metavar="ID", help="licence of the weights, e.g. apache-2.0")
     add("--export", action="append", default=[], type=Path, metavar="DIR", help="also publish this export; repeatable")
+    add("--space", metavar="ORG/NAME", help="also make a Space of it: a page on which it can be tried")
     artefact = "metrics.json of `ld-hub eval`, or its directory"
     add("--eval", nargs="+", default=[], type=Path, metavar="PATH", help=artefact)
     add("--image", metavar="FILE", help="the picture of detections is on this image")
@@ -82,8 +83,9 @@ def run(args: argparse.Namespace) -> int:
     require_directory(args.directory, "model directory")
     if not any((args.directory / inner / CONFIG_NAME).is_file() for inner in (".", "model")):
         raise no_model(args.directory)
-    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", args.repo_id) is None:
-        raise ConfigError(f"'{args.repo_id}' is no repository on the Hub; expected ORG/NAME.")
+    for name in filter(None, (args.repo_id, args.space)):
+        if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) is None:
+            raise ConfigError(f"'{name}' is no repository on the Hub; expected ORG/NAME.")
 
     exported = is_exported(args.directory)
     _check_exports(args, exported)
@@ -93,6 +95,11 @@ def run(args: argparse.Namespace) -> int:
     print(f"publishing '{args.directory}' as {args.repo_id}", flush=True)
     publish = _publish_export if exported else _publish_model
     print(address(publish(args)))
+    if args.space is not None:
+        from ld_hub.publishing.space import publish_space
+
+        where = {"private": args.private, "create_pr": args.create_pr}
+        print(address(publish_space(args.repo_id, args.space, license=args.license, **where)))
     return 0
 
 

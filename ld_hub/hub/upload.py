@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from ld_hub.errors import HubError, LdHubError
 from ld_hub.hub.downloads import first_line, leaks, secrets_in_use, status_of
@@ -18,6 +18,8 @@ from ld_hub.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
+
+Kind: TypeAlias = Literal["model", "space"]
 
 CARD_NAME = "README.md"
 MAX_CARD_BYTES = 5_000_000
@@ -39,25 +41,25 @@ def upload(
     revision: str | None = None,
     token: str | bool | None = None,
     endpoint: str | None = None,
+    kind: Kind = "model",
 ) -> CommitInfo:
     """Publish files in one commit; the repository is made where there is none.
 
-    Large files are sent first and belong to nothing until the commit, which the Hub accepts only on top of the commit
-    that this function has looked at.
+    Large files are sent first, and belong to nothing until the commit; that goes on top of what was looked at alone.
 
     Args:
         repo_id: ``org/name``.
         files: Local file by its path in the repository.
         commit_message: First line of the commit's message.
         renew_card: ``(README.md of the repository, new README.md) -> README.md to write``, where there is one.
-        owned: Wildcards of paths that belong to the publisher: what fits one and is not in `files` is removed, so
-            that results of earlier weights do not stay beside new ones.
+        owned: Wildcards of the publisher's paths: what fits one and is not in `files` is removed.
         refuse: Why these files must not be published where those of the given paths are; empty where they may.
         private: Make a new repository private; None leaves it to the account's settings.
         create_pr: Propose the commit as a pull request instead of making it.
-        revision: Branch; a new one starts at the main branch. None is the main branch.
+        revision: Branch, by default main; a new one starts there.
         token: Access token; by default the stored one. It enters no message and no file.
         endpoint: Address of another Hub server.
+        kind: Of repository; a Space is run by gradio.
 
     Returns:
         The commit; as a text its address.
@@ -71,21 +73,27 @@ def upload(
 
     api = HfApi(endpoint=endpoint, token=token, library_name="ld_hub", library_version=__version__)
     with _errors(repo_id, token):
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        parent, present = _state(api, repo_id, revision, private, new_branch=not create_pr)
-        reason = refuse(present) if refuse is not None else ""
-        if reason:
+        repo_id = _made(api, repo_id, kind, private)
+        parent, present = _state(api, repo_id, kind, revision, private, new_branch=not create_pr)
+        if reason := refuse(present) if refuse is not None else "":
             raise HubError(f"Nothing was published: '{repo_id}' {reason}")
-        operations = _operations(api, repo_id, parent, present, files, renew_card, owned)
-    with _errors(repo_id, token, None if create_pr else lambda: _head(api, repo_id, revision) == parent):
+        operations = _operations(api, repo_id, kind, parent, present, files, renew_card, owned)
+    with _errors(repo_id, token, None if create_pr else lambda: _head(api, repo_id, kind, revision) == parent):
         return api.create_commit(
             repo_id,
             operations,
+            repo_type=kind,
             commit_message=commit_message,
             create_pr=create_pr,
             revision=revision,
             parent_commit=parent,
         )
+
+
+def _made(api: HfApi, repo_id: str, kind: Kind, private: bool | None) -> str:
+    """Make the repository where there is none; returns its whole id."""
+    sdk = "gradio" if kind == "space" else None
+    return api.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True, space_sdk=sdk).repo_id
 
 
 def _require_network(repo_id: str, endpoint: str | None) -> None:
@@ -112,7 +120,7 @@ def _refuse_tokens(files: Mapping[str, str | Path], token: str | bool | None) ->
 
 
 def _state(
-    api: HfApi, repo_id: str, revision: str | None, private: bool | None, new_branch: bool
+    api: HfApi, repo_id: str, kind: str, revision: str | None, private: bool | None, new_branch: bool
 ) -> tuple[str | None, list[str]]:
     """The commit that the branch points at, and the paths it has.
 
@@ -122,23 +130,24 @@ def _state(
     from huggingface_hub.errors import RevisionNotFoundError
 
     try:
-        info = api.model_info(repo_id, revision=revision)
+        info = api.repo_info(repo_id, repo_type=kind, revision=revision)
     except RevisionNotFoundError:
         if revision is None or not new_branch:
             raise
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-        info = api.model_info(repo_id, revision=revision)
+        api.create_branch(repo_id, branch=revision, repo_type=kind, exist_ok=True)
+        info = api.repo_info(repo_id, repo_type=kind, revision=revision)
     if private and info.private is False:
         raise HubError(
             f"Nothing was published: '{repo_id}' exists and is public, and private=True was asked for. Make it "
             "private in its settings on the Hub, or choose another name."
         )
-    return info.sha, [sibling.rfilename for sibling in info.siblings or ()]
+    return info.sha, [sibling.rfilename for sibling in getattr(info, "siblings", None) or ()]
 
 
 def _operations(
     api: HfApi,
     repo_id: str,
+    kind: str,
     parent: str | None,
     present: Sequence[str],
     files: Mapping[str, str | Path],
@@ -153,15 +162,15 @@ def _operations(
         content: str | bytes = str(path)
         if name == CARD_NAME and name in present:
             new = Path(path).read_text(encoding="utf-8")
-            content = renew_card(_existing_card(api, repo_id, parent), new).encode()
+            content = renew_card(_existing_card(api, repo_id, kind, parent), new).encode()
         operations.append(CommitOperationAdd(name, content))
     stale = [name for name in present if name not in files and any(fnmatchcase(name, one) for one in owned)]
     return [*operations, *(CommitOperationDelete(name) for name in stale)]
 
 
-def _existing_card(api: HfApi, repo_id: str, parent: str | None) -> str:
+def _existing_card(api: HfApi, repo_id: str, kind: str, parent: str | None) -> str:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
-        file = Path(api.hf_hub_download(repo_id, CARD_NAME, revision=parent, cache_dir=cache))
+        file = Path(api.hf_hub_download(repo_id, CARD_NAME, repo_type=kind, revision=parent, cache_dir=cache))
         size = file.stat().st_size
         if size > MAX_CARD_BYTES:
             raise HubError(
@@ -229,8 +238,8 @@ def _outcome(repo_id: str, unmoved: Callable[[], bool]) -> str:
     return f"There is a new commit meanwhile, this one or another: look at '{repo_id}' before you try again."
 
 
-def _head(api: HfApi, repo_id: str, revision: str | None) -> str | None:
-    return api.model_info(repo_id, revision=revision).sha
+def _head(api: HfApi, repo_id: str, kind: str, revision: str | None) -> str | None:
+    return api.repo_info(repo_id, repo_type=kind, revision=revision).sha
 
 
 def _innermost(error: Exception) -> BaseException:
