@@ -56,4 +56,5 @@ for seed in ${SEEDS:-0 1 2}; do
   run auto.balanced "$seed" 200 "$few" ld_hub.distill $teach --recipe auto $pool --balance gradient
   student="gfocal --backbone mobilenetv2_100 --backbone_checkpoint $student_weights $head"
   rows imagenet. "$seed"
+  run imagenet.alone.equal "$seed" 520 "$few" ld_hub.train  # as many seconds of the processor as auto takes
 done
