@@ -70,6 +70,9 @@ PARSED = {
     "accelerate launch -m ld_hub.distill --config examples/reproduce/gfocal_r50_bckd_r101.yaml --data coco/": (
         "its teacher is to be downloaded; tests/examples/test_reproduce.py runs two steps of each file"
     ),
+    "ld-hub app runs/r101/model runs/alone/model runs/vlr/model --images photos/": (
+        "it serves a page until it is interrupted, and takes gradio; tests/app has others"
+    ),
 }
 
 
