@@ -72,7 +72,7 @@ def missing(found: dict) -> str:
     for steps, seeds, names in PLAN:
         made = found["runs"].get(str(steps), {})
         for seed in seeds:
-            left = [name for name in names if str(seed) not in made.get(name, {})]
+            left = [name for name in names if not {str(seed), f"{seed}*"} & set(made.get(name, {}))]
             if left:
                 which = ", ".join(f"`{name}`" for name in left)
                 lines.append(f"- {steps} steps, seed {seed}: {which}.")
